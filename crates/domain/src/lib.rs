@@ -1,1 +1,33 @@
-//! Placeholder, replaced by the first real module.
+//! The nouns of Lethe: ids, the job spec, phases, tasks and their outputs, failures, results.
+//!
+//! Not here: decisions (crate `engine`), IO, clocks, randomness, protobuf types, tensors.
+
+mod failure;
+mod ids;
+mod model;
+mod phase;
+mod progress;
+mod result;
+pub mod spec;
+mod task;
+
+pub use failure::{ErrorCode, Failure};
+pub use ids::{
+    Attempt, Epoch, Generation, IdError, JobId, LeaseId, Rank, ShardIndex, SlotIndex, SlotRef, WorkerId,
+};
+pub use model::{
+    Architecture, HiddenActivation, ModelKind, OutputActivation, Sidecar, SidecarLatent, SidecarOutput,
+};
+pub use phase::{Phase, Shape};
+pub use progress::{
+    JobState, JobStatus, PhaseState, PhaseStatus, Progress, SlotState, Waiting, WorkerState, WorkerStatus,
+};
+pub use result::{
+    ArtifactPaths, DirectionSummary, FeatureSummary, Fidelity, FrechetPair, JobResult, Locality,
+    RESULT_VERSION, TrainSummary, Versions, proportion_ci95,
+};
+pub use spec::{JobSpec, SpecError, SpecProblem};
+pub use task::{
+    ArtifactRef, Assignment, Cut, DirectionOutput, EvaluateOutput, FineTuneOutput, GangRole, ProbeOutput,
+    PublishOutput, ReportOutput, SampleOutput, SampleRange, Task, TaskOutput,
+};

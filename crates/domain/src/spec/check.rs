@@ -1,0 +1,386 @@
+//! Everything about a spec that can be known without opening a file.
+//!
+//! Not here: whether files exist and models fit (coordinator, executor).
+
+use super::{
+    Classifier, Direction, Feature, Generator, JobSpec, Judge, Labeller, Latent, Positive, Prior, Sample,
+    Scorer, Selection, SpecError, SpecProblem, Threshold, Unlearn, Until,
+};
+
+/// Collects problems under the paths of their keys.
+struct Problems(Vec<SpecProblem>);
+
+impl Problems {
+    fn require(&mut self, holds: bool, path: &str, message: impl FnOnce() -> String) {
+        if !holds {
+            self.0.push(SpecProblem { path: path.to_owned(), message: message() });
+        }
+    }
+
+    fn positive(&mut self, value: u64, path: &str) {
+        self.require(value > 0, path, || "found 0, expected at least 1".to_owned());
+    }
+
+    fn share(&mut self, value: f64, path: &str) {
+        self.require(value > 0.0 && value < 1.0, path, || {
+            format!("found {value}, expected a number between 0 and 1, both excluded")
+        });
+    }
+}
+
+impl JobSpec {
+    /// Checks what can be known without opening a file.
+    ///
+    /// # Errors
+    /// Every problem found.
+    pub fn check(&self) -> Result<(), SpecError> {
+        let mut problems = Problems(Vec::new());
+        let named = |name: &str| {
+            !name.is_empty()
+                && name.len() <= 40
+                && !name.starts_with('-')
+                && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        };
+        problems.require(named(&self.name), "name", || {
+            format!("found '{}', expected 1 to 40 lower-case letters, digits and '-'", self.name)
+        });
+        check_generator(&self.generator, &mut problems);
+        check_feature(&self.feature, &mut problems);
+        check_sample(&self.sample, &mut problems);
+        check_direction(&self.direction, &mut problems);
+        check_unlearn(&self.unlearn, &mut problems);
+        self.check_evaluate(&mut problems);
+        let slots = self.resources.slots;
+        problems.require(slots.min >= 1 && slots.min <= slots.max, "resources.slots", || {
+            format!("found min {} and max {}, expected 1 <= min <= max", slots.min, slots.max)
+        });
+        problems.require(u64::from(slots.min) <= self.unlearn.global_batch, "resources.slots.min", || {
+            format!(
+                "found {}, expected at most unlearn.global_batch ({}): every rank needs a latent",
+                slots.min, self.unlearn.global_batch
+            )
+        });
+        problems.require(self.checkpoint.keep >= 1, "checkpoint.keep", || {
+            "found 0, expected at least 1".to_owned()
+        });
+        self.check_combinations(&mut problems);
+        if problems.0.is_empty() { Ok(()) } else { Err(SpecError { problems: problems.0 }) }
+    }
+
+    fn check_evaluate(&self, problems: &mut Problems) {
+        problems.require(self.evaluate.samples >= 2, "evaluate.samples", || {
+            format!("found {}, expected at least 2", self.evaluate.samples)
+        });
+        if let Some(judge) = &self.evaluate.judge {
+            check_judge(judge, problems);
+        }
+        problems.require(
+            self.evaluate.reference.is_none() || self.evaluate.features.is_some(),
+            "evaluate.reference",
+            || {
+                "a reference set needs evaluate.features, the space in which the distance is measured"
+                    .to_owned()
+            },
+        );
+    }
+
+    fn check_combinations(&self, problems: &mut Problems) {
+        if let Some(Labeller::Labels(_)) = self.feature.labeller() {
+            problems.require(self.direction.selection == Selection::Projection, "direction.selection", || {
+                "found classifier, but feature.labels is a file and cannot look at new images: expected projection".to_owned()
+            });
+            problems.require(self.evaluate.judge.is_some(), "evaluate.judge", || {
+                "missing, but feature.labels cannot count the feature in new images: expected a classifier or scorer".to_owned()
+            });
+            problems.require(matches!(self.sample.until, Until::Total(_)), "sample.until", || {
+                "found positives, but feature.labels covers a fixed range of samples: expected total"
+                    .to_owned()
+            });
+        }
+    }
+}
+
+fn check_generator(generator: &Generator, problems: &mut Problems) {
+    problems.require(!generator.uri.is_empty(), "generator.uri", || {
+        "found an empty text, expected a file".to_owned()
+    });
+    let shape = generator.latent.shape();
+    let path = match generator.latent {
+        Latent::Dimension(_) => "generator.latent.dimension",
+        Latent::Shape(_) => "generator.latent.shape",
+    };
+    problems.require(!shape.is_empty() && shape.iter().all(|side| *side > 0), path, || {
+        format!("found {shape:?}, expected positive numbers")
+    });
+    if let Prior::Uniform(low, high) = generator.prior {
+        problems.require(low < high, "generator.prior.uniform", || {
+            format!("found [{low}, {high}], expected [a, b] with a < b")
+        });
+    }
+    let [low, high] = generator.output.range;
+    problems.require(low < high, "generator.output.range", || {
+        format!("found [{low}, {high}], expected [lowest, highest] such as [0, 1] or [-1, 1]")
+    });
+    problems.require([1, 3].contains(&generator.output.channels), "generator.output.channels", || {
+        format!("found {}, expected 1 or 3", generator.output.channels)
+    });
+    let (height, width) = generator.output.size.pixels();
+    problems.require(height >= 4 && width >= 4, "generator.output.size", || {
+        format!("found {height}x{width}, expected at least 4x4 pixels")
+    });
+}
+
+fn check_feature(feature: &Feature, problems: &mut Problems) {
+    problems.require(!feature.name.is_empty(), "feature.name", || {
+        "found an empty text, expected a name".to_owned()
+    });
+    problems.require(feature.labeller().is_some(), "feature", || {
+        let given: Vec<&str> = [
+            ("classifier", feature.classifier.is_some()),
+            ("scorer", feature.scorer.is_some()),
+            ("labels", feature.labels.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(name, given)| given.then_some(name))
+        .collect();
+        format!("found {}, expected exactly one of classifier, scorer, labels", listed(&given))
+    });
+    if let Some(classifier) = &feature.classifier {
+        check_classifier(classifier, "feature.classifier", problems);
+    }
+    if let Some(scorer) = &feature.scorer {
+        check_scorer(scorer, "feature.scorer", problems);
+    }
+}
+
+fn listed(names: &[&str]) -> String {
+    if names.is_empty() { "none of them".to_owned() } else { names.join(" and ") }
+}
+
+fn check_judge(judge: &Judge, problems: &mut Problems) {
+    problems.require(judge.labeller().is_some(), "evaluate.judge", || {
+        let found = if judge.classifier.is_some() { "both of them" } else { "none of them" };
+        format!("found {found}, expected exactly one of classifier, scorer")
+    });
+    if let Some(classifier) = &judge.classifier {
+        check_classifier(classifier, "evaluate.judge.classifier", problems);
+    }
+    if let Some(scorer) = &judge.scorer {
+        check_scorer(scorer, "evaluate.judge.scorer", problems);
+    }
+}
+
+fn check_classifier(classifier: &Classifier, path: &str, problems: &mut Problems) {
+    problems.share(classifier.threshold, &format!("{path}.threshold"));
+    if let Some(class) = classifier.class {
+        problems.require(class >= 0, &format!("{path}.class"), || {
+            format!("found {class}, expected a class counted from 0")
+        });
+    }
+}
+
+fn check_scorer(scorer: &Scorer, path: &str, problems: &mut Problems) {
+    match scorer.positive {
+        Positive::Top(share) => problems.share(share, &format!("{path}.positive.top")),
+        Positive::Above(value) | Positive::Below(value) => {
+            problems.require(value.is_finite(), &format!("{path}.positive"), || {
+                format!("found {value}, expected a finite number")
+            });
+        }
+    }
+}
+
+fn check_sample(sample: &Sample, problems: &mut Problems) {
+    problems.positive(sample.shard_size, "sample.shard_size");
+    problems.positive(sample.batch, "sample.batch");
+    problems.require(sample.batch <= sample.shard_size, "sample.batch", || {
+        format!("found {}, expected at most sample.shard_size ({})", sample.batch, sample.shard_size)
+    });
+    match sample.until {
+        Until::Positives(count) => {
+            problems.positive(count, "sample.until.positives");
+            if let Some(at_most) = sample.at_most {
+                problems.require(at_most >= count, "sample.at_most", || {
+                    format!("found {at_most}, expected at least sample.until.positives ({count})")
+                });
+            }
+        }
+        Until::Total(count) => {
+            problems
+                .require(count >= 2, "sample.until.total", || format!("found {count}, expected at least 2"));
+            problems.require(sample.at_most.is_none(), "sample.at_most", || {
+                "only meant for sample.until.positives; with total, leave it out".to_owned()
+            });
+        }
+    }
+}
+
+fn check_direction(direction: &Direction, problems: &mut Problems) {
+    if let Threshold::Quantile(q) = direction.threshold {
+        problems.share(q, "direction.threshold.quantile");
+    }
+    problems.require(direction.margin.is_finite() && direction.margin >= 0.0, "direction.margin", || {
+        format!("found {}, expected 0 or more", direction.margin)
+    });
+    problems.require(
+        !(direction.raw && direction.selection == Selection::Classifier),
+        "direction.raw",
+        || "the raw edit belongs to selection: projection".to_owned(),
+    );
+}
+
+fn check_unlearn(unlearn: &Unlearn, problems: &mut Problems) {
+    problems.positive(unlearn.steps, "unlearn.steps");
+    problems.positive(unlearn.global_batch, "unlearn.global_batch");
+    problems.require(unlearn.lr.is_finite() && unlearn.lr > 0.0, "unlearn.lr", || {
+        format!("found {}, expected above 0", unlearn.lr)
+    });
+    problems.require(unlearn.alpha.is_finite() && unlearn.alpha > 0.0, "unlearn.alpha", || {
+        format!("found {}, expected above 0", unlearn.alpha)
+    });
+    if let Some(plateau) = unlearn.plateau {
+        problems.positive(plateau.patience, "unlearn.plateau.patience");
+        problems.require((0.0..1.0).contains(&plateau.min_delta), "unlearn.plateau.min_delta", || {
+            format!("found {}, expected 0 <= min_delta < 1", plateau.min_delta)
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn good() -> Value {
+        json!({
+            "name": "thick-vae",
+            "generator": {"uri": "vae.safetensors", "format": "safetensors", "latent": {"dimension": 20},
+                          "output": {"range": [0, 1], "channels": 1, "size": 28}},
+            "feature": {"name": "thick", "scorer": {"uri": "thickness.pt", "positive": {"top": 0.1}}},
+        })
+    }
+
+    fn with(path: &str, value: Value) -> Value {
+        let mut spec = good();
+        let pointer = format!("/{}", path.replace('.', "/"));
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        let mut at = &mut spec;
+        for part in parent.split('/').skip(1) {
+            at = at.as_object_mut().unwrap().entry(part).or_insert_with(|| json!({}));
+        }
+        at.as_object_mut().unwrap().insert(key.to_owned(), value);
+        spec
+    }
+
+    #[test]
+    fn a_short_spec_is_enough() {
+        let spec = JobSpec::from_value(good()).unwrap();
+        assert_eq!(spec.evaluate.samples, 10_000);
+        assert_eq!(JobSpec::from_value(serde_json::to_value(&spec).unwrap()).unwrap(), spec);
+    }
+
+    #[test]
+    fn yaml_says_the_same_as_json() {
+        let yaml = "
+name: thick-vae
+generator:
+  uri: vae.safetensors
+  format: safetensors
+  latent: {dimension: 20}
+  output: {range: [0, 1], channels: 1, size: 28}
+feature:
+  name: thick
+  scorer: {uri: thickness.pt, positive: {top: 0.1}}
+";
+        assert_eq!(JobSpec::parse(yaml).unwrap(), JobSpec::from_value(good()).unwrap());
+    }
+
+    #[test]
+    fn each_fault_names_its_key_what_was_found_and_what_is_allowed() {
+        let cases = [
+            ("unlearn.stepz", json!(3), "unlearn", "unknown field `stepz`, expected one of `steps`"),
+            ("unlearn.steps", json!("many"), "unlearn.steps", "invalid type: string \"many\", expected u64"),
+            ("unlearn.steps", json!(-1), "unlearn.steps", "invalid value: integer `-1`, expected u64"),
+            (
+                "generator.format",
+                json!("pickle"),
+                "generator.format",
+                "unknown variant `pickle`, expected `torchscript` or `safetensors`",
+            ),
+            (
+                "generator.output.size",
+                json!("big"),
+                "generator.output.size",
+                "expected a number of pixels, or [height, width]",
+            ),
+            (
+                "generator.output.range",
+                json!([1, 0]),
+                "generator.output.range",
+                "found [1, 0], expected [lowest, highest]",
+            ),
+            (
+                "generator.prior",
+                json!({"uniform": [1, 1]}),
+                "generator.prior.uniform",
+                "expected [a, b] with a < b",
+            ),
+            (
+                "feature.labels",
+                json!({"uri": "l.csv"}),
+                "feature",
+                "found scorer and labels, expected exactly one",
+            ),
+            ("feature.scorer.positive", json!({"top": 1.5}), "feature.scorer.positive.top", "found 1.5"),
+            ("sample.batch", json!(5000), "sample.batch", "expected at most sample.shard_size (500)"),
+            ("resources.slots", json!({"min": 3, "max": 2}), "resources.slots", "found min 3 and max 2"),
+            (
+                "evaluate.reference",
+                json!({"uri": "r.safetensors"}),
+                "evaluate.reference",
+                "needs evaluate.features",
+            ),
+            ("direction.threshold", json!({"quantile": 2}), "direction.threshold.quantile", "found 2"),
+            ("name", json!("No Spaces"), "name", "lower-case"),
+        ];
+        for (path, value, at, message) in cases {
+            let error = JobSpec::from_value(with(path, value)).unwrap_err();
+            assert!(
+                error.problems.iter().any(|p| p.path.starts_with(at) && p.message.contains(message)),
+                "{path}: expected {at}: {message}\nfound {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn labels_from_a_file_exclude_what_needs_eyes() {
+        let mut spec = good();
+        spec["feature"] = json!({"name": "thick", "labels": {"uri": "labels.csv"}});
+        let error = JobSpec::from_value(spec.clone()).unwrap_err();
+        let paths: Vec<_> = error.problems.iter().map(|p| p.path.as_str()).collect();
+        assert_eq!(paths, ["direction.selection", "evaluate.judge"]);
+        spec["direction"] = json!({"selection": "projection"});
+        spec["evaluate"] = json!({"judge": {"scorer": {"uri": "s.pt", "positive": {"above": 3}}}});
+        assert!(JobSpec::from_value(spec).is_ok());
+    }
+
+    #[test]
+    fn the_schema_knows_every_key() {
+        let schema = super::super::json_schema();
+        for key in [
+            "name",
+            "generator",
+            "feature",
+            "sample",
+            "direction",
+            "unlearn",
+            "evaluate",
+            "resources",
+            "checkpoint",
+            "publish",
+        ] {
+            assert!(schema["properties"].get(key).is_some(), "{key}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The job spec: everything a person says about a job, in YAML, JSON or proto.
+//!
+//! The doc comments are the manual; the JSON schema is derived from the types. Not here: reading files, looking at models.
+
+mod check;
+mod feature;
+mod generator;
+mod load;
+mod work;
+
+pub use feature::{
+    Classifier, ClassifierOutput, Evaluate, Feature, Judge, Labeller, Labels, Positive, Reference, Scorer,
+};
+pub use generator::{Generator, ImageOutput, Latent, ModelFormat, Prior, Size};
+pub use load::{SpecError, SpecProblem, json_schema};
+pub use work::{
+    BatchNorm, Checkpoint, Device, Direction, DirectionMethod, LossReduction, Plateau, Publish, Resources,
+    Sample, Selection, SlotRange, Threshold, Unlearn, Until,
+};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A job: one feature to remove from one generator.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JobSpec {
+    /// A name for people: 1 to 40 lower-case letters, digits and '-'.
+    pub name: String,
+    /// The pre-trained generator.
+    pub generator: Generator,
+    /// The feature to remove, and who says where it is.
+    pub feature: Feature,
+    /// How many samples to look at.
+    #[serde(default)]
+    pub sample: Sample,
+    /// How the feature is located in latent space.
+    #[serde(default)]
+    pub direction: Direction,
+    /// How the copy is trained.
+    #[serde(default)]
+    pub unlearn: Unlearn,
+    /// How the result is measured.
+    #[serde(default)]
+    pub evaluate: Evaluate,
+    /// What the job may use.
+    #[serde(default)]
+    pub resources: Resources,
+    /// How often training is saved.
+    #[serde(default)]
+    pub checkpoint: Checkpoint,
+    /// Where the result goes besides the job's own folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publish: Option<Publish>,
+}
+
+impl JobSpec {
+    /// Every file the job reads, with the path of its key.
+    pub fn files(&self) -> Vec<(&'static str, &str)> {
+        let mut files = vec![("generator.uri", self.generator.uri.as_str())];
+        if let Some(classifier) = &self.feature.classifier {
+            files.push(("feature.classifier.uri", &classifier.uri));
+        }
+        if let Some(scorer) = &self.feature.scorer {
+            files.push(("feature.scorer.uri", &scorer.uri));
+        }
+        if let Some(labels) = &self.feature.labels {
+            files.push(("feature.labels.uri", &labels.uri));
+        }
+        if let Some(judge) = &self.evaluate.judge {
+            if let Some(classifier) = &judge.classifier {
+                files.push(("evaluate.judge.classifier.uri", &classifier.uri));
+            }
+            if let Some(scorer) = &judge.scorer {
+                files.push(("evaluate.judge.scorer.uri", &scorer.uri));
+            }
+        }
+        if let Some(features) = &self.evaluate.features {
+            files.push(("evaluate.features", features));
+        }
+        if let Some(reference) = &self.evaluate.reference {
+            files.push(("evaluate.reference.uri", &reference.uri));
+        }
+        files
+    }
+
+    /// The same spec with every file's uri passed through `map` (to make paths absolute, say).
+    pub fn map_uris(mut self, mut map: impl FnMut(&str) -> String) -> Self {
+        let mut apply = |uri: &mut String| *uri = map(uri);
+        apply(&mut self.generator.uri);
+        if let Some(classifier) = &mut self.feature.classifier {
+            apply(&mut classifier.uri);
+        }
+        if let Some(scorer) = &mut self.feature.scorer {
+            apply(&mut scorer.uri);
+        }
+        if let Some(labels) = &mut self.feature.labels {
+            apply(&mut labels.uri);
+        }
+        if let Some(judge) = &mut self.evaluate.judge {
+            if let Some(classifier) = &mut judge.classifier {
+                apply(&mut classifier.uri);
+            }
+            if let Some(scorer) = &mut judge.scorer {
+                apply(&mut scorer.uri);
+            }
+        }
+        if let Some(features) = &mut self.evaluate.features {
+            apply(features);
+        }
+        if let Some(reference) = &mut self.evaluate.reference {
+            apply(&mut reference.uri);
+        }
+        if let Some(publish) = &mut self.publish {
+            apply(&mut publish.uri);
+        }
+        self
+    }
+}

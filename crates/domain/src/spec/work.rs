@@ -1,0 +1,228 @@
+//! How the work is done: sampling, direction, training, resources, checkpoints, publishing.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How many samples to look at, and in what portions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sample {
+    /// Seed of every latent of the job.
+    pub seed: u64,
+    /// Samples of one shard, the unit that is leased, retried and counted.
+    pub shard_size: u64,
+    /// Images generated at once.
+    pub batch: u64,
+    /// When to stop.
+    pub until: Until,
+    /// Give up after this many samples when `until.positives` is not reached; 100 times it by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_most: Option<u64>,
+}
+
+impl Default for Sample {
+    fn default() -> Self {
+        Self { seed: 0, shard_size: 500, batch: 250, until: Until::Total(10_000), at_most: None }
+    }
+}
+
+/// When sampling stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Until {
+    /// When this many samples show the feature.
+    Positives(u64),
+    /// After this many samples.
+    Total(u64),
+}
+
+/// How the feature is located in latent space, and which latents are edited.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Direction {
+    /// How the direction is found.
+    pub method: DirectionMethod,
+    /// Where the edit begins along the direction (selection: projection).
+    pub threshold: Threshold,
+    /// Which latents are edited.
+    pub selection: Selection,
+    /// How far beyond the labeller's threshold an edited image must be, in standard deviations of the scores
+    /// (selection: classifier).
+    pub margin: f64,
+    /// Edit with the raw mean difference as the paper prints it, instead of its unit vector.
+    pub raw: bool,
+}
+
+impl Default for Direction {
+    fn default() -> Self {
+        Self {
+            method: DirectionMethod::MeanDifference,
+            threshold: Threshold::Midpoint,
+            selection: Selection::Classifier,
+            margin: 0.25,
+            raw: false,
+        }
+    }
+}
+
+/// How the direction is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DirectionMethod {
+    /// Mean of the positive latents less mean of the negative ones (the paper's).
+    MeanDifference,
+    /// The normal of a regularised logistic regression.
+    Logistic,
+}
+
+/// Where the edit begins, as a projection onto the direction.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Threshold {
+    /// Mean projection of all samples (the paper's, read literally): edits about half of the latents.
+    Pooled,
+    /// Halfway between the two class means.
+    Midpoint,
+    /// This quantile of the positives' projections, on held-out samples: 0.1 edits nine positives in ten.
+    Quantile(f64),
+}
+
+/// Which latents are edited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Selection {
+    /// Those whose projection lies beyond the threshold (the paper's).
+    Projection,
+    /// Those whose image the labeller calls positive, moved just far enough that it no longer does.
+    Classifier,
+}
+
+/// How the copy is trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Unlearn {
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Latents of one step, over all ranks together.
+    pub global_batch: u64,
+    /// Adam's learning rate.
+    pub lr: f64,
+    /// Weight of the unlearning terms against the reconstruction term.
+    pub alpha: f64,
+    /// Whether L1 is a mean or a sum over pixels; decides what alpha and lr mean.
+    pub loss_reduction: LossReduction,
+    /// Whether batch normalisation keeps its statistics.
+    pub batch_norm: BatchNorm,
+    /// Stop early when the loss no longer falls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plateau: Option<Plateau>,
+}
+
+impl Default for Unlearn {
+    fn default() -> Self {
+        Self {
+            steps: 400,
+            global_batch: 128,
+            lr: 1e-3,
+            alpha: 3.0,
+            loss_reduction: LossReduction::Mean,
+            batch_norm: BatchNorm::Eval,
+            plateau: None,
+        }
+    }
+}
+
+/// How L1 is reduced over the pixels of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LossReduction {
+    /// Mean over pixels.
+    Mean,
+    /// Sum over pixels.
+    Sum,
+}
+
+/// What batch normalisation does while training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BatchNorm {
+    /// Keeps the statistics it came with. Training then does not depend on the number of ranks.
+    Eval,
+    /// Uses each rank's own batch. Results depend on the number of ranks.
+    Train,
+}
+
+/// Stop when the loss, averaged over `patience` steps, falls by less than `min_delta` (relative) from one such window to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Plateau {
+    /// Steps in a window.
+    pub patience: u64,
+    /// Relative fall that still counts as progress.
+    pub min_delta: f64,
+}
+
+/// What the job may use.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Resources {
+    /// Slots that train together.
+    pub slots: SlotRange,
+    /// What the work runs on.
+    pub device: Device,
+    /// Threads of one slot on a cpu; 0 = the machine's cores shared out evenly.
+    pub threads: u32,
+}
+
+/// Fewest and most slots of the gang.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SlotRange {
+    /// Training waits for this many.
+    pub min: u32,
+    /// Training takes no more than this many.
+    pub max: u32,
+}
+
+impl Default for SlotRange {
+    fn default() -> Self {
+        Self { min: 1, max: 8 }
+    }
+}
+
+/// What the work runs on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Device {
+    /// A GPU where the slot has one, else the cpu.
+    #[default]
+    Auto,
+    /// The cpu, even beside a GPU.
+    Cpu,
+    /// A GPU; refused where there is none.
+    Cuda,
+}
+
+/// How often training is saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Checkpoint {
+    /// Steps between checkpoints; 0 = only at the end.
+    pub every: u64,
+    /// Checkpoints kept.
+    pub keep: u32,
+}
+
+impl Default for Checkpoint {
+    fn default() -> Self {
+        Self { every: 100, keep: 2 }
+    }
+}
+
+/// Where the result goes besides the job's own folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Publish {
+    /// A folder: path or file://. The generator, result.json and the contact sheet are written there.
+    pub uri: String,
+}
