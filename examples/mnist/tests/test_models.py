@@ -1,0 +1,131 @@
+"""The committed MNIST models do what their sidecars and the model card say.
+
+Runs from the repository alone: `pytest examples/mnist/tests`.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import definitions
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from scipy.stats import spearmanr
+
+ROOT = Path(__file__).resolve().parent.parent
+MODELS = ROOT / "models"
+LARGEST_FILE = 4_000_000
+MEASURED = 1500  # images that the slow definitions are evaluated on
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def test_set() -> dict[str, torch.Tensor]:
+    return load_file(ROOT / "data" / "test.safetensors")
+
+
+@pytest.fixture(scope="module")
+def strided(test_set: dict[str, torch.Tensor]) -> torch.Tensor:
+    """MEASURED images, u8, from the whole test set: its two halves have different writers."""
+    images = test_set["images"]
+    return images[:: len(images) // MEASURED][:MEASURED]
+
+
+def run(name: str, images: torch.Tensor) -> torch.Tensor:
+    """The outputs of TorchScript model `name` on u8 images."""
+    model = torch.jit.load(MODELS / f"{name}.pt")
+    with torch.no_grad():
+        return torch.cat([model(part.float() / 255) for part in images.split(500)])
+
+
+def sidecars() -> list[Path]:
+    return sorted(MODELS.glob("*.json"))
+
+
+def test_every_model_has_a_sidecar():
+    models = {path.name for path in MODELS.iterdir() if path.suffix in {".pt", ".safetensors"}}
+    assert models == {path.stem for path in sidecars()}
+    assert models >= {"classifier.pt", "features.pt", "thickness.pt", "slant.pt"}
+
+
+@pytest.mark.parametrize("path", sidecars(), ids=lambda path: path.stem)
+def test_sidecar_names_the_file_beside_it(path: Path):
+    sidecar = json.loads(path.read_text())
+    model = path.with_suffix("").read_bytes()
+    assert sidecar["sha256"] == hashlib.sha256(model).hexdigest()
+    assert sidecar["schema_version"] == 1
+    assert len(model) <= LARGEST_FILE
+
+
+def test_the_test_set_is_whole(test_set: dict[str, torch.Tensor]):
+    assert test_set["images"].shape == (10_000, 1, 28, 28)
+    # Label counts as published with the database.
+    counts = torch.bincount(test_set["labels"].long()).tolist()
+    assert counts == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+def test_classifier_accuracy(test_set: dict[str, torch.Tensor]):
+    logits = run("classifier", test_set["images"])
+    assert logits.shape == (10_000, 10)
+    accuracy = (logits.argmax(1) == test_set["labels"]).float().mean().item()
+    assert accuracy >= 0.985
+
+
+def test_features_are_the_classifiers_own(strided: torch.Tensor):
+    features = run("features", strided)
+    dimension = json.loads((MODELS / "features.pt.json").read_text())["dimension"]
+    assert features.shape == (MEASURED, dimension)
+    head = torch.jit.load(MODELS / "classifier.pt").head
+    torch.testing.assert_close(head(features), run("classifier", strided))
+
+
+@pytest.mark.parametrize(
+    ("name", "definition", "largest_mean_error"),
+    [("thickness", definitions.thickness, 0.1), ("slant", definitions.slant, 0.01)],
+)
+def test_scorer_follows_its_definition(
+    strided: torch.Tensor, name: str, definition, largest_mean_error: float
+):
+    scores = run(name, strided).numpy()
+    wanted = np.array([definition(image) for image in strided[:, 0].numpy()])
+    assert scores.shape == (MEASURED,)
+    assert spearmanr(scores, wanted).statistic >= 0.95
+    assert np.abs(scores - wanted).mean() <= largest_mean_error
+
+
+@pytest.mark.parametrize("name", ["thickness", "slant"])
+@pytest.mark.parametrize("level", [0, 255])
+def test_even_images_score_zero(name: str, level: int):
+    scores = run(name, torch.full((3, 1, 28, 28), level, dtype=torch.uint8))
+    torch.testing.assert_close(scores, torch.zeros(3), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("width", [2, 3, 4, 6])
+def test_a_bar_is_as_thick_as_it_is_wide(width: int):
+    image = torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
+    image[..., 4:24, 14 - width // 2 : 14 - width // 2 + width] = 255
+    assert run("thickness", image).item() == pytest.approx(width, abs=0.35)
+
+
+@pytest.mark.parametrize("name", ["thickness", "slant"])
+def test_a_score_depends_on_its_own_image_alone(strided: torch.Tensor, name: str):
+    together = run(name, strided[:70])
+    alone = torch.cat([run(name, image) for image in strided[:70].split(1)])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
+
+
+def generators() -> list[Path]:
+    return sorted(MODELS.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("path", generators(), ids=lambda path: path.stem)
+def test_generator_weights_are_finite_f32(path: Path):
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    assert tensors
+    assert all(tensor.dtype == torch.float32 for tensor in tensors.values())
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
