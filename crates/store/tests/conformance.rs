@@ -1,0 +1,46 @@
+//! The suite on the stores of this crate, and its races again on several threads.
+
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+use std::sync::Arc;
+
+use lethe_store::{StateStore, conformance};
+use tempfile::TempDir;
+
+async fn open_memory() -> (Arc<dyn StateStore>, ()) {
+    (lethe_store::connect("memory://").await.unwrap(), ())
+}
+
+async fn open_redb() -> (Arc<dyn StateStore>, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let uri = format!("redb://{}", folder.path().join("state").display());
+    (lethe_store::connect(&uri).await.unwrap(), folder)
+}
+
+mod memory {
+    use super::*;
+    lethe_store::conformance!(clock: paused, open: open_memory());
+}
+
+mod redb {
+    use super::*;
+    lethe_store::conformance!(clock: paused, open: open_redb());
+}
+
+async fn races(store: Arc<dyn StateStore>) {
+    conformance::commits::one_creator_wins(store.clone()).await;
+    conformance::commits::counters_lose_nothing(store.clone()).await;
+    conformance::commits::a_list_is_one_moment(store.clone()).await;
+    conformance::watches::every_watch_sees_the_same(store.clone()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn memory_races_on_threads() {
+    races(open_memory().await.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn redb_races_on_threads() {
+    let (store, _folder) = open_redb().await;
+    races(store).await;
+}
