@@ -42,9 +42,9 @@ def strip(archive: io.BytesIO) -> bytes:
 
 
 def write_atomically(files: dict[Path, bytes]) -> None:
-    """Writes every file under a temporary name beside its place and renames them in order once all are on the disk.
+    """Writes every file under a temporary name beside its place, and renames them in order once all are on the disk.
 
-    A model comes before its sidecar: cut off between the two renames, the pair is refused by its digest, never half read.
+    A model comes before its sidecar: cut off between the two renames, the pair is refused by its digest.
     Raises OSError (full disk, unwritable folder), leaving nothing behind.
     """
     written: list[tuple[str, Path]] = []

@@ -22,17 +22,56 @@ SOURCE = "random weights made by tools/export/fixtures.py, MIT OR Apache-2.0"
 
 ARCHITECTURES = {
     "dcgan_1": {"name": "dcgan", "latent": 8, "base": 7, "widths": [8], "channels": 1, "output": "tanh"},
-    "dcgan_3": {"name": "dcgan", "latent": 6, "base": 4, "widths": [16, 8, 4], "channels": 3, "output": "sigmoid"},
-    "mlp_1": {"name": "mlp_decoder", "latent": 5, "hidden": [16], "activation": "relu", "output": "sigmoid",
-              "shape": [1, 12, 12]},
-    "mlp_2": {"name": "mlp_decoder", "latent": 4, "hidden": [12, 16], "activation": "leaky_relu", "output": "tanh",
-              "shape": [3, 6, 8]},
-    "mlp_tanh": {"name": "mlp_decoder", "latent": 3, "hidden": [9], "activation": "tanh", "output": "sigmoid",
-                 "shape": [1, 5, 5]},
-    "conv_2": {"name": "conv_decoder", "latent": 6, "base": 4, "stem": 8, "widths": [8, 4], "channels": 1,
-               "output": "sigmoid"},
-    "conv_1": {"name": "conv_decoder", "latent": 3, "base": 3, "stem": 5, "widths": [6], "channels": 3,
-               "output": "sigmoid"},
+    "dcgan_3": {
+        "name": "dcgan",
+        "latent": 6,
+        "base": 4,
+        "widths": [16, 8, 4],
+        "channels": 3,
+        "output": "sigmoid",
+    },
+    "mlp_1": {
+        "name": "mlp_decoder",
+        "latent": 5,
+        "hidden": [16],
+        "activation": "relu",
+        "output": "sigmoid",
+        "shape": [1, 12, 12],
+    },
+    "mlp_2": {
+        "name": "mlp_decoder",
+        "latent": 4,
+        "hidden": [12, 16],
+        "activation": "leaky_relu",
+        "output": "tanh",
+        "shape": [3, 6, 8],
+    },
+    "mlp_tanh": {
+        "name": "mlp_decoder",
+        "latent": 3,
+        "hidden": [9],
+        "activation": "tanh",
+        "output": "sigmoid",
+        "shape": [1, 5, 5],
+    },
+    "conv_2": {
+        "name": "conv_decoder",
+        "latent": 6,
+        "base": 4,
+        "stem": 8,
+        "widths": [8, 4],
+        "channels": 1,
+        "output": "sigmoid",
+    },
+    "conv_1": {
+        "name": "conv_decoder",
+        "latent": 3,
+        "base": 3,
+        "stem": 5,
+        "widths": [6],
+        "channels": 3,
+        "output": "sigmoid",
+    },
 }
 
 
@@ -103,11 +142,22 @@ def latents(count: int, size: int, seed: int) -> torch.Tensor:
     return torch.randn(count, size, generator=torch.Generator().manual_seed(seed))
 
 
-def generator_sidecar(model: bytes, format: str, architecture: dict | None, latent: int, shape, output_range) -> bytes:
-    return sidecar.encode(sidecar.describe(
-        model, kind="generator", format=format, source=SOURCE, architecture=architecture, latent_shape=[latent],
-        prior="normal", output_range=output_range, image_shape=shape,
-    ))
+def generator_sidecar(
+    model: bytes, format: str, architecture: dict | None, latent: int, shape, output_range
+) -> bytes:
+    return sidecar.encode(
+        sidecar.describe(
+            model,
+            kind="generator",
+            format=format,
+            source=SOURCE,
+            architecture=architecture,
+            latent_shape=[latent],
+            prior="normal",
+            output_range=output_range,
+            image_shape=shape,
+        )
+    )
 
 
 def native_fixtures() -> dict[str, bytes]:
@@ -120,7 +170,11 @@ def native_fixtures() -> dict[str, bytes]:
         model = artifact.safetensors_bytes(native.tensors(module))
         files[f"{name}.safetensors"] = model
         files[f"{name}.safetensors.json"] = generator_sidecar(
-            model, "safetensors", architecture, architecture["latent"], native.image_shape(architecture),
+            model,
+            "safetensors",
+            architecture,
+            architecture["latent"],
+            native.image_shape(architecture),
             native.OUTPUT_RANGE[architecture["output"]],
         )
         files[f"{name}.expected.safetensors"] = artifact.safetensors_bytes(expected)
@@ -138,11 +192,16 @@ def torchscript_fixtures() -> dict[str, bytes]:
     classifier_model = artifact.torchscript_bytes(torch.jit.script(classifier))
     return {
         "flat_generator.pt": flat_model,
-        "flat_generator.pt.json": generator_sidecar(flat_model, "torchscript", None, 5, (1, 12, 12), (0.0, 1.0)),
+        "flat_generator.pt.json": generator_sidecar(
+            flat_model, "torchscript", None, 5, (1, 12, 12), (0.0, 1.0)
+        ),
         "flat_generator.expected.safetensors": artifact.safetensors_bytes({"z": z, "images": flat}),
         "classifier.pt": classifier_model,
-        "classifier.pt.json": sidecar.encode(sidecar.describe(
-            classifier_model, kind="classifier", format="torchscript", source=SOURCE, classes=3)),
+        "classifier.pt.json": sidecar.encode(
+            sidecar.describe(
+                classifier_model, kind="classifier", format="torchscript", source=SOURCE, classes=3
+            )
+        ),
         "classifier.expected.safetensors": artifact.safetensors_bytes(expected),
     }
 
@@ -161,7 +220,10 @@ def broken_fixtures(sound: dict[str, bytes]) -> dict[str, bytes]:
         "broken_bitflip.safetensors.json": description,
     }
     # A right digest for these two: what is wrong with them is not their bytes.
-    for name, model in {"broken_no_forward.pt": no_forward, "broken_pickled_module.pt": artifact.strip(pickled)}.items():
+    for name, model in {
+        "broken_no_forward.pt": no_forward,
+        "broken_pickled_module.pt": artifact.strip(pickled),
+    }.items():
         files[name] = model
         files[f"{name}.json"] = generator_sidecar(model, "torchscript", None, 5, (1, 12, 12), (0.0, 1.0))
     return files
@@ -171,7 +233,9 @@ def main(folder: str) -> None:
     sound = native_fixtures() | torchscript_fixtures()
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
-    artifact.write_atomically({place / name: content for name, content in (sound | broken_fixtures(sound)).items()})
+    artifact.write_atomically(
+        {place / name: content for name, content in (sound | broken_fixtures(sound)).items()}
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The native architectures in PyTorch: what a safetensors artifact means.
 
 This is the reference for the Rust implementation: tensor names, order of operations and defaults are the format. An
-architecture is the plain dict of the sidecar description, for example
-`{"name": "mlp_decoder", "latent": 20, "hidden": [400], "activation": "relu", "output": "sigmoid", "shape": [1, 28, 28]}`.
+architecture is the plain dict of the sidecar description, for example `{"name": "conv_decoder", "latent": 32,
+"base": 7, "stem": 128, "widths": [64, 32], "channels": 1, "output": "sigmoid"}`.
 """
 
 import torch
@@ -44,10 +44,12 @@ class Dcgan(nn.Module):
         ins = [latent, *widths]
         outs = [*widths, channels]
         last = len(widths)
-        self.layers = nn.Sequential(*(
-            DcganLayer(ins[i], outs[i], *((base, 1, 0) if i == 0 else (4, 2, 1)), norm=i < last)
-            for i in range(last + 1)
-        ))
+        self.layers = nn.Sequential(
+            *(
+                DcganLayer(ins[i], outs[i], *((base, 1, 0) if i == 0 else (4, 2, 1)), norm=i < last)
+                for i in range(last + 1)
+            )
+        )
         self.output = _output(output)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:

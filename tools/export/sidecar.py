@@ -23,7 +23,10 @@ def describe(
     """The description of the artifact whose bytes are `model`. Fields that its kind does not have are left out."""
     text = {"schema_version": SCHEMA_VERSION, "kind": kind, "format": format, "architecture": architecture}
     if kind == "generator":
-        text["latent"] = {"shape": list(latent_shape), "prior": prior if prior == "normal" else {"uniform": list(prior)}}
+        text["latent"] = {
+            "shape": list(latent_shape),
+            "prior": prior if prior == "normal" else {"uniform": list(prior)},
+        }
         channels, height, width = image_shape
         text["output"] = {"range": list(output_range), "channels": channels, "height": height, "width": width}
     if kind == "classifier":

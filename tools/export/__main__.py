@@ -1,0 +1,12 @@
+"""`python tools/export ...` from anywhere, or `python -m tools.export ...` from the checkout."""
+
+import sys
+from pathlib import Path
+
+if __package__ != "export":  # the package is called `export`, and lies in the folder above this file's
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from export.cli import main  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,64 @@
+"""Shared by the tests: the command line in this process, state dicts of the user's modules, and the real data."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from export import cli
+from export.tests import user_models
+
+SOURCE = Path(user_models.__file__)
+CHECKOUT = Path(__file__).resolve().parents[3]
+
+
+def fill(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Every tensor random, the statistics of the norms too; in eval mode."""
+    source = torch.Generator().manual_seed(seed)
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point():
+            noise = torch.randn(tensor.shape, generator=source)
+            tensor.copy_(0.5 + noise.abs() if name.endswith("running_var") else 0.4 * noise)
+    return module.eval()
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Fills a module, saves its state dict and returns (module, path)."""
+
+    def save(module, name="weights.pth", seed=0, **changes):
+        weights = fill(module, seed).state_dict() | changes
+        torch.save(weights, tmp_path / name)
+        return module, tmp_path / name
+
+    return save
+
+
+@pytest.fixture
+def export(tmp_path, capsys):
+    """Runs the tool; returns (exit code, stdout, stderr). Afterwards no temporary file may be left."""
+
+    def run(*arguments):
+        try:
+            code = cli.main([str(argument) for argument in arguments])
+        except SystemExit as usage:
+            code = usage.code
+        captured = capsys.readouterr()
+        assert not list(tmp_path.glob("*.tmp")) and not list(tmp_path.glob(".*"))
+        return code, captured.out, captured.err
+
+    return run
+
+
+def user(name: str) -> str:
+    return f"{SOURCE}:{name}"
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder with `mnist` and `third_party`: LETHE_TEST_DATA, or ../shared/data beside the checkout."""
+    folder = Path(os.environ.get("LETHE_TEST_DATA", CHECKOUT.parent / "shared" / "data"))
+    if not (folder / "third_party").is_dir():
+        pytest.skip(f"NO REAL MODELS TESTED: {folder} has no third_party folder; set LETHE_TEST_DATA")
+    return folder

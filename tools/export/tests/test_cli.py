@@ -1,0 +1,407 @@
+"""The command, end to end: what it writes, what it refuses, and that a refusal leaves nothing behind."""
+
+import hashlib
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+
+import pytest
+import safetensors.torch
+import torch
+
+from export import native
+from export.tests import user_models
+from export.tests.conftest import CHECKOUT, fill, user
+
+VAE = ["--kind", "generator", "--output-range", "0,1", "--channels", 1, "--size", "5,6"]
+DCGAN = ["--kind", "generator", "--output-range", "-1,1", "--channels", 1, "--size", 16]
+IMAGES = ["--channels", 1, "--size", 8]
+
+
+def sidecar(path):
+    description = json.loads(path.with_name(path.name + ".json").read_text())
+    assert description.pop("sha256") == hashlib.sha256(path.read_bytes()).hexdigest()
+    return description
+
+
+def test_a_vae_as_torchscript_and_native(tmp_path, saved, export):
+    module, weights = saved(user_models.Vae())
+    common = [*VAE, "--weights", weights, "--module", user("Vae"), "--method", "decode", "--latent", 4]
+    code, out, _ = export(*common, "--out", tmp_path / "vae.pt", "--source", "mine, MIT")
+    assert code == 0 and "left out    fc1, fc21, fc22" in out
+    code, out, errors = export(
+        *common,
+        "--architecture",
+        "mlp_decoder",
+        "--drop",
+        "fc1",
+        "--drop",
+        "fc21",
+        "--drop",
+        "fc22",
+        "--out",
+        tmp_path / "vae.safetensors",
+    )
+    assert code == 0 and "equal       to the original module within" in out and not errors
+    assert sidecar(tmp_path / "vae.pt") == {
+        "schema_version": 1,
+        "kind": "generator",
+        "format": "torchscript",
+        "architecture": None,
+        "latent": {"shape": [4], "prior": "normal"},
+        "output": {"range": [0.0, 1.0], "channels": 1, "height": 5, "width": 6},
+        "source": "mine, MIT",
+    }
+    description = sidecar(tmp_path / "vae.safetensors")
+    assert description["architecture"] == {
+        "name": "mlp_decoder",
+        "latent": 4,
+        "hidden": [16],
+        "activation": "relu",
+        "output": "sigmoid",
+        "shape": [1, 5, 6],
+    }
+    z = torch.randn(5, 4)
+    with torch.no_grad():
+        scripted = torch.jit.load(tmp_path / "vae.pt")(z)
+        ours = native.load(
+            description["architecture"], safetensors.torch.load_file(tmp_path / "vae.safetensors")
+        )(z)
+        assert torch.equal(scripted, module.decode(z))
+    assert (ours.flatten(1) - scripted).abs().max() < 1e-6
+
+
+def test_a_dcgan_with_uniform_latents_of_shape_d11(tmp_path, saved, export):
+    _, weights = saved(user_models.Dcgan())
+    common = [
+        *DCGAN,
+        "--weights",
+        weights,
+        "--module",
+        user("Dcgan"),
+        "--latent-shape",
+        "6,1,1",
+        "--prior",
+        "uniform:-1,1",
+    ]
+    assert export(*common, "--out", tmp_path / "g.pt")[0] == 0
+    assert export(*common, "--out", tmp_path / "g.safetensors", "--architecture", "dcgan")[0] == 0
+    assert sidecar(tmp_path / "g.pt")["latent"] == {"shape": [6, 1, 1], "prior": {"uniform": [-1.0, 1.0]}}
+    assert sidecar(tmp_path / "g.safetensors")["latent"] == {"shape": [6], "prior": {"uniform": [-1.0, 1.0]}}
+    assert sidecar(tmp_path / "g.safetensors")["output"] == {
+        "range": [-1.0, 1.0],
+        "channels": 1,
+        "height": 16,
+        "width": 16,
+    }
+
+
+def test_a_native_architecture_as_torchscript_without_a_class(tmp_path, saved, export):
+    module, weights = saved(user_models.Dcgan())
+    code, _, errors = export(
+        "--kind",
+        "generator",
+        "--output-range",
+        "-1,1",
+        "--architecture",
+        "dcgan",
+        "--weights",
+        weights,
+        "--out",
+        tmp_path / "g.pt",
+    )
+    assert code == 0 and "there is no module to compare with" in errors
+    z = torch.randn(3, 6)
+    with torch.no_grad():
+        assert (torch.jit.load(tmp_path / "g.pt")(z) - module(z[:, :, None, None])).abs().max() < 1e-5
+    assert sidecar(tmp_path / "g.pt")["architecture"] is None
+
+
+def test_a_traced_generator_takes_any_batch_and_trains(tmp_path, saved, export):
+    _, weights = saved(user_models.UncompilableDcgan())
+    code, out, _ = export(
+        *DCGAN,
+        "--weights",
+        weights,
+        "--module",
+        user("UncompilableDcgan"),
+        "--latent-shape",
+        "6,1,1",
+        "--out",
+        tmp_path / "g.pt",
+    )
+    assert code == 0 and "traced, because scripting it failed" in out
+    loaded = torch.jit.load(tmp_path / "g.pt")
+    loaded(torch.randn(7, 6, 1, 1)).sum().backward()
+    assert all(p.requires_grad and p.grad is not None for p in loaded.parameters())
+
+
+def test_a_torchscript_archive_is_described_and_wrapped(tmp_path, export):
+    torch.jit.script(fill(user_models.Logits())).save(tmp_path / "theirs.pt")
+    assert (
+        export(
+            *VAE,
+            "--module",
+            tmp_path / "theirs.pt",
+            "--latent",
+            4,
+            "--activation",
+            "sigmoid",
+            "--out",
+            tmp_path / "g.pt",
+        )[0]
+        == 0
+    )
+
+
+def test_labellers(tmp_path, saved, export):
+    _, weights = saved(user_models.TwoHeads())
+    common = [
+        *IMAGES,
+        "--weights",
+        weights,
+        "--module",
+        user("TwoHeads"),
+        "--resize",
+        "12,12",
+        "--normalize",
+        "0.5,0.5",
+    ]
+    assert (
+        export("--kind", "classifier", *common, "--select", 1, "--classes", 3, "--out", tmp_path / "c.pt")[0]
+        == 0
+    )
+    assert export("--kind", "features", *common, "--select", 0, "--out", tmp_path / "f.pt")[0] == 0
+    assert (
+        export("--kind", "scorer", *IMAGES, "--module", user("Brightness"), "--out", tmp_path / "s.pt")[0]
+        == 0
+    )
+    assert sidecar(tmp_path / "c.pt") == {
+        "schema_version": 1,
+        "kind": "classifier",
+        "format": "torchscript",
+        "architecture": None,
+        "classes": 3,
+        "source": "exported from weights.pth; origin and licence not stated",
+    }
+    assert sidecar(tmp_path / "f.pt")["dimension"] == 4
+    assert "classes" not in sidecar(tmp_path / "s.pt") and "dimension" not in sidecar(tmp_path / "s.pt")
+    assert not any(p.requires_grad for p in torch.jit.load(tmp_path / "c.pt").parameters())
+
+
+REFUSALS = {
+    "wrong latent": (
+        "Vae",
+        ["--method", "decode", "--latent", 5],
+        r"fails on inputs of shape \[2, 5\].*check --latent",
+    ),
+    "no activation": ("Logits", ["--latent", 4], r"outside of the declared range \[0, 1\].*--activation"),
+    "size": (
+        "Vae",
+        ["--method", "decode", "--latent", 4, "--size", "6,6"],
+        r"shape \[N, 30\], declared is \[N, 1, 6, 6\]",
+    ),
+    "tuple": ("Vae", ["--latent", 30], "returns a tuple of 3: choose one with --select"),
+    "dropout": ("Dropout", ["--latent", 4], "the same input gives outputs that differ"),
+    "batch statistics": ("BatchStatistics", ["--latent", 4], "depends on the batch it is in"),
+    "fixed batch": (
+        "FixedBatch",
+        ["--latent", 4],
+        r"fails on inputs of shape .*shape '\[3, 30\]' is invalid.*it must take any batch size",
+    ),
+    "overflow": (
+        "Overflowing",
+        ["--latent", 4],
+        r"of 64 samples give NaN or infinite outputs, first sample \d",
+    ),
+    "dropped but used": (
+        "Vae",
+        ["--method", "decode", "--latent", 4, "--drop", "fc3"],
+        "the module uses them: fc3.weight",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_generators_that_are_refused(tmp_path, saved, export, name):
+    kind, arguments, message = REFUSALS[name]
+    _, weights = saved(getattr(user_models, kind)())
+    code, out, errors = export(
+        *VAE, "--weights", weights, "--module", user(kind), *arguments, "--out", tmp_path / "g.pt"
+    )
+    assert code == 1 and not out
+    assert errors.startswith("error: ") and re.search(f"(?s){message}", errors), errors
+    assert not list(tmp_path.glob("g.*"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "arguments", "message"),
+    [
+        (
+            "classifier",
+            "Classifier",
+            ["--classes", 2],
+            "the classifier has 3 output(s), declared are --classes 2",
+        ),
+        ("classifier", "DictHeads", [], "with the keys features, logits: choose one with --select"),
+        ("classifier", "Unpooled", [], "a classifier must return [N, K] or [N], found [64, 4, 3, 3]"),
+        ("scorer", "Classifier", [], "a scorer must return one number for each image"),
+        ("classifier", "LeNet", [], "add --resize H,W"),
+        ("features", "Brightness", [], "features must be [N, D]"),
+    ],
+)
+def test_labellers_that_are_refused(tmp_path, saved, export, kind, model, arguments, message):
+    source = [] if model == "Brightness" else ["--weights", saved(getattr(user_models, model)())[1]]
+    code, _, errors = export(
+        "--kind", kind, *IMAGES, "--module", user(model), *source, *arguments, "--out", tmp_path / "c.pt"
+    )
+    assert code == 1 and message in errors and not list(tmp_path.glob("c.*"))
+
+
+def test_a_native_model_that_is_not_the_users_module(tmp_path, saved, export):
+    """The shapes fit, but the user's class scales its output: only running both shows it."""
+    source = tmp_path / "scaled.py"
+    source.write_text(
+        "from export.tests.user_models import Dcgan\n\n\nclass Scaled(Dcgan):\n"
+        "    def forward(self, z):\n        return 0.9 * self.main(z)\n"
+    )
+    _, weights = saved(user_models.Dcgan())
+    code, _, errors = export(
+        *DCGAN,
+        "--weights",
+        weights,
+        "--module",
+        f"{source}:Scaled",
+        "--latent-shape",
+        "6,1,1",
+        "--architecture",
+        "dcgan",
+        "--out",
+        tmp_path / "g.safetensors",
+    )
+    assert code == 1 and "differs from the original module's by 0." in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--latent", 7], "the latent dimension declared is 7, that of the weights 6"),
+        (["--channels", 3], "the number of channels declared is 3, that of the weights 1"),
+        (["--size", 28], "the size declared is (28, 28), that of the weights (16, 16)"),
+        (["--output-range", "0,255"], "ends in sigmoid, range 0,1, or tanh"),
+    ],
+)
+def test_native_declarations_must_agree(tmp_path, saved, export, arguments, message):
+    _, weights = saved(user_models.Dcgan())
+    code, _, errors = export(
+        *DCGAN,
+        *arguments,
+        "--weights",
+        weights,
+        "--architecture",
+        "dcgan",
+        "--out",
+        tmp_path / "g.safetensors",
+    )
+    assert code == 1 and message in errors
+
+
+def test_weights_are_never_random(tmp_path, export):
+    code, _, errors = export(*VAE, "--module", user("Logits"), "--latent", 4, "--out", tmp_path / "g.pt")
+    assert code == 1 and "give them with --weights" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([*VAE, "--module", "m.py:A", "--out", "g.pt"], "a generator needs --latent"),
+        (
+            ["--kind", "classifier", "--module", "m.py:A", "--out", "g.pt"],
+            "a classifier needs --channels, --size",
+        ),
+        (
+            [*VAE, "--module", "m.py:A", "--latent", 4, "--out", "g.safetensors"],
+            "safetensors holds weights only",
+        ),
+        ([*VAE, "--latent", 4, "--out", "g.pt"], "add --module"),
+        ([*VAE, "--latent", 4, "--module", "m.py:A", "--out", "g.onnx"], "--out must end in .pt"),
+        (
+            [*VAE, "--latent", 4, "--module", "m.py:A", "--resize", 3, "--out", "g.pt"],
+            "--resize: not for a generator",
+        ),
+        (
+            ["--kind", "scorer", *IMAGES, "--classes", 2, "--module", "m.py:A", "--out", "g.pt"],
+            "--classes: not for a scorer",
+        ),
+        (
+            [*VAE, "--latent", 4, "--module", "m.py:A", "--prior", "uniform:1,0", "--out", "g.pt"],
+            "argument --prior: invalid",
+        ),
+    ],
+)
+def test_usage(export, arguments, message):
+    code, _, errors = export(*arguments)
+    assert code == 2 and message in errors
+
+
+def command(*arguments, **settings):
+    program = [sys.executable, str(CHECKOUT / "tools" / "export"), *map(str, arguments)]
+    return subprocess.run(program, capture_output=True, text=True, timeout=300, **settings)
+
+
+def test_a_full_disk_leaves_the_old_pair_whole(tmp_path, saved):
+    """The file size limit stands in for the disk: the model does not fit, and the pair from before stays."""
+    _, weights = saved(user_models.Vae(pixels=30, hidden=2000))
+    (tmp_path / "old").mkdir()
+    for name in ("g.pt", "g.pt.json"):
+        (tmp_path / "old" / name).write_text("before")
+    done = command(
+        *VAE,
+        "--weights",
+        weights,
+        "--module",
+        user("Vae"),
+        "--args",
+        '{"hidden": 2000}',
+        "--method",
+        "decode",
+        "--latent",
+        4,
+        "--out",
+        tmp_path / "old" / "g.pt",
+        cwd=tmp_path,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )
+    assert done.returncode == 1 and "cannot write" in done.stderr and "nothing was written" in done.stderr
+    assert sorted(os.listdir(tmp_path / "old")) == ["g.pt", "g.pt.json"]
+    assert {(tmp_path / "old" / name).read_text() for name in os.listdir(tmp_path / "old")} == {"before"}
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, saved, export):
+    _, weights = saved(user_models.Vae())
+    for out in (tmp_path / "absent" / "g.pt", weights / "g.pt"):
+        code, _, errors = export(
+            *VAE,
+            "--weights",
+            weights,
+            "--module",
+            user("Vae"),
+            "--method",
+            "decode",
+            "--latent",
+            4,
+            "--out",
+            out,
+        )
+        assert code == 1 and f"cannot write {out}" in errors
+
+
+@pytest.mark.parametrize("start", [["tools/export"], ["-m", "tools.export"]])
+def test_ways_of_starting(start):
+    done = subprocess.run(
+        [sys.executable, *start, "--help"], capture_output=True, text=True, timeout=300, cwd=CHECKOUT
+    )
+    assert done.returncode == 0 and "usage: tools/export" in done.stdout, done.stderr
