@@ -1,1 +1,41 @@
-//! Placeholder, replaced by the first real module.
+//! The wire: messages and services generated from `lethe/v1/*.proto`, and their conversions to and from the domain.
+//!
+//! One file per subject. Wire types stop here: callers convert at the rpc edge and work with `lethe_domain` types and with
+//! the few typed messages of this crate ([`executor`], [`session`]). Not here: connecting ([`v1`] has the raw clients,
+//! crate `client` the typed one), checks of a spec's content (`JobSpec::check`), decisions.
+
+mod conversion;
+pub mod executor;
+pub mod frame;
+mod job;
+mod output;
+pub mod session;
+mod spec;
+pub mod status;
+mod task;
+mod time;
+
+pub use conversion::{ConversionError, Fault};
+pub use task::LeaseOutcome;
+
+/// Messages, clients and servers as generated from the .proto files.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::allow_attributes_without_reason,
+    clippy::large_enum_variant,
+    clippy::too_many_lines,
+    reason = "generated; the .proto files carry the documentation"
+)]
+pub mod v1 {
+    tonic::include_proto!("lethe.v1");
+}
+
+/// The descriptors of every service and message, with those they import: what gRPC reflection serves.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// The largest message either side accepts, in bytes. Bulk travels as artifacts, so nothing comes near it.
+pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
+
+/// The version of the wire that workers and coordinators of this build speak.
+pub const PROTOCOL: u32 = 1;

@@ -1,0 +1,215 @@
+//! What tasks give back, phase by phase.
+
+use lethe_domain::{
+    DirectionOutput, EvaluateOutput, FineTuneOutput, ProbeOutput, PublishOutput, ReportOutput, SampleOutput,
+    TaskOutput, Versions,
+};
+
+use crate::conversion::{from_json, read, required, to_json};
+use crate::{ConversionError, v1};
+
+impl From<TaskOutput> for v1::TaskOutput {
+    fn from(output: TaskOutput) -> Self {
+        use v1::task_output::Output as Wire;
+        let output = match output {
+            TaskOutput::Probe(output) => Wire::Probe(output.into()),
+            TaskOutput::Sample(output) => Wire::Sample(output.into()),
+            TaskOutput::Direction(output) => Wire::Direction(output.into()),
+            TaskOutput::FineTune(output) => Wire::FineTune(output.map(Into::into).unwrap_or_default()),
+            TaskOutput::Evaluate(output) => Wire::Evaluate(output.into()),
+            TaskOutput::Report(output) => Wire::Report(output.into()),
+            TaskOutput::Publish(output) => Wire::Publish(output.into()),
+        };
+        Self { output: Some(output) }
+    }
+}
+
+impl TryFrom<v1::TaskOutput> for TaskOutput {
+    type Error = ConversionError;
+
+    fn try_from(wire: v1::TaskOutput) -> Result<Self, ConversionError> {
+        use v1::task_output::Output as Wire;
+        Ok(match wire.output.ok_or_else(|| ConversionError::missing("output"))? {
+            Wire::Probe(output) => TaskOutput::Probe(read(output, "probe")?),
+            Wire::Sample(output) => TaskOutput::Sample(read(output, "sample")?),
+            Wire::Direction(output) => TaskOutput::Direction(read(output, "direction")?),
+            Wire::FineTune(output) if output == v1::FineTuneOutput::default() => TaskOutput::FineTune(None),
+            Wire::FineTune(output) => TaskOutput::FineTune(Some(read(output, "fine_tune")?)),
+            Wire::Evaluate(output) => TaskOutput::Evaluate(read(output, "evaluate")?),
+            Wire::Report(output) => TaskOutput::Report(read(output, "report")?),
+            Wire::Publish(output) => TaskOutput::Publish(read(output, "publish")?),
+        })
+    }
+}
+
+impl From<ProbeOutput> for v1::ProbeOutput {
+    fn from(output: ProbeOutput) -> Self {
+        let [low, high] = output.range;
+        Self {
+            image_shape: output.image_shape,
+            low,
+            high,
+            batch_seconds: output.batch_seconds,
+            parameters: output.parameters,
+        }
+    }
+}
+
+impl From<v1::ProbeOutput> for ProbeOutput {
+    fn from(output: v1::ProbeOutput) -> Self {
+        Self {
+            image_shape: output.image_shape,
+            range: [output.low, output.high],
+            batch_seconds: output.batch_seconds,
+            parameters: output.parameters,
+        }
+    }
+}
+
+impl From<SampleOutput> for v1::SampleOutput {
+    fn from(output: SampleOutput) -> Self {
+        Self { samples: output.samples, positives: output.positives, scores: Some(output.scores.into()) }
+    }
+}
+
+impl TryFrom<v1::SampleOutput> for SampleOutput {
+    type Error = ConversionError;
+
+    fn try_from(output: v1::SampleOutput) -> Result<Self, ConversionError> {
+        Ok(Self {
+            samples: output.samples,
+            positives: output.positives,
+            scores: required(output.scores, "scores")?,
+        })
+    }
+}
+
+impl From<DirectionOutput> for v1::DirectionOutput {
+    fn from(output: DirectionOutput) -> Self {
+        Self {
+            target: Some(output.target.into()),
+            samples: output.samples,
+            positives: output.positives,
+            cut: Some(output.cut.into()),
+            threshold: output.threshold,
+            edited_share: output.edited_share,
+            heldout_auc: output.heldout_auc,
+        }
+    }
+}
+
+impl TryFrom<v1::DirectionOutput> for DirectionOutput {
+    type Error = ConversionError;
+
+    fn try_from(output: v1::DirectionOutput) -> Result<Self, ConversionError> {
+        Ok(Self {
+            target: required(output.target, "target")?,
+            samples: output.samples,
+            positives: output.positives,
+            cut: required(output.cut, "cut")?,
+            threshold: output.threshold,
+            edited_share: output.edited_share,
+            heldout_auc: output.heldout_auc,
+        })
+    }
+}
+
+impl From<FineTuneOutput> for v1::FineTuneOutput {
+    fn from(output: FineTuneOutput) -> Self {
+        Self {
+            weights: Some(output.weights.into()),
+            checkpoint: output.checkpoint,
+            steps: output.steps,
+            world_size: output.world_size,
+            samples_per_second: output.samples_per_second,
+            loss_first: output.loss_first,
+            loss_last: output.loss_last,
+            curve: Some(output.curve.into()),
+        }
+    }
+}
+
+impl TryFrom<v1::FineTuneOutput> for FineTuneOutput {
+    type Error = ConversionError;
+
+    fn try_from(output: v1::FineTuneOutput) -> Result<Self, ConversionError> {
+        Ok(Self {
+            weights: required(output.weights, "weights")?,
+            checkpoint: output.checkpoint,
+            steps: output.steps,
+            world_size: output.world_size,
+            samples_per_second: output.samples_per_second,
+            loss_first: output.loss_first,
+            loss_last: output.loss_last,
+            curve: required(output.curve, "curve")?,
+        })
+    }
+}
+
+impl From<EvaluateOutput> for v1::EvaluateOutput {
+    fn from(output: EvaluateOutput) -> Self {
+        Self {
+            samples: output.samples,
+            before: output.before,
+            after: output.after,
+            moments: Some(output.moments.into()),
+        }
+    }
+}
+
+impl TryFrom<v1::EvaluateOutput> for EvaluateOutput {
+    type Error = ConversionError;
+
+    fn try_from(output: v1::EvaluateOutput) -> Result<Self, ConversionError> {
+        Ok(Self {
+            samples: output.samples,
+            before: output.before,
+            after: output.after,
+            moments: required(output.moments, "moments")?,
+        })
+    }
+}
+
+impl From<ReportOutput> for v1::ReportOutput {
+    fn from(output: ReportOutput) -> Self {
+        Self { report_json: to_json(&output) }
+    }
+}
+
+impl TryFrom<v1::ReportOutput> for ReportOutput {
+    type Error = ConversionError;
+
+    fn try_from(output: v1::ReportOutput) -> Result<Self, ConversionError> {
+        from_json(&output.report_json, "report_json")
+    }
+}
+
+impl From<PublishOutput> for v1::PublishOutput {
+    fn from(output: PublishOutput) -> Self {
+        Self {
+            generator: Some(output.generator.into()),
+            sidecar: Some(output.sidecar.into()),
+            before_after_png: Some(output.before_after_png.into()),
+            lethe_version: output.versions.lethe,
+            torch_version: output.versions.torch,
+            device: output.versions.device,
+        }
+    }
+}
+
+impl TryFrom<v1::PublishOutput> for PublishOutput {
+    type Error = ConversionError;
+
+    fn try_from(output: v1::PublishOutput) -> Result<Self, ConversionError> {
+        Ok(Self {
+            generator: required(output.generator, "generator")?,
+            sidecar: required(output.sidecar, "sidecar")?,
+            before_after_png: required(output.before_after_png, "before_after_png")?,
+            versions: Versions {
+                lethe: output.lethe_version,
+                torch: output.torch_version,
+                device: output.device,
+            },
+        })
+    }
+}

@@ -1,0 +1,134 @@
+//! The feature, who says where it is, and how the result is measured.
+
+use lethe_domain::spec::{
+    Classifier, ClassifierOutput, Evaluate, Feature, Judge, Labels, Positive, Reference, Scorer,
+};
+
+use crate::conversion::{enumeration, optional, read, required_choice};
+use crate::{ConversionError, v1};
+
+enumeration!(v1::ClassifierOutput, ClassifierOutput: Logits = Logits, Probability = Probability);
+
+impl From<Feature> for v1::Feature {
+    fn from(feature: Feature) -> Self {
+        use v1::feature::Labeller;
+        let labeller = match (feature.classifier, feature.scorer, feature.labels) {
+            (Some(classifier), _, _) => Some(Labeller::Classifier(classifier.into())),
+            (None, Some(scorer), _) => Some(Labeller::Scorer(scorer.into())),
+            (None, None, labels) => labels.map(|labels| Labeller::LabelsUri(labels.uri)),
+        };
+        Self { name: feature.name, labeller }
+    }
+}
+
+impl TryFrom<v1::Feature> for Feature {
+    type Error = ConversionError;
+
+    fn try_from(wire: v1::Feature) -> Result<Self, ConversionError> {
+        use v1::feature::Labeller;
+        let mut feature = Self { name: wire.name, classifier: None, scorer: None, labels: None };
+        match wire.labeller {
+            Some(Labeller::Classifier(classifier)) => {
+                feature.classifier = Some(read(classifier, "classifier")?)
+            }
+            Some(Labeller::Scorer(scorer)) => feature.scorer = Some(read(scorer, "scorer")?),
+            Some(Labeller::LabelsUri(uri)) => feature.labels = Some(Labels { uri }),
+            None => {}
+        }
+        Ok(feature)
+    }
+}
+
+impl From<Classifier> for v1::Classifier {
+    fn from(classifier: Classifier) -> Self {
+        Self {
+            uri: classifier.uri,
+            output: v1::ClassifierOutput::from(classifier.output).into(),
+            class: classifier.class,
+            threshold: Some(classifier.threshold),
+        }
+    }
+}
+
+impl TryFrom<v1::Classifier> for Classifier {
+    type Error = ConversionError;
+
+    fn try_from(classifier: v1::Classifier) -> Result<Self, ConversionError> {
+        Ok(Self {
+            uri: classifier.uri,
+            output: required_choice::<v1::ClassifierOutput, _>(classifier.output, "output")?,
+            class: classifier.class,
+            threshold: classifier.threshold.unwrap_or(0.5),
+        })
+    }
+}
+
+impl From<Scorer> for v1::Scorer {
+    fn from(scorer: Scorer) -> Self {
+        use v1::scorer::Positive as Wire;
+        let positive = match scorer.positive {
+            Positive::Above(value) => Wire::Above(value),
+            Positive::Below(value) => Wire::Below(value),
+            Positive::Top(share) => Wire::Top(share),
+        };
+        Self { uri: scorer.uri, positive: Some(positive) }
+    }
+}
+
+impl TryFrom<v1::Scorer> for Scorer {
+    type Error = ConversionError;
+
+    fn try_from(scorer: v1::Scorer) -> Result<Self, ConversionError> {
+        use v1::scorer::Positive as Wire;
+        let positive = match scorer.positive.ok_or_else(|| ConversionError::missing("positive"))? {
+            Wire::Above(value) => Positive::Above(value),
+            Wire::Below(value) => Positive::Below(value),
+            Wire::Top(share) => Positive::Top(share),
+        };
+        Ok(Self { uri: scorer.uri, positive })
+    }
+}
+
+impl From<Evaluate> for v1::Evaluate {
+    fn from(evaluate: Evaluate) -> Self {
+        use v1::evaluate::Judge as Wire;
+        let judge = evaluate.judge.and_then(|judge| match (judge.classifier, judge.scorer) {
+            (Some(classifier), _) => Some(Wire::Classifier(classifier.into())),
+            (None, scorer) => scorer.map(|scorer| Wire::Scorer(scorer.into())),
+        });
+        Self {
+            samples: Some(evaluate.samples),
+            judge,
+            features_uri: evaluate.features,
+            space: Some(evaluate.space),
+            reference_uri: evaluate.reference.map(|reference| reference.uri),
+        }
+    }
+}
+
+impl TryFrom<v1::Evaluate> for Evaluate {
+    type Error = ConversionError;
+
+    fn try_from(evaluate: v1::Evaluate) -> Result<Self, ConversionError> {
+        let default = Self::default();
+        Ok(Self {
+            samples: evaluate.samples.unwrap_or(default.samples),
+            judge: optional(evaluate.judge, "judge")?,
+            features: evaluate.features_uri,
+            space: evaluate.space.unwrap_or(default.space),
+            reference: evaluate.reference_uri.map(|uri| Reference { uri }),
+        })
+    }
+}
+
+impl TryFrom<v1::evaluate::Judge> for Judge {
+    type Error = ConversionError;
+
+    fn try_from(judge: v1::evaluate::Judge) -> Result<Self, ConversionError> {
+        use v1::evaluate::Judge as Wire;
+        Ok(match judge {
+            Wire::Classifier(wire) => Self { classifier: Some(read(wire, "classifier")?), scorer: None },
+            Wire::Scorer(wire) => Self { classifier: None, scorer: Some(read(wire, "scorer")?) },
+        })
+    }
+}
