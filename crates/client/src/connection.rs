@@ -1,0 +1,188 @@
+//! Connections to coordinators, and the one way every call is made.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use lethe_proto::MAX_MESSAGE_BYTES;
+use lethe_proto::v1::job_service_client::JobServiceClient;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Response, Status};
+
+use crate::Error;
+use crate::address::parse;
+use crate::error::root_cause;
+
+/// How patient a client is.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// For one connection to come about.
+    pub connect_timeout: Duration,
+    /// For one call to be answered, and for the next piece of a download to arrive.
+    pub call_timeout: Duration,
+    /// How long `watch` goes on trying while no coordinator can be reached.
+    pub patience: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            call_timeout: Duration::from_secs(30),
+            patience: Duration::from_secs(60),
+        }
+    }
+}
+
+/// A client of one coordinator, or of several that stand in for each other. Clones share their connections.
+#[derive(Debug, Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    coordinators: Vec<Coordinator>,
+    /// Position of the one that answered last.
+    current: AtomicUsize,
+    options: Options,
+}
+
+/// One address and its connection, which comes back by itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Coordinator {
+    pub(crate) address: String,
+    pub(crate) channel: Channel,
+}
+
+impl Client {
+    /// Connects to the first of these addresses that can be reached: `http://host:port` or `host:port`.
+    ///
+    /// # Errors
+    /// [`Error::Address`] for one that is not an address, or none at all; [`Error::Unreachable`] when nobody answers.
+    pub async fn connect(addresses: &[impl AsRef<str>], options: Options) -> Result<Self, Error> {
+        let addresses: Vec<String> =
+            addresses.iter().map(|text| parse(text.as_ref())).collect::<Result<_, _>>()?;
+        let mut failure = None;
+        for (place, address) in addresses.iter().enumerate() {
+            match endpoint(address, &options)?.connect().await {
+                Ok(channel) => return Self::around(place, channel, &addresses, options),
+                Err(error) => failure = Some(later(failure, Error::unreachable(address, root_cause(&error)))),
+            }
+        }
+        Err(failure.unwrap_or_else(none_given))
+    }
+
+    /// The client whose connection to the address at `place` is open already; the others are made when needed.
+    fn around(place: usize, open: Channel, addresses: &[String], options: Options) -> Result<Self, Error> {
+        let mut coordinators = Vec::with_capacity(addresses.len());
+        for (other, address) in addresses.iter().enumerate() {
+            let channel =
+                if other == place { open.clone() } else { endpoint(address, &options)?.connect_lazy() };
+            coordinators.push(Coordinator { address: address.clone(), channel });
+        }
+        Ok(Self { shared: Arc::new(Shared { coordinators, current: AtomicUsize::new(place), options }) })
+    }
+
+    /// The address of the coordinator that answered last.
+    pub fn address(&self) -> &str {
+        let place = self.shared.current.load(Ordering::Relaxed);
+        self.shared.coordinators.get(place).map_or("", |coordinator| &coordinator.address)
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.shared.options
+    }
+
+    /// Makes one try at every coordinator in turn, the one that answered last first, until one of them gives an answer
+    /// that another try would not change.
+    ///
+    /// # Errors
+    /// The refusal, or why nobody could be reached.
+    pub(crate) async fn attempt<T, F>(&self, mut call: impl FnMut(Coordinator) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let count = self.shared.coordinators.len();
+        let first = self.shared.current.load(Ordering::Relaxed);
+        let mut failure = None;
+        for place in (first..first + count).map(|place| place % count) {
+            match call(self.shared.coordinators[place].clone()).await {
+                Ok(answer) => {
+                    self.shared.current.store(place, Ordering::Relaxed);
+                    return Ok(answer);
+                }
+                Err(error) if error.retryable() => failure = Some(later(failure, error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(failure.unwrap_or_else(none_given))
+    }
+
+    /// One call of the job service, with a deadline. For a stream the deadline is for its beginning.
+    pub(crate) async fn call<M, T, F>(
+        &self,
+        message: M,
+        call: impl Fn(JobServiceClient<Channel>, Request<M>) -> F,
+    ) -> Result<T, Error>
+    where
+        M: Clone,
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let deadline = self.options().call_timeout;
+        self.attempt(|Coordinator { address, channel }| {
+            let client = JobServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+            // On the heap: the future of a call that carries a job spec is large.
+            let answer = Box::pin(call(client, Request::new(message.clone())));
+            async move { in_time(&address, deadline, answer).await.map(Response::into_inner) }
+        })
+        .await
+    }
+}
+
+/// Waits for a coordinator's answer, at most this long.
+pub(crate) async fn in_time<T>(
+    address: &str,
+    deadline: Duration,
+    answer: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(deadline, answer).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(status)) => Err(Error::of_status(address, &status)),
+        Err(_) => {
+            Err(Error::unreachable(address, format!("no answer within {:.1} s", deadline.as_secs_f64())))
+        }
+    }
+}
+
+fn endpoint(address: &str, options: &Options) -> Result<Endpoint, Error> {
+    let refuse = |error: tonic::transport::Error| Error::Address {
+        address: address.to_owned(),
+        problem: root_cause(&error),
+    };
+    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(refuse)?;
+    let agent = concat!("lethe/", env!("CARGO_PKG_VERSION"));
+    Ok(endpoint
+        .user_agent(agent)
+        .map_err(refuse)?
+        .connect_timeout(options.connect_timeout)
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .keep_alive_while_idle(true))
+}
+
+/// The failure to report after two: of two silences both addresses, of a silence and an answer the answer.
+fn later(earlier: Option<Error>, error: Error) -> Error {
+    match (earlier, error) {
+        (Some(Error::Unreachable { address: before, .. }), Error::Unreachable { address, reason }) => {
+            Error::Unreachable { address: format!("{before}, {address}"), reason }
+        }
+        (Some(answered), Error::Unreachable { .. }) => answered,
+        (_, error) => error,
+    }
+}
+
+fn none_given() -> Error {
+    Error::Address { address: String::new(), problem: "none given; expected http://host:port".to_owned() }
+}
