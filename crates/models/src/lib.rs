@@ -1,1 +1,48 @@
-//! Placeholder, replaced by the first real module.
+//! Generators, labellers, directions, edits, losses and measures on libtorch tensors.
+//!
+//! Pure numerics: the only IO is reading model files; nothing waits, nothing talks to anybody. Not here: gradients
+//! across ranks (crate `collective`), phases and tasks (worker/executor), decisions (crate `engine`).
+
+mod adam;
+mod architecture;
+mod cut;
+mod direction;
+mod edit;
+mod error;
+mod features;
+mod ffi;
+mod file;
+mod frechet;
+mod generator;
+mod image_model;
+mod labeller;
+mod labels;
+mod latents;
+mod losses;
+mod moments;
+mod native;
+mod reference;
+mod script;
+mod sheet;
+mod ssim;
+mod weights;
+
+pub use adam::Adam;
+pub use cut::top_cut;
+pub use direction::{Located, Target, locate, roc_auc};
+pub use edit::{Edited, Editor, Search};
+pub use error::{Error, Result};
+pub use features::Features;
+pub use ffi::torch_version;
+pub use file::ModelFile;
+pub use frechet::frechet_distance;
+pub use generator::{Exported, Generator, GeneratorFile};
+pub use labeller::Labeller;
+pub use labels::parse_labels;
+pub use latents::{Latents, Stream};
+pub use losses::{Loss, l1};
+pub use moments::Moments;
+pub use reference::Reference;
+pub use sheet::{choose, contact_sheet};
+pub use ssim::Similarity;
+pub use weights::Tensors;

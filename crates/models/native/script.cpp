@@ -1,0 +1,115 @@
+// TorchScript modules with what tch leaves out: buffers as well as parameters, bytes instead of files, batch
+// normalisation switched by itself, and freezing for inference.
+
+#include <sstream>
+#include <string>
+
+#include <torch/csrc/jit/api/module.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
+#include <torch/csrc/jit/serialization/export.h>
+#include <torch/csrc/jit/serialization/import.h>
+#include <torch/version.h>
+
+#include "guard.hpp"
+
+using lethe::guarded;
+using torch::jit::Module;
+
+namespace {
+
+// Mirrors tch's numbers for devices.
+c10::Device device_of(int number) {
+  return number < 0 ? c10::Device(c10::kCPU) : c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(number));
+}
+
+// Reads where the bytes lie, without a copy.
+struct View : std::streambuf {
+  View(const char* data, size_t size) {
+    char* begin = const_cast<char*>(data);
+    setg(begin, begin, begin + size);
+  }
+  pos_type seekoff(off_type offset, std::ios_base::seekdir from, std::ios_base::openmode) override {
+    char* base = from == std::ios_base::beg ? eback() : from == std::ios_base::cur ? gptr() : egptr();
+    if (offset < eback() - base || offset > egptr() - base) return pos_type(off_type(-1));
+    setg(eback(), base + offset, egptr());
+    return gptr() - eback();
+  }
+  pos_type seekpos(pos_type position, std::ios_base::openmode mode) override {
+    return seekoff(off_type(position), std::ios_base::beg, mode);
+  }
+};
+
+} // namespace
+
+extern "C" {
+
+const char* lethe_torch_version() { return TORCH_VERSION; }
+
+char* lethe_script_load(const char* data, size_t size, int device, Module** out) {
+  return guarded([&] {
+    View view(data, size);
+    std::istream stream(&view);
+    *out = new Module(torch::jit::load(stream, device_of(device)));
+  });
+}
+
+void lethe_script_free(Module* module) { delete module; }
+
+int lethe_script_has_forward(const Module* module) { return module->find_method("forward").has_value(); }
+
+// The graph executor's own optimiser is off: it profiles the first calls and then changes how it computes, so that a
+// process that goes on from a checkpoint would not repeat the numbers of one that never stopped.
+char* lethe_script_forward(const Module* module, const at::Tensor* input, at::Tensor** out) {
+  return guarded([&] {
+    torch::jit::GraphOptimizerEnabledGuard off(false);
+    c10::IValue result = module->get_method("forward")({*input});
+    TORCH_CHECK(result.isTensor(), "forward gave a value of type ", result.tagKind(), ", expected one tensor");
+    *out = new at::Tensor(result.toTensor());
+  });
+}
+
+// Parameters first, then buffers, each in the order in which the module declares them.
+char* lethe_script_tensors(
+    const Module* module, void* context, void (*visit)(void*, const char*, int is_parameter, at::Tensor*)) {
+  return guarded([&] {
+    for (const auto& named : module->named_parameters()) {
+      visit(context, named.name.c_str(), 1, new at::Tensor(named.value));
+    }
+    for (const auto& named : module->named_buffers()) {
+      visit(context, named.name.c_str(), 0, new at::Tensor(named.value));
+    }
+  });
+}
+
+char* lethe_script_eval(Module* module) {
+  return guarded([&] { module->eval(); });
+}
+
+// Only normalisation layers that keep statistics; dropout stays as it was. Gives the number of layers.
+char* lethe_script_batch_norm(Module* module, int training, int64_t* layers) {
+  return guarded([&] {
+    *layers = 0;
+    for (Module part : module->modules()) {
+      if (part.hasattr("running_mean") && part.hasattr("training")) {
+        part.setattr("training", training != 0);
+        ++*layers;
+      }
+    }
+  });
+}
+
+// Turns weights into constants of the graph, so that libtorch can fold and simplify; the module must be in eval mode.
+char* lethe_script_freeze(Module* module) {
+  return guarded([&] { *module = torch::jit::freeze(*module); });
+}
+
+char* lethe_script_save(const Module* module, void* context, void (*write)(void*, const void*, size_t)) {
+  return guarded([&] {
+    torch::jit::ExportModule(*module, [&](const void* data, size_t size) {
+      write(context, data, size);
+      return size;
+    });
+  });
+}
+
+} // extern "C"

@@ -1,0 +1,180 @@
+//! Where the feature is in latent space: a unit vector, and how far along it the edit begins.
+//!
+//! Everything is summed in f64, one latent after the other in the order of the index, on one thread: the same labels give the same
+//! bits however the samples were sharded. Thresholds and quality come from projections that are held out: the samples are
+//! split into five parts by index, and each part is projected onto the direction found without it, so that no label is
+//! judged by a direction it helped to find, and none is lost to the split.
+
+mod auc;
+mod logistic;
+mod rows;
+mod target;
+
+use lethe_domain::Cut;
+use lethe_domain::spec::{self, DirectionMethod, Selection, Threshold};
+
+use crate::error::{Error, Result};
+use crate::latents::{Latents, Stream};
+
+pub use auc::roc_auc;
+pub use target::Target;
+
+use rows::{FOLDS, Part, Rows};
+
+/// A target vector, and what a person should know about it.
+#[derive(Debug)]
+pub struct Located {
+    /// The target vector.
+    pub target: Target,
+    /// Reasons to doubt it, each a sentence with a remedy.
+    pub warnings: Vec<String>,
+}
+
+/// Finds the feature from the scores of the samples 0 .. scores.len() of [`Stream::Sample`].
+///
+/// # Errors
+/// [`Error::NotFinite`]; [`Error::NoPositives`] and [`Error::NoNegatives`] when either group is too small to be split.
+pub fn locate(latents: &Latents, scores: &[f64], cut: Cut, spec: &spec::Direction) -> Result<Located> {
+    if scores.iter().any(|score| !score.is_finite()) {
+        return Err(Error::NotFinite { what: "the labeller gave NaN or infinity for some image".to_owned() });
+    }
+    let positive: Vec<bool> = scores.iter().map(|score| cut.is_positive(*score)).collect();
+    enough(&positive)?;
+    let values = latents.rows(Stream::Sample, (0..positive.len()).map(|index| index as u64));
+    let rows = Rows::new(&values, latents.numel(), &positive);
+
+    let difference = rows.mean_difference(Part::All);
+    let raw_norm = norm(&difference);
+    let find = |part| match spec.method {
+        DirectionMethod::MeanDifference => rows.mean_difference(part),
+        DirectionMethod::Logistic => logistic::fit(&rows, part),
+    };
+    let unit = unit(find(Part::All))?;
+    let mut projections = vec![0.0; positive.len()];
+    for fold in 0..FOLDS {
+        rows.project(&self::unit(find(Part::Without(fold)))?, fold, &mut projections);
+    }
+    let threshold = threshold(&projections, &positive, spec.threshold);
+    let edited = match spec.selection {
+        Selection::Projection => projections.iter().filter(|projection| **projection >= threshold).count(),
+        Selection::Classifier => count(&positive),
+    };
+    let target = Target {
+        shape: latents.shape().to_vec(),
+        raw_norm,
+        threshold,
+        cut,
+        score_deviation: deviation(scores),
+        latent_deviation: latents.deviation(),
+        samples: positive.len() as u64,
+        positives: count(&positive) as u64,
+        edited_share: edited as f64 / positive.len() as f64,
+        heldout_auc: roc_auc(&projections, &positive),
+        unit,
+    };
+    let warnings = warnings(&target, &difference, spec);
+    Ok(Located { target, warnings })
+}
+
+/// Both groups must be left after any fifth of the samples is taken away.
+fn enough(positive: &[bool]) -> Result<()> {
+    const NEEDED: u64 = 2;
+    let samples = positive.len() as u64;
+    let positives = count(positive) as u64;
+    let negatives = samples - positives;
+    let splits = |wanted: bool| {
+        let fold = |place: usize| place % FOLDS;
+        let mut folds = (0..positive.len()).filter(|place| positive[*place] == wanted).map(fold);
+        let first = folds.next();
+        folds.any(|other| Some(other) != first)
+    };
+    if !splits(true) {
+        return Err(Error::NoPositives { positives, samples, needed: NEEDED.max(positives + 1) });
+    }
+    if !splits(false) {
+        return Err(Error::NoNegatives { negatives, samples, needed: NEEDED.max(negatives + 1) });
+    }
+    Ok(())
+}
+
+/// Where the edit begins, from held-out projections.
+fn threshold(projections: &[f64], positive: &[bool], rule: Threshold) -> f64 {
+    let of = |wanted: bool| {
+        let chosen = projections.iter().zip(positive).filter(move |(_, label)| **label == wanted);
+        chosen.map(|(projection, _)| *projection).collect::<Vec<_>>()
+    };
+    match rule {
+        Threshold::Pooled => mean(projections),
+        Threshold::Midpoint => 0.5 * (mean(&of(true)) + mean(&of(false))),
+        Threshold::Quantile(q) => quantile(of(true), q),
+    }
+}
+
+/// Linear interpolation between order statistics (Hyndman and Fan 1996, type 7; numpy's default).
+fn quantile(mut values: Vec<f64>, q: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let place = q * (values.len() - 1) as f64;
+    let (low, high) = (values[place.floor() as usize], values[place.ceil() as usize]);
+    low + (high - low) * place.fract()
+}
+
+fn warnings(target: &Target, difference: &[f64], spec: &spec::Direction) -> Vec<String> {
+    let mut found = Vec::new();
+    let negatives = target.samples - target.positives;
+    // A difference of means of n1 and n2 independent latents has a noise of variance s^2 (1/n1 + 1/n2) in each of d
+    // dimensions; what is left of its length is the feature's.
+    let variance = target.latent_deviation.powi(2);
+    let noise = variance * difference.len() as f64 * (1.0 / target.positives as f64 + 1.0 / negatives as f64);
+    let cosine = (1.0 - noise / target.raw_norm.powi(2)).max(0.0).sqrt();
+    if spec.method == DirectionMethod::MeanDifference && cosine < 0.8 {
+        found.push(format!(
+            "the direction is noisy: its expected cosine with the true one is {cosine:.2} at {} positives and {} \
+             latent dimensions; raise sample.until",
+            target.positives,
+            difference.len()
+        ));
+    }
+    if target.heldout_auc < 0.75 {
+        found.push(format!(
+            "one direction hardly tells the feature: held-out AUC {:.2} (0.5 is chance); raise sample.until, or use \
+             direction.method: logistic",
+            target.heldout_auc
+        ));
+    }
+    if spec.selection == Selection::Projection && target.edited_share > 0.4 {
+        found.push(format!(
+            "{:.0} % of all latents will be edited though {:.1} % show the feature; use direction.threshold: quantile or \
+             midpoint, or direction.selection: classifier",
+            100.0 * target.edited_share,
+            100.0 * target.positives as f64 / target.samples as f64
+        ));
+    }
+    found
+}
+
+fn count(flags: &[bool]) -> usize {
+    flags.iter().filter(|flag| **flag).count()
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+fn deviation(values: &[f64]) -> f64 {
+    let centre = mean(values);
+    (values.iter().map(|value| (value - centre).powi(2)).sum::<f64>() / values.len() as f64).sqrt()
+}
+
+fn norm(vector: &[f64]) -> f64 {
+    vector.iter().map(|entry| entry * entry).sum::<f64>().sqrt()
+}
+
+fn unit(vector: Vec<f64>) -> Result<Vec<f64>> {
+    let length = norm(&vector);
+    if length > 0.0 && length.is_finite() {
+        return Ok(vector.into_iter().map(|entry| entry / length).collect());
+    }
+    Err(Error::NotFinite {
+        what: format!("the direction has length {length}: the labels do not depend on the latents"),
+    })
+}

@@ -1,0 +1,122 @@
+//! What the copy has to show for each latent: the original's image, or, where the feature would be, the original's image of
+//! an edited latent.
+//!
+//! An edit depends on its latent alone, not on the batch around it, so it does not matter which rank makes it.
+
+mod guided;
+
+use lethe_domain::spec::{self, Selection};
+use tch::{Device, Kind, Tensor};
+
+use crate::direction::Target;
+use crate::error::{Error, Result};
+use crate::generator::Generator;
+use crate::labeller::Labeller;
+
+pub use guided::Search;
+
+/// Edits latents along a target vector.
+#[derive(Debug)]
+pub struct Editor {
+    /// [D], f64.
+    unit: Tensor,
+    target: Target,
+    how: How,
+}
+
+#[derive(Debug)]
+enum How {
+    /// Those beyond the threshold; back by `scale` times the excess.
+    Projection { scale: f64 },
+    /// Those whose image is positive; back as far as it takes.
+    Guided { labeller: Labeller, search: Search },
+}
+
+/// A batch of edited latents and the images the copy should give.
+#[derive(Debug)]
+pub struct Edited {
+    /// z where the feature is absent, z_hat where it is present; [N, ...latent].
+    pub latents: Tensor,
+    /// The original's images of those latents, [N, C, H, W] in the generator's range.
+    pub images: Tensor,
+    /// Which latents were edited, bool [N].
+    pub edited: Tensor,
+    /// How many were edited.
+    pub count: u64,
+    /// How many of them still show the feature at the best step found.
+    pub unresolved: u64,
+}
+
+impl Editor {
+    /// Edits as the job spec says. `labeller` is needed for `selection: classifier`.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] when it is needed and missing.
+    pub fn new(
+        target: &Target,
+        spec: &spec::Direction,
+        labeller: Option<Labeller>,
+        device: Device,
+    ) -> Result<Self> {
+        let how = match (spec.selection, labeller) {
+            (Selection::Projection, _) => {
+                How::Projection { scale: if spec.raw { target.raw_norm } else { 1.0 } }
+            }
+            (Selection::Classifier, Some(labeller)) => {
+                How::Guided { labeller, search: Search::new(spec.margin, target) }
+            }
+            (Selection::Classifier, None) => {
+                return Err(Error::Mismatch {
+                    model: "direction.selection".to_owned(),
+                    reason: "is classifier, which needs a classifier or scorer to look at images".to_owned(),
+                });
+            }
+        };
+        let unit = Tensor::f_from_slice(&target.unit)?.f_to_device(device)?;
+        Ok(Self { unit, target: target.clone(), how })
+    }
+
+    /// The same editor with other search parameters; nothing changes for `selection: projection`.
+    #[must_use]
+    pub fn with_search(mut self, search: Search) -> Self {
+        if let How::Guided { search: present, .. } = &mut self.how {
+            *present = search;
+        }
+        self
+    }
+
+    /// Projections p = z.u of latents [N, ...latent] onto the unit vector, f64 [N].
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn projections(&self, z: &Tensor) -> Result<Tensor> {
+        let flat = z.f_reshape([z.size()[0], -1])?.f_to_kind(Kind::Double)?;
+        Ok(flat.f_mul(&self.unit)?.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Double)?)
+    }
+
+    /// Edits a batch and renders it with the original, without gradients.
+    ///
+    /// # Errors
+    /// As [`Generator::forward`] and [`Labeller::scores`].
+    pub fn edit(&self, original: &Generator, z: &Tensor) -> Result<Edited> {
+        tch::no_grad(|| match &self.how {
+            How::Projection { scale } => {
+                // z - (p - t) u where p >= t; u times its raw length as the paper prints it.
+                let excess = self.projections(z)?.f_sub_scalar(self.target.threshold)?;
+                let edited = excess.f_ge(0.0)?;
+                let latents = self.back(z, &excess.f_clamp_min(0.0)?.f_mul_scalar(*scale)?)?;
+                let images = original.forward(&latents)?;
+                let count = edited.f_sum(Kind::Int64)?.f_int64_value(&[])? as u64;
+                Ok(Edited { latents, images, edited, count, unresolved: 0 })
+            }
+            How::Guided { labeller, search } => guided::edit(self, original, labeller, search, z),
+        })
+    }
+
+    /// z - steps * u, where `steps` is f64 [N].
+    fn back(&self, z: &Tensor, steps: &Tensor) -> Result<Tensor> {
+        let count = z.size()[0];
+        let moved = steps.f_view([count, 1])?.f_mul(&self.unit)?.f_reshape(z.size())?;
+        Ok(z.f_to_kind(Kind::Double)?.f_sub(&moved)?.f_to_kind(z.f_kind()?)?)
+    }
+}

@@ -1,0 +1,42 @@
+//! The feature space in which distances between sets of images are measured.
+
+use std::path::Path;
+
+use lethe_domain::ModelKind;
+use tch::{Device, Tensor};
+
+use crate::error::Result;
+use crate::image_model::ImageModel;
+
+/// A model from images to feature vectors.
+#[derive(Debug)]
+pub struct Features {
+    model: ImageModel,
+    dimension: Option<i64>,
+}
+
+impl Features {
+    /// Loads the TorchScript model at `path`.
+    ///
+    /// # Errors
+    /// As [`crate::ModelFile::open`]; [`crate::Error::NoForward`].
+    pub fn open(path: &Path, device: Device) -> Result<Self> {
+        let (model, file) = ImageModel::open(path, ModelKind::Features, device)?;
+        Ok(Self { model, dimension: file.sidecar.and_then(|sidecar| sidecar.dimension) })
+    }
+
+    /// Feature vectors [N, D] f32 of images [N, C, H, W] in [0, 1].
+    ///
+    /// # Errors
+    /// [`crate::Error::Forward`], [`crate::Error::Mismatch`], [`crate::Error::NotFinite`], [`crate::Error::Memory`].
+    pub fn of(&self, images: &Tensor) -> Result<Tensor> {
+        let vectors = self.model.run(images)?;
+        match self.dimension {
+            Some(dimension) if vectors.size()[1] != dimension => Err(self.model.mismatch(format!(
+                "gives vectors of length {}, its sidecar says {dimension}",
+                vectors.size()[1]
+            ))),
+            _ => Ok(vectors),
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! A generator: the frozen original and the trainable copy made of one file, their state, their images.
+//!
+//! Not here: latents, losses, optimisers.
+
+mod agreement;
+mod source;
+
+use lethe_domain::spec::{BatchNorm, Generator as GeneratorSpec};
+use tch::{Device, Tensor};
+
+use crate::error::{Error, Result};
+use crate::native::Native;
+use crate::script::Script;
+use crate::weights::Tensors;
+
+pub use source::{Exported, GeneratorFile};
+
+/// A generator that runs.
+#[derive(Debug)]
+pub struct Generator {
+    name: String,
+    spec: GeneratorSpec,
+    device: Device,
+    module: Module,
+    parameters: Vec<(String, Tensor)>,
+    buffers: Vec<(String, Tensor)>,
+}
+
+#[derive(Debug)]
+enum Module {
+    Script(Script),
+    Native(Native),
+}
+
+impl Generator {
+    /// [N, ...latent] to images [N, C, H, W] in the declared range.
+    ///
+    /// # Errors
+    /// [`Error::Forward`], [`Error::Mismatch`] when the output cannot be images of the declared shape,
+    /// [`Error::Memory`].
+    pub fn forward(&self, z: &Tensor) -> Result<Tensor> {
+        let images = match &self.module {
+            Module::Script(script) => script.forward(z)?,
+            Module::Native(native) => native.forward(z)?,
+        };
+        let [channels, height, width] = self.spec.output.shape();
+        let (count, found) = (z.size()[0], images.size());
+        if found == [count, channels, height, width] {
+            return Ok(images);
+        }
+        if found == [count, channels * height * width] {
+            return Ok(images.f_view([count, channels, height, width])?);
+        }
+        Err(Error::Mismatch {
+            model: self.name.clone(),
+            reason: format!(
+                "gives {found:?} for {count} latents, the job spec says [{count}, {channels}, {height}, {width}]"
+            ),
+        })
+    }
+
+    /// Images from the declared range to [0, 1].
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn to_unit(&self, images: &Tensor) -> Result<Tensor> {
+        let [low, high] = self.spec.output.range;
+        if (low, high) == (0.0, 1.0) {
+            return Ok(images.f_clamp(0.0, 1.0)?);
+        }
+        Ok(images.f_sub_scalar(low)?.f_mul_scalar(1.0 / (high - low))?.f_clamp_(0.0, 1.0)?)
+    }
+
+    /// Looks at finished images: lowest and highest pixel.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`]; [`Error::Mismatch`] when pixels lie outside the declared range, or so far inside that
+    /// another range must be meant.
+    pub fn check_images(&self, images: &Tensor) -> Result<[f64; 2]> {
+        let extremes = Tensor::f_stack(&[images.f_min()?, images.f_max()?], 0)?;
+        let [found_low, found_high] = [extremes.f_double_value(&[0])?, extremes.f_double_value(&[1])?];
+        if !(found_low.is_finite() && found_high.is_finite()) {
+            let what = format!("{}: gave images with NaN or infinite pixels", self.name);
+            return Err(Error::NotFinite { what });
+        }
+        let [low, high] = self.spec.output.range;
+        let tolerance = 1e-3 * (high - low);
+        let outside = found_low < low - tolerance || found_high > high + tolerance;
+        // The two slips that stay inside: [0, 1] declared as [-1, 1], and [0, 1] declared as [0, 255].
+        let narrower = low < 0.0 && found_low >= 0.0 && found_high <= 1.0;
+        let smaller = high > 2.0 && found_high <= 1.0;
+        if outside || narrower || smaller {
+            let reason = format!(
+                "gives pixels from {found_low:.4} to {found_high:.4}, the job spec says generator.output.range is \
+                 [{low}, {high}]"
+            );
+            return Err(Error::Mismatch { model: self.name.clone(), reason });
+        }
+        Ok([found_low, found_high])
+    }
+
+    /// What is trained, by name, in the order of the module; sharing storage.
+    pub fn parameters(&self) -> &[(String, Tensor)] {
+        &self.parameters
+    }
+
+    /// Statistics of batch normalisation and the like, by name; sharing storage.
+    pub fn buffers(&self) -> &[(String, Tensor)] {
+        &self.buffers
+    }
+
+    /// Entries of all parameters.
+    pub fn parameter_count(&self) -> u64 {
+        self.parameters.iter().map(|(_, tensor)| tensor.numel() as u64).sum()
+    }
+
+    /// Where it runs.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// What the job spec says about it.
+    pub fn spec(&self) -> &GeneratorSpec {
+        &self.spec
+    }
+
+    /// Whether batch normalisation keeps its statistics or uses each batch's own. Dropout stays off.
+    ///
+    /// # Errors
+    /// [`Error::Torch`].
+    pub fn set_batch_norm(&mut self, mode: BatchNorm) -> Result<()> {
+        let training = mode == BatchNorm::Train;
+        match &mut self.module {
+            Module::Script(script) => script.set_batch_norm(training).map(drop),
+            Module::Native(native) => {
+                native.set_batch_norm(training);
+                Ok(())
+            }
+        }
+    }
+
+    /// Every parameter and buffer, sharing storage.
+    pub fn state(&self) -> Tensors {
+        let mut state = Tensors::new(&self.name);
+        for (name, tensor) in self.parameters.iter().chain(&self.buffers) {
+            state.insert(name, tensor);
+        }
+        state
+    }
+
+    /// Copies every parameter and buffer from `state`, in place.
+    ///
+    /// # Errors
+    /// [`Error::Tensors`] when a tensor is missing, superfluous, or of another shape or kind; nothing is copied then.
+    pub fn set_state(&mut self, state: &Tensors) -> Result<()> {
+        let own: Vec<(&str, Vec<i64>)> = self
+            .parameters
+            .iter()
+            .chain(&self.buffers)
+            .map(|(name, tensor)| (name.as_str(), tensor.size()))
+            .collect();
+        agreement::same_tensors(state, &own)?;
+        for (name, tensor) in self.parameters.iter().chain(&self.buffers) {
+            // The detached tensor shares the storage, so that writing to it writes the weight, unseen by autograd.
+            tensor.f_detach()?.f_copy_(state.get(name)?)?;
+        }
+        Ok(())
+    }
+
+    fn freeze(&mut self) -> Result<()> {
+        for (_, tensor) in &self.parameters {
+            let _ = tensor.f_set_requires_grad(false)?;
+        }
+        match &mut self.module {
+            // A module that changes its own attributes cannot be frozen; it runs as it is.
+            Module::Script(script) => match script.freeze() {
+                Ok(()) | Err(Error::Torch { .. }) => Ok(()),
+                Err(error) => Err(error),
+            },
+            Module::Native(native) => native.freeze(),
+        }
+    }
+}

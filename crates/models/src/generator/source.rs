@@ -1,0 +1,175 @@
+//! The file a generator comes from, what can be made of it, and the way back to a file.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use lethe_domain::spec::{Generator as GeneratorSpec, ModelFormat};
+use lethe_domain::{Architecture, ModelKind, Sidecar, SidecarLatent, SidecarOutput};
+use tch::{Device, Kind, Tensor};
+
+use super::{Generator, Module, agreement};
+use crate::architecture;
+use crate::error::{Error, Result};
+use crate::file::{ModelFile, SIDECAR_VERSION, sha256};
+use crate::native::Native;
+use crate::script::Script;
+use crate::weights::Tensors;
+
+/// A generator's file, checked against the job spec as far as that goes without running it.
+#[derive(Debug, Clone)]
+pub struct GeneratorFile {
+    file: ModelFile,
+    spec: GeneratorSpec,
+    /// Of safetensors files.
+    architecture: Option<Architecture>,
+}
+
+/// A published generator: the model in the format it came in, and its sidecar.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exported {
+    /// The model file.
+    pub model: Vec<u8>,
+    /// `MODEL.json`.
+    pub sidecar: Vec<u8>,
+}
+
+impl GeneratorFile {
+    /// Reads the model and its sidecar.
+    ///
+    /// # Errors
+    /// [`Error::Read`], and as [`GeneratorFile::new`].
+    pub fn open(path: &Path, spec: &GeneratorSpec) -> Result<Self> {
+        Self::of(ModelFile::open(path, ModelKind::Generator, spec.format)?, spec)
+    }
+
+    /// Takes bytes that were read elsewhere.
+    ///
+    /// # Errors
+    /// As [`ModelFile::new`]; [`Error::Sidecar`] when safetensors come without one; [`Error::Mismatch`] when sidecar
+    /// and spec contradict each other; [`Error::Tensors`] when the weights are not those of the architecture.
+    pub fn new(name: &str, bytes: Vec<u8>, sidecar: Option<&[u8]>, spec: &GeneratorSpec) -> Result<Self> {
+        Self::of(ModelFile::new(name, bytes, sidecar, ModelKind::Generator, spec.format)?, spec)
+    }
+
+    fn of(file: ModelFile, spec: &GeneratorSpec) -> Result<Self> {
+        if let Some(sidecar) = &file.sidecar {
+            agreement::compare(&file.name, sidecar, spec)?;
+        }
+        let architecture = match spec.format {
+            ModelFormat::TorchScript => None,
+            ModelFormat::Safetensors => Some(agreement::native_architecture(&file, spec)?),
+        };
+        let checked = Self { file, spec: spec.clone(), architecture };
+        if let Some(architecture) = &checked.architecture {
+            let weights = Tensors::from_bytes(&checked.file.bytes, &checked.file.name)?;
+            agreement::check_tensors(&weights, &architecture::slots(architecture))?;
+        }
+        Ok(checked)
+    }
+
+    /// The original: no gradients, and shortcuts that keep its images the same to rounding.
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`], [`Error::NoForward`], [`Error::Memory`].
+    pub fn frozen(&self, device: Device) -> Result<Generator> {
+        let mut generator = self.load(device)?;
+        generator.freeze()?;
+        Ok(generator)
+    }
+
+    /// A trained copy for use: as [`GeneratorFile::frozen`], with the weights of `state`.
+    ///
+    /// # Errors
+    /// As [`GeneratorFile::frozen`] and [`Generator::set_state`].
+    pub fn frozen_with(&self, state: &Tensors, device: Device) -> Result<Generator> {
+        let mut generator = self.load(device)?;
+        generator.set_state(state)?;
+        generator.freeze()?;
+        Ok(generator)
+    }
+
+    /// A copy whose parameters gather gradients. Batch normalisation keeps its statistics.
+    ///
+    /// # Errors
+    /// As [`GeneratorFile::frozen`]; [`Error::NothingToTrain`].
+    pub fn trainable(&self, device: Device) -> Result<Generator> {
+        let generator = self.load(device)?;
+        if generator.parameters.is_empty() {
+            return Err(Error::NothingToTrain { file: self.file.name.clone() });
+        }
+        Ok(generator)
+    }
+
+    /// The model with the weights of `state`, in the format it came in, with a sidecar of its own.
+    ///
+    /// # Errors
+    /// As [`Generator::set_state`].
+    pub fn export(&self, state: &Tensors, source: &str) -> Result<Exported> {
+        let mut generator = self.load(Device::Cpu)?;
+        generator.set_state(state)?;
+        let model = match &generator.module {
+            Module::Script(script) => script.to_bytes()?,
+            Module::Native(_) => generator.state().to_bytes()?,
+        };
+        let [channels, height, width] = self.spec.output.shape();
+        let sidecar = Sidecar {
+            schema_version: SIDECAR_VERSION,
+            kind: ModelKind::Generator,
+            format: self.spec.format,
+            architecture: self.architecture.clone(),
+            latent: Some(SidecarLatent { shape: self.spec.latent.shape(), prior: self.spec.prior }),
+            output: Some(SidecarOutput { range: self.spec.output.range, channels, height, width }),
+            classes: None,
+            dimension: None,
+            sha256: sha256(&model),
+            source: source.to_owned(),
+        };
+        let mut text = serde_json::to_vec_pretty(&sidecar)
+            .map_err(|error| Error::Torch { reason: format!("cannot write a sidecar: {error}") })?;
+        text.push(b'\n');
+        Ok(Exported { model, sidecar: text })
+    }
+
+    /// Parameters and buffers on the device, requiring gradients.
+    fn load(&self, device: Device) -> Result<Generator> {
+        let (module, named) = match &self.architecture {
+            None => {
+                let script = Script::load(&self.file.bytes, &self.file.name, device)?;
+                let named = script.tensors()?.into_iter().map(|t| (t.name, t.tensor, t.parameter)).collect();
+                (Module::Script(script), named)
+            }
+            Some(architecture) => self.load_native(architecture, device)?,
+        };
+        let (mut parameters, mut buffers) = (Vec::new(), Vec::new());
+        for (name, tensor, parameter) in named {
+            if parameter && tensor.f_kind()? == Kind::Float {
+                parameters.push((name, tensor.f_set_requires_grad(true)?));
+            } else {
+                buffers.push((name, tensor));
+            }
+        }
+        Ok(Generator {
+            name: self.file.name.clone(),
+            spec: self.spec.clone(),
+            device,
+            module,
+            parameters,
+            buffers,
+        })
+    }
+
+    fn load_native(&self, architecture: &Architecture, device: Device) -> Result<(Module, Vec<Flagged>)> {
+        let weights = Tensors::from_bytes(&self.file.bytes, &self.file.name)?;
+        let mut named = Vec::new();
+        let mut by_name = BTreeMap::new();
+        for slot in architecture::slots(architecture) {
+            let tensor = weights.get(&slot.name)?.f_to_device(device)?;
+            by_name.insert(slot.name.clone(), tensor.shallow_clone());
+            named.push((slot.name, tensor, slot.parameter));
+        }
+        Ok((Module::Native(Native::new(architecture, &by_name)), named))
+    }
+}
+
+/// Name, tensor, whether it is a parameter.
+type Flagged = (String, Tensor, bool);

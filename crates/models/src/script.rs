@@ -1,0 +1,172 @@
+//! A TorchScript module: loaded from bytes, run, trained, frozen, written back.
+//!
+//! tch's own wrapper leaves out buffers (the statistics of batch normalisation), bytes and freezing; hence `native/script.cpp`.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ptr::{self, NonNull};
+
+use tch::{Device, Tensor};
+
+use crate::error::{Error, Result, classify, first_sentence};
+use crate::ffi;
+
+/// A loaded module.
+#[derive(Debug)]
+pub(crate) struct Script {
+    file: String,
+    module: NonNull<ffi::Module>,
+}
+
+// SAFETY: the module is used by one owner at a time (it is not Sync), and libtorch ties no module to a thread.
+unsafe impl Send for Script {}
+
+/// A parameter or buffer of a module, sharing its storage.
+#[derive(Debug)]
+pub(crate) struct Named {
+    pub(crate) name: String,
+    pub(crate) tensor: Tensor,
+    pub(crate) parameter: bool,
+}
+
+impl Script {
+    /// Loads an archive with `forward`, in eval mode.
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`], [`Error::NoForward`], [`Error::Memory`].
+    pub(crate) fn load(bytes: &[u8], file: &str, device: Device) -> Result<Self> {
+        let mut module = ptr::null_mut();
+        // SAFETY: the bytes outlive the call, and `module` is a place for one pointer.
+        let message = unsafe {
+            ffi::lethe_script_load(bytes.as_ptr(), bytes.len(), device_number(device), &mut module)
+        };
+        ffi::check(message).map_err(|message| match classify(&message) {
+            Error::Torch { reason } => Error::Unreadable {
+                file: file.to_owned(),
+                reason: format!("is truncated, damaged or not a TorchScript archive: {reason}"),
+            },
+            other => other,
+        })?;
+        let module =
+            NonNull::new(module).ok_or_else(|| Error::Torch { reason: "load gave null".to_owned() })?;
+        let script = Self { file: file.to_owned(), module };
+        // SAFETY: the module is alive as long as `script`.
+        if unsafe { ffi::lethe_script_has_forward(script.module.as_ptr()) } == 0 {
+            return Err(Error::NoForward { file: script.file.clone() });
+        }
+        // SAFETY: as above; nobody else holds the module.
+        script.done(unsafe { ffi::lethe_script_eval(script.module.as_ptr()) })?;
+        Ok(script)
+    }
+
+    /// Runs `forward` on one tensor.
+    ///
+    /// # Errors
+    /// [`Error::Forward`] when the module's code fails or gives anything but a tensor; [`Error::Memory`].
+    pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor> {
+        let mut out = ptr::null_mut();
+        // SAFETY: module and input are alive; `out` is a place for one pointer.
+        let message =
+            unsafe { ffi::lethe_script_forward(self.module.as_ptr(), input.as_ptr().cast(), &mut out) };
+        ffi::check(message).map_err(|message| Error::forward(&self.file, &input.size(), &message))?;
+        // SAFETY: the call succeeded, so `out` is a fresh `at::Tensor*` that nobody else owns.
+        Ok(unsafe { Tensor::from_ptr(out.cast()) })
+    }
+
+    /// Parameters in the order of their declaration, then buffers.
+    ///
+    /// # Errors
+    /// [`Error::Torch`].
+    pub(crate) fn tensors(&self) -> Result<Vec<Named>> {
+        let mut found: Vec<Named> = Vec::new();
+        // SAFETY: the module is alive, and `visit` gets the vector it expects, for the time of the call.
+        let message = unsafe {
+            ffi::lethe_script_tensors(self.module.as_ptr(), ptr::from_mut(&mut found).cast(), visit)
+        };
+        self.done(message)?;
+        Ok(found)
+    }
+
+    /// Lets batch normalisation use and update batch statistics, or stop doing so. Gives the number of such layers.
+    ///
+    /// # Errors
+    /// [`Error::Torch`].
+    pub(crate) fn set_batch_norm(&mut self, training: bool) -> Result<i64> {
+        let mut layers = 0;
+        // SAFETY: the module is alive and borrowed mutably; `layers` is a place for one number.
+        let message =
+            unsafe { ffi::lethe_script_batch_norm(self.module.as_ptr(), c_int::from(training), &mut layers) };
+        self.done(message)?;
+        Ok(layers)
+    }
+
+    /// Makes constants of the weights, so that libtorch can fold batch normalisation into convolutions.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] when the module changes its own attributes; it can still be used unfrozen.
+    pub(crate) fn freeze(&mut self) -> Result<()> {
+        // SAFETY: the module is alive and borrowed mutably.
+        self.done(unsafe { ffi::lethe_script_freeze(self.module.as_ptr()) })
+    }
+
+    /// The archive with the present weights.
+    ///
+    /// # Errors
+    /// [`Error::Torch`].
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut bytes: Vec<u8> = Vec::new();
+        // SAFETY: the module is alive, and `write` gets the vector it expects, for the time of the call.
+        let message =
+            unsafe { ffi::lethe_script_save(self.module.as_ptr(), ptr::from_mut(&mut bytes).cast(), write) };
+        self.done(message)?;
+        Ok(bytes)
+    }
+
+    fn done(&self, message: *mut c_char) -> Result<()> {
+        ffi::check(message).map_err(|message| match classify(&message) {
+            Error::Torch { .. } => {
+                Error::Torch { reason: format!("{}: {}", self.file, first_sentence(&message)) }
+            }
+            other => other,
+        })
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        // SAFETY: made by `lethe_script_load`, freed only here.
+        unsafe { ffi::lethe_script_free(self.module.as_ptr()) };
+    }
+}
+
+unsafe extern "C" fn visit(
+    context: *mut c_void,
+    name: *const c_char,
+    parameter: c_int,
+    tensor: ffi::TensorPtr,
+) {
+    // SAFETY: `tensors` passes its vector, which lives through the call and has no other user meanwhile.
+    let found = unsafe { &mut *context.cast::<Vec<Named>>() };
+    // SAFETY: C++ passes the NUL-terminated name of a tensor.
+    let name = unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned();
+    // SAFETY: C++ passes a fresh `at::Tensor*` and forgets it.
+    let tensor = unsafe { Tensor::from_ptr(tensor.cast()) };
+    found.push(Named { name, tensor, parameter: parameter != 0 });
+}
+
+unsafe extern "C" fn write(context: *mut c_void, data: *const c_void, size: usize) {
+    if size == 0 {
+        return;
+    }
+    // SAFETY: `to_bytes` passes its vector, which lives through the call and has no other user meanwhile.
+    let bytes = unsafe { &mut *context.cast::<Vec<u8>>() };
+    // SAFETY: C++ passes `size` readable bytes.
+    bytes.extend_from_slice(unsafe { std::slice::from_raw_parts(data.cast::<u8>(), size) });
+}
+
+/// tch's own numbers for devices.
+fn device_number(device: Device) -> c_int {
+    match device {
+        Device::Cuda(index) => index as c_int,
+        _ => -1,
+    }
+}
