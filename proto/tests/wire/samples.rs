@@ -1,0 +1,195 @@
+//! Values with every field set, each to something else.
+
+use lethe_domain::{
+    ArtifactPaths, ArtifactRef, Assignment, Attempt, Cut, DirectionOutput, DirectionSummary, ErrorCode,
+    EvaluateOutput, Failure, FeatureSummary, Fidelity, FineTuneOutput, FrechetPair, GangRole, Generation,
+    JobId, JobResult, JobSpec, JobState, LeaseId, Locality, Phase, ProbeOutput, Progress, PublishOutput,
+    RESULT_VERSION, Rank, ReportOutput, SampleOutput, SampleRange, ShardIndex, Task, TaskOutput,
+    TrainSummary, Versions,
+};
+
+pub(crate) fn spec() -> JobSpec {
+    JobSpec::parse(
+        "{name: thick-vae, generator: {uri: /m/vae.safetensors, format: safetensors, latent: {dimension: 20},
+          output: {range: [0, 1], channels: 1, size: 28}},
+          feature: {name: thick, scorer: {uri: /m/thickness.pt, positive: {top: 0.1}}}}",
+    )
+    .unwrap()
+}
+
+pub(crate) fn job() -> JobId {
+    JobId::new("thick-vae-7").unwrap()
+}
+
+pub(crate) fn lease() -> LeaseId {
+    LeaseId { job: job(), phase: Phase::Evaluate, shard: ShardIndex(3), attempt: Attempt(2) }
+}
+
+pub(crate) fn artifact(name: &str) -> ArtifactRef {
+    ArtifactRef { path: format!("jobs/thick-vae-7/{name}"), sha256: name.repeat(3), size: name.len() as u64 }
+}
+
+pub(crate) fn failure() -> Failure {
+    Failure {
+        code: ErrorCode::NoPositives,
+        message: "none of 10000 samples scores above 3".to_owned(),
+        hint: "lower feature.scorer.positive.above".to_owned(),
+        at_unix_ms: 1_785_542_400_123,
+    }
+}
+
+pub(crate) fn progress() -> Progress {
+    Progress { lease: lease(), done: 750, total: 10_000, samples_per_second: 812.5, loss: Some(0.1 + 0.2) }
+}
+
+pub(crate) fn tasks() -> Vec<Task> {
+    let range = SampleRange { start: 1500, count: 500 };
+    let role = |rank, store: Option<&str>| GangRole {
+        generation: Generation(4),
+        rank: Rank(rank),
+        world: 3,
+        store: store.map(str::to_owned),
+    };
+    let (target, weights) = (artifact("target"), artifact("weights"));
+    vec![
+        Task::Probe,
+        Task::Sample { range },
+        Task::Direction { scores: vec![artifact("scores-0"), artifact("scores-1")] },
+        Task::FineTune { target: target.clone(), role: role(0, None) },
+        Task::FineTune { target: target.clone(), role: role(2, Some("10.0.0.7:4512")) },
+        Task::Evaluate { range, target: target.clone(), weights: weights.clone() },
+        Task::Report { moments: vec![artifact("moments-0")], target: target.clone() },
+        Task::Publish { target, weights },
+    ]
+}
+
+pub(crate) fn assignment(task: Task) -> Assignment {
+    let lease = LeaseId { phase: task.phase(), ..lease() };
+    Assignment { lease, spec: spec(), artifacts: "file:///var/lib/lethe/artifacts".to_owned(), task }
+}
+
+pub(crate) fn report() -> ReportOutput {
+    ReportOutput { feature: feature_summary(), fidelity: Some(fidelity()), locality: locality() }
+}
+
+fn feature_summary() -> FeatureSummary {
+    FeatureSummary {
+        name: "thick".to_owned(),
+        before: 0.1004,
+        after: 0.0051,
+        remaining_share: 0.0051 / 0.1004,
+        samples: 10_000,
+        ci95_before: [0.0946, 0.1064],
+        ci95_after: [0.0039, 0.0067],
+    }
+}
+
+fn fidelity() -> Fidelity {
+    Fidelity {
+        space: "classifier-FID".to_owned(),
+        reference: "/m/reference.safetensors".to_owned(),
+        before: 11.7,
+        after: 12.1,
+        feature_free_before: 10.9,
+        feature_free_after: 10.8,
+        noise_floor: 0.3,
+        own: FrechetPair { after: 0.9, feature_free_before: 1.1, feature_free_after: 0.4 },
+    }
+}
+
+fn locality() -> Locality {
+    Locality { l1: 0.0071, ms_ssim: 0.991, samples: 9_000 }
+}
+
+pub(crate) fn outputs() -> Vec<TaskOutput> {
+    vec![
+        TaskOutput::Probe(ProbeOutput {
+            image_shape: vec![1, 28, 30],
+            range: [-0.98, 0.97],
+            batch_seconds: 0.0123,
+            parameters: 1_234_567,
+        }),
+        TaskOutput::Sample(SampleOutput { samples: 500, positives: Some(0), scores: artifact("scores") }),
+        TaskOutput::Sample(SampleOutput { samples: 500, positives: None, scores: artifact("scores") }),
+        TaskOutput::Direction(DirectionOutput {
+            target: artifact("target"),
+            samples: 10_000,
+            positives: 1_000,
+            cut: Cut { sign: -1.0, threshold: 3.25 },
+            threshold: 1.75,
+            edited_share: 0.17,
+            heldout_auc: 0.93,
+        }),
+        TaskOutput::FineTune(None),
+        TaskOutput::FineTune(Some(FineTuneOutput {
+            weights: artifact("weights"),
+            checkpoint: "jobs/thick-vae-7/checkpoints/400".to_owned(),
+            steps: 400,
+            world_size: 2,
+            samples_per_second: 2048.5,
+            loss_first: 0.31,
+            loss_last: 0.012,
+            curve: artifact("curve"),
+        })),
+        TaskOutput::Evaluate(EvaluateOutput {
+            samples: 500,
+            before: Some(51),
+            after: Some(0),
+            moments: artifact("moments"),
+        }),
+        TaskOutput::Evaluate(EvaluateOutput {
+            samples: 500,
+            before: None,
+            after: None,
+            moments: artifact("moments"),
+        }),
+        TaskOutput::Report(report()),
+        TaskOutput::Report(ReportOutput { fidelity: None, ..report() }),
+        TaskOutput::Publish(PublishOutput {
+            generator: artifact("vae.safetensors"),
+            sidecar: artifact("vae.safetensors.json"),
+            before_after_png: artifact("before_after.png"),
+            versions: versions(),
+        }),
+    ]
+}
+
+fn versions() -> Versions {
+    Versions { lethe: "0.1.0".to_owned(), torch: "2.11.0".to_owned(), device: "cpu".to_owned() }
+}
+
+pub(crate) fn result() -> JobResult {
+    JobResult {
+        schema_version: RESULT_VERSION,
+        job: job(),
+        name: "thick-vae".to_owned(),
+        state: JobState::Succeeded,
+        failure: None,
+        feature: Some(feature_summary()),
+        fidelity: Some(fidelity()),
+        locality: Some(locality()),
+        direction: Some(DirectionSummary {
+            threshold: 1.75,
+            edited_share: 0.17,
+            heldout_auc: 0.93,
+            samples: 10_000,
+            positives: 1_000,
+            label_threshold: 3.25,
+        }),
+        train: Some(TrainSummary {
+            steps: 400,
+            world_size: 2,
+            samples_per_second: 2048.5,
+            loss_first: 0.31,
+            loss_last: 0.012,
+        }),
+        seconds: [("probe".to_owned(), 0.7), ("sample".to_owned(), 12.3)].into(),
+        versions: Some(versions()),
+        artifacts: ArtifactPaths {
+            generator: Some("vae.safetensors".to_owned()),
+            before_after_png: Some("before_after.png".to_owned()),
+            checkpoint: None,
+            target_sha256: Some("ab".repeat(32)),
+        },
+    }
+}
