@@ -130,6 +130,11 @@ pub enum Waiting {
         /// Slots in the fleet.
         slots: u32,
     },
+    /// No slot in the fleet has the device the job needs.
+    NoSuitableSlot {
+        /// Slots in the fleet.
+        slots: u32,
+    },
     /// The gang needs more slots than there are free ones.
     GangTooSmall {
         /// Slots the gang needs.
@@ -149,6 +154,12 @@ impl fmt::Display for Waiting {
         match self {
             Waiting::NoWorkers => f.write_str("no worker has joined: start lethe-worker --coordinator URL"),
             Waiting::NoFreeSlot { slots } => write!(f, "all {slots} slots are busy with older jobs"),
+            Waiting::NoSuitableSlot { slots } => {
+                write!(
+                    f,
+                    "none of {slots} slots has a GPU: add a GPU worker or set resources.device to auto or cpu"
+                )
+            }
             Waiting::GangTooSmall { needs, free } => {
                 write!(
                     f,

@@ -167,13 +167,15 @@ pub fn proportion_ci95(hits: u64, total: u64) -> [f64; 2] {
     if total == 0 {
         return [0.0, 1.0];
     }
-    let (hits, total) = (hits as f64, total as f64);
+    let (n, p) = (total as f64, hits as f64 / total as f64);
     let z = 1.959_963_984_540_054_f64;
-    let p = hits / total;
-    let scale = 1.0 + z * z / total;
-    let centre = (p + z * z / (2.0 * total)) / scale;
-    let half = z / scale * (p * (1.0 - p) / total + z * z / (4.0 * total * total)).sqrt();
-    [(centre - half).max(0.0), (centre + half).min(1.0)]
+    let scale = 1.0 + z * z / n;
+    let centre = (p + z * z / (2.0 * n)) / scale;
+    let half = z / scale * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
+    // At the ends the bound is exact; rounding must not move it.
+    let low = if hits == 0 { 0.0 } else { centre - half };
+    let high = if hits == total { 1.0 } else { centre + half };
+    [low, high]
 }
 
 #[cfg(test)]

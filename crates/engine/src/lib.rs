@@ -1,1 +1,31 @@
-//! Placeholder, replaced by the first real module.
+//! The verbs of Lethe: the only place where a decision about jobs, leases and gangs is taken.
+//!
+//! [`State::step`] takes the time and an [`Event`], changes the state in place and returns [`Effect`]s in the order in
+//! which they must happen: everything to persist comes before anything that can be seen outside. A driver owns the
+//! state: receive, step, persist, then act. When persisting fails the driver drops the state and restores it from the
+//! store; it never patches it back.
+//!
+//! Not here: tokio, gRPC, storage, tensors, a clock, randomness. Time and ids arrive as arguments.
+
+mod config;
+mod effect;
+mod event;
+mod fleet;
+mod gang;
+mod grant;
+mod invariants;
+mod job;
+mod lease_work;
+pub mod planner;
+mod record;
+mod result;
+mod state;
+mod status;
+mod step;
+
+pub use config::Config;
+pub use effect::{Command, Effect, Metric, Write};
+pub use event::{Event, Now};
+pub use invariants::Violation;
+pub use record::{JobRecord, Outputs, RECORD_VERSION};
+pub use state::State;

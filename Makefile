@@ -1,0 +1,107 @@
+# make demo   sees a feature disappear from a generator, on this machine, with one command
+# make test   runs everything that needs no GPU
+# make help   lists the rest
+#
+# Each verb installs what is missing first: Debian packages as root or through sudo, libtorch into .venv.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+CARGO ?= cargo
+JOB ?= thick-vae
+SLOTS ?= 2
+
+VENV := .venv/bin
+BIN := target/release
+STAMPS := .stamps
+GPU := $(shell test -d /proc/driver/nvidia/gpus && echo yes || echo no)
+
+.PHONY: help
+help: ## list the verbs
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+.PHONY: demo
+demo: build ## remove thick strokes from a VAE (JOB=thick-dcgan, slant-vae, slant-dcgan, digit-dcgan)
+	$(BIN)/lethe run examples/mnist/$(JOB).yaml --out lethe-out/$(JOB) --slots $(SLOTS) --fresh
+	@echo "look at lethe-out/$(JOB)/before_after.png"
+
+.PHONY: build
+build: $(STAMPS)/system $(STAMPS)/libtorch ## build everything in release
+	$(CARGO) build --release --locked --workspace --bins
+
+# ---- what has to be there -------------------------------------------------------------------------------------------
+
+$(STAMPS)/system: tools/setup/system.sh tools/setup/debian-build.txt
+	@mkdir -p $(STAMPS)
+	tools/setup/system.sh tools/setup/debian-build.txt
+	@touch $@
+
+$(STAMPS)/system-test: tools/setup/system.sh tools/setup/debian-test.txt
+	@mkdir -p $(STAMPS)
+	tools/setup/system.sh tools/setup/debian-test.txt
+	@touch $@
+
+$(STAMPS)/libtorch: tools/setup/libtorch-cpu.txt tools/setup/nccl-headers.txt
+	@mkdir -p $(STAMPS)
+	test -x $(VENV)/python || $(PYTHON) -m venv .venv
+ifeq ($(GPU),yes)
+	$(VENV)/pip install --quiet torch==2.11.0
+else
+	$(VENV)/pip install --quiet --no-deps -r tools/setup/libtorch-cpu.txt
+endif
+	$(VENV)/pip install --quiet --no-deps -r tools/setup/nccl-headers.txt
+	ln -sfn $$(echo .venv/lib/python3*/site-packages/torch) .libtorch
+	test -e .libtorch/lib/libtorch_cpu.so
+	@touch $@
+
+$(STAMPS)/python: $(STAMPS)/libtorch tools/setup/python.txt tools/setup/torch-python.txt
+ifneq ($(GPU),yes)
+	$(VENV)/pip install --quiet --no-deps -r tools/setup/torch-python.txt
+endif
+	$(VENV)/pip install --quiet -r tools/setup/python.txt 2> >(grep -v -E 'dependency resolver|^torch 2' >&2)
+	$(VENV)/python -c 'import torch'
+	@touch $@
+
+# ---- tests ----------------------------------------------------------------------------------------------------------
+
+.PHONY: test
+test: lint test-rust test-python ## run everything that needs no GPU
+
+.PHONY: test-rust
+test-rust: build $(STAMPS)/system-test $(STAMPS)/python
+	$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-nextest
+	$(CARGO) nextest run --release --locked --workspace
+
+.PHONY: test-python
+test-python: build $(STAMPS)/system-test $(STAMPS)/python
+	$(VENV)/python -m pytest -q -p no:cacheprovider tools examples deploy
+
+.PHONY: lint
+lint: $(STAMPS)/system $(STAMPS)/libtorch ## formatting and clippy
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+
+.PHONY: test-gpu
+test-gpu: ## what needs a GPU; needs only the binaries and a CUDA libtorch (see docs/gpu.md)
+	tests/gpu/run.sh
+
+# ---- measurements ---------------------------------------------------------------------------------------------------
+
+.PHONY: bench-train
+bench-train: build $(STAMPS)/python ## fine-tuning beside PyTorch DDP under torchrun, one JSON line each
+	$(VENV)/python tests/bench/train.py
+
+.PHONY: bench-sample
+bench-sample: build $(STAMPS)/python ## sample and classify beside a plain PyTorch loop
+	$(VENV)/python tests/bench/sample.py
+
+.PHONY: table
+table: build $(STAMPS)/python ## every example job at 3 seeds, the paper's rule beside ours: docs/results.md
+	$(VENV)/python tests/bench/table.py
+
+.PHONY: clean
+clean: ## forget builds and results; keep .venv
+	rm -rf target lethe-out

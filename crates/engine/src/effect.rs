@@ -1,0 +1,120 @@
+//! Everything the engine can want done. One enum: the complete list of side effects.
+
+use lethe_domain::{
+    Assignment, JobId, JobState, LeaseId, Phase, ShardIndex, SlotIndex, TaskOutput, WorkerId,
+};
+
+use crate::record::JobRecord;
+
+/// Something to do. The driver does all `Persist` of a step in one transaction before any other effect of it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Write this down, durably.
+    Persist(Write),
+    /// Tell a worker. Lost when the worker is away: its next join says what it holds.
+    Send {
+        /// Whom.
+        worker: WorkerId,
+        /// What.
+        command: Command,
+    },
+    /// A job looks different now.
+    Notify {
+        /// Which.
+        job: JobId,
+    },
+    /// Count this.
+    Metric(Metric),
+}
+
+/// Something to write down.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Write {
+    /// A job, without its shards.
+    Job(Box<JobRecord>),
+    /// A shard that is done.
+    Shard {
+        /// The job.
+        job: JobId,
+        /// The phase.
+        phase: Phase,
+        /// Which shard.
+        shard: ShardIndex,
+        /// What it gave.
+        output: Box<TaskOutput>,
+    },
+}
+
+/// Something to tell a worker.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Work on this.
+    Start {
+        /// Where.
+        slot: SlotIndex,
+        /// The job's spec and the task; the driver adds the artifact root.
+        assignment: Box<Assignment>,
+    },
+    /// Stop working on this; the slot counts as busy until it says that it has.
+    Stop {
+        /// Where.
+        slot: SlotIndex,
+        /// On what.
+        lease: LeaseId,
+    },
+    /// The outcome is safe: forget it.
+    Ack {
+        /// Of what.
+        lease: LeaseId,
+    },
+}
+
+/// Something to count.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Metric {
+    /// A job was accepted.
+    JobSubmitted,
+    /// A job ended.
+    JobFinished {
+        /// How.
+        state: JobState,
+    },
+    /// A phase ended.
+    PhaseFinished {
+        /// Which.
+        phase: Phase,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// A lease was granted.
+    LeaseGranted {
+        /// In which phase.
+        phase: Phase,
+    },
+    /// A lease came back.
+    LeaseFinished {
+        /// In which phase.
+        phase: Phase,
+        /// Seconds since the grant.
+        seconds: f64,
+        /// Whether it gave a result.
+        success: bool,
+    },
+    /// A lease was taken back for want of progress.
+    LeaseExpired {
+        /// In which phase.
+        phase: Phase,
+    },
+    /// A result came for a shard that was done already, or that nobody waits for.
+    LateResult {
+        /// In which phase.
+        phase: Phase,
+    },
+    /// A worker is dead.
+    WorkerLost,
+    /// A gang was formed.
+    GangFormed {
+        /// How many slots.
+        world: u32,
+    },
+}

@@ -1,0 +1,153 @@
+//! What must hold after every step, numbered. Checked after each step of the tests and the simulation.
+
+use std::fmt;
+
+use lethe_domain::{JobState, Phase};
+
+use crate::State;
+use crate::state::Work;
+
+/// An invariant that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// I1 to I8.
+    pub invariant: &'static str,
+    /// What was found.
+    pub found: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.found)
+    }
+}
+
+type Check = fn(&State) -> Option<String>;
+
+const INVARIANTS: [(&str, Check); 8] = [
+    ("I1: a lease and its slot point at each other", leases_match_slots),
+    ("I2: a shard is never both done and open", done_is_not_open),
+    (
+        "I3: every open shard has a live lease, and every live lease of the phase an open shard",
+        open_shards_are_leased,
+    ),
+    ("I4: a cancelled job holds no slot", cancelled_is_free),
+    ("I5: a final job has no work", final_is_idle),
+    ("I6: a gang holds one slot per rank, each once", gangs_are_whole),
+    ("I7: a phase is only entered with the outputs of those before it", inputs_are_there),
+    ("I8: no generation is newer than the record says", generations_are_recorded),
+];
+
+impl State {
+    /// Checks every invariant.
+    ///
+    /// # Errors
+    /// The first that does not hold.
+    pub fn check_invariants(&self) -> Result<(), Violation> {
+        for (invariant, check) in INVARIANTS {
+            if let Some(found) = check(self) {
+                return Err(Violation { invariant, found });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn leases_match_slots(state: &State) -> Option<String> {
+    for (id, worker) in &state.workers {
+        for (index, slot) in worker.slots.iter().enumerate() {
+            let Some(lease) = &slot.lease else { continue };
+            let back = state
+                .leases
+                .get(lease)
+                .is_some_and(|held| &held.slot.worker == id && held.slot.slot.0 as usize == index);
+            if !back {
+                return Some(format!("slot {id}/{index} says {lease}, the lease does not"));
+            }
+        }
+    }
+    state.leases.iter().find_map(|(id, held)| {
+        let slot = state
+            .workers
+            .get(&held.slot.worker)
+            .and_then(|worker| worker.slots.get(held.slot.slot.0 as usize));
+        (slot.and_then(|slot| slot.lease.as_ref()) != Some(id))
+            .then(|| format!("{id} says slot {}, the slot does not", held.slot))
+    })
+}
+
+fn done_is_not_open(state: &State) -> Option<String> {
+    state.jobs.iter().find_map(|(id, job)| {
+        let Work::Leases(work) = &job.work else { return None };
+        work.open
+            .iter()
+            .find(|shard| work.done.contains_key(shard))
+            .map(|shard| format!("{id} shard {shard}"))
+    })
+}
+
+fn open_shards_are_leased(state: &State) -> Option<String> {
+    for (id, job) in &state.jobs {
+        let Work::Leases(work) = &job.work else { continue };
+        let live = || state.leases_of(id).filter(|(lease, held)| lease.phase == work.phase && !held.stopping);
+        if let Some(shard) =
+            work.open.iter().find(|shard| live().filter(|(lease, _)| lease.shard == **shard).count() != 1)
+        {
+            return Some(format!("{id} shard {shard} is open with other than one live lease"));
+        }
+        if let Some((lease, _)) = live().find(|(lease, _)| !work.open.contains(&lease.shard)) {
+            return Some(format!("{lease} is live, its shard is not open"));
+        }
+    }
+    None
+}
+
+fn cancelled_is_free(state: &State) -> Option<String> {
+    let cancelled = |id| state.jobs.get(id).is_some_and(|job| job.record.state == JobState::Cancelled);
+    state.leases.iter().find(|(id, held)| cancelled(&id.job) && !held.stopping).map(|(id, _)| id.to_string())
+}
+
+fn final_is_idle(state: &State) -> Option<String> {
+    let idle = |work: &Work| matches!(work, Work::None);
+    state
+        .jobs
+        .iter()
+        .find(|(_, job)| job.record.state.is_final() && !idle(&job.work))
+        .map(|(id, _)| id.to_string())
+}
+
+fn gangs_are_whole(state: &State) -> Option<String> {
+    state.jobs.iter().find_map(|(id, job)| {
+        let Work::Gang(work) = &job.work else { return None };
+        let gang = work.gang.as_ref()?;
+        let mut slots = gang.slots.clone();
+        slots.sort();
+        slots.dedup();
+        (slots.len() != gang.slots.len()).then(|| format!("{id} has a slot twice"))
+    })
+}
+
+fn inputs_are_there(state: &State) -> Option<String> {
+    state.jobs.iter().find_map(|(id, job)| {
+        let outputs = &job.record.outputs;
+        let missing = match job.record.phase {
+            Phase::Probe => false,
+            Phase::Sample => outputs.probe.is_none(),
+            Phase::Direction => {
+                outputs.sample_shards.is_none_or(|counted| (job.sample_done.len() as u32) < counted)
+            }
+            Phase::FineTune => outputs.direction.is_none(),
+            Phase::Evaluate | Phase::Report => outputs.fine_tune.is_none(),
+            Phase::Publish => outputs.report.is_none(),
+        };
+        missing.then(|| format!("{id} is in {} without its inputs", job.record.phase))
+    })
+}
+
+fn generations_are_recorded(state: &State) -> Option<String> {
+    state.leases.keys().find_map(|lease| {
+        let job = state.jobs.get(&lease.job)?;
+        (lease.phase == Phase::FineTune && lease.attempt.0 > job.record.generation.0)
+            .then(|| lease.to_string())
+    })
+}

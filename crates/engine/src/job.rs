@@ -1,0 +1,260 @@
+//! A job's way through its phases: opening, finishing, failing, cancelling.
+
+use lethe_domain::{
+    Epoch, ErrorCode, Failure, JobId, JobSpec, JobState, LeaseId, Phase, Shape, ShardIndex, TaskOutput,
+    spec::Until,
+};
+
+use crate::gang::GangWork;
+use crate::lease_work::LeaseWork;
+use crate::state::{Job, Work};
+use crate::{Command, Effect, JobRecord, Metric, Now, State, Write};
+
+impl Job {
+    /// Sets up the work of the phase the record is in.
+    pub(crate) fn open_phase(&mut self, now: Now, epoch: Epoch) {
+        self.phase_began_ms = now.mono_ms;
+        self.work = match self.record.state {
+            JobState::Queued | JobState::Running => match self.record.phase.shape() {
+                Shape::Single | Shape::Sharded => {
+                    Work::Leases(LeaseWork::new(self.record.phase, &self.record.spec, epoch))
+                }
+                Shape::Gang => Work::Gang(GangWork::default()),
+            },
+            JobState::Cancelling | JobState::Succeeded | JobState::Failed | JobState::Cancelled => Work::None,
+        };
+    }
+}
+
+impl State {
+    /// Accepts a job.
+    pub(crate) fn on_submit(
+        &mut self,
+        id: JobId,
+        spec: JobSpec,
+        request_id: Option<String>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let known = request_id.as_deref().is_some_and(|request| self.job_of_request(request).is_some());
+        if known || self.jobs.contains_key(&id) {
+            return;
+        }
+        let record = JobRecord::new(id.clone(), spec, request_id, self.now.unix_ms);
+        effects.push(Effect::Persist(Write::Job(Box::new(record.clone()))));
+        effects.push(Effect::Metric(Metric::JobSubmitted));
+        effects.push(Effect::Notify { job: id.clone() });
+        self.order.push(id.clone());
+        self.jobs.insert(id, Job::new(record, self.now, self.epoch));
+    }
+
+    /// Begins to end a job; it is cancelled when its last slot is free.
+    pub(crate) fn on_cancel(&mut self, id: &JobId, reason: &str, effects: &mut Vec<Effect>) {
+        let unix_ms = self.now.unix_ms;
+        let Some(job) = self.jobs.get_mut(id) else { return };
+        if job.record.state.is_final() || job.record.state == JobState::Cancelling {
+            return;
+        }
+        job.record.state = JobState::Cancelling;
+        let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+        let mut failure = Failure::new(ErrorCode::Cancelled, format!("job {id} was cancelled{why}"), "");
+        failure.at_unix_ms = unix_ms;
+        job.end_with(Some(failure));
+        job.touch();
+        effects.push(Effect::Persist(Write::Job(Box::new(job.record.clone()))));
+        effects.push(Effect::Notify { job: id.clone() });
+        self.stop_leases(id, |_| true, effects);
+        self.settle_cancel(id, effects);
+    }
+
+    /// A job being cancelled is cancelled once it holds no slot.
+    pub(crate) fn settle_cancel(&mut self, id: &JobId, effects: &mut Vec<Effect>) {
+        let now = self.now.mono_ms;
+        let due = |job: &Job| job.record.state == JobState::Cancelling && job.settle_after_ms <= now;
+        if self.jobs.get(id).is_some_and(due) && self.leases_of(id).next().is_none() {
+            self.end_job(id, JobState::Cancelled, effects);
+        }
+    }
+
+    /// Ends a job by a failure.
+    pub(crate) fn fail_job(&mut self, id: &JobId, mut failure: Failure, effects: &mut Vec<Effect>) {
+        if failure.at_unix_ms == 0 {
+            failure.at_unix_ms = self.now.unix_ms;
+        }
+        let Some(job) = self.jobs.get_mut(id) else { return };
+        job.end_with(Some(failure));
+        self.end_job(id, JobState::Failed, effects);
+        self.stop_leases(id, |_| true, effects);
+    }
+
+    fn end_job(&mut self, id: &JobId, state: JobState, effects: &mut Vec<Effect>) {
+        let now = self.now;
+        let Some(job) = self.jobs.get_mut(id) else { return };
+        job.record.state = state;
+        job.record.finished_unix_ms = Some(now.unix_ms);
+        job.work = Work::None;
+        job.touch();
+        effects.push(Effect::Persist(Write::Job(Box::new(job.record.clone()))));
+        effects.push(Effect::Metric(Metric::JobFinished { state }));
+        effects.push(Effect::Notify { job: id.clone() });
+    }
+
+    /// Tells the slots of a job to stop, those whose lease the filter names.
+    pub(crate) fn stop_leases(
+        &mut self,
+        id: &JobId,
+        filter: impl Fn(&LeaseId) -> bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        for (lease, held) in self.leases.iter_mut().filter(|(lease, _)| &lease.job == id && filter(lease)) {
+            if std::mem::replace(&mut held.stopping, true) {
+                continue;
+            }
+            let command = Command::Stop { slot: held.slot.slot, lease: lease.clone() };
+            effects.push(Effect::Send { worker: held.slot.worker.clone(), command });
+        }
+    }
+
+    /// A result for a shard.
+    pub(crate) fn on_output(&mut self, lease: &LeaseId, output: TaskOutput, effects: &mut Vec<Effect>) {
+        let late = Effect::Metric(Metric::LateResult { phase: lease.phase });
+        let Some(job) = self.jobs.get_mut(&lease.job) else { return effects.push(late) };
+        if job.record.phase != lease.phase || output.phase() != lease.phase {
+            return effects.push(late);
+        }
+        match &mut job.work {
+            Work::None => return effects.push(late),
+            Work::Leases(work) => {
+                let sharded = lease.phase.shape() == Shape::Sharded;
+                if !work.finish(lease.shard, output.clone()) {
+                    return effects.push(late);
+                }
+                if sharded {
+                    let write = Write::Shard {
+                        job: lease.job.clone(),
+                        phase: lease.phase,
+                        shard: lease.shard,
+                        output: Box::new(output),
+                    };
+                    effects.push(Effect::Persist(write));
+                } else {
+                    keep_output(&mut job.record.outputs, output);
+                }
+                let shard = lease.shard;
+                let twin = move |other: &LeaseId| other.shard == shard;
+                self.stop_leases(&lease.job, twin, effects);
+            }
+            Work::Gang(work) => {
+                let current = work.gang.as_ref().is_some_and(|gang| gang.generation.0 == lease.attempt.0);
+                if !current {
+                    return effects.push(late);
+                }
+                let TaskOutput::FineTune(Some(trained)) = output else { return };
+                job.record.outputs.fine_tune = Some(trained);
+            }
+        }
+        self.finish_phase_if_complete(&lease.job, effects);
+    }
+
+    /// Moves a job on when its phase is done.
+    pub(crate) fn finish_phase_if_complete(&mut self, id: &JobId, effects: &mut Vec<Effect>) {
+        let (now, epoch) = (self.now, self.epoch);
+        let Some(job) = self.jobs.get_mut(id) else { return };
+        job.touch();
+        effects.push(Effect::Notify { job: id.clone() });
+        let phase = job.record.phase;
+        let done = match &job.work {
+            Work::None => false,
+            Work::Leases(work) => work.complete().is_some(),
+            Work::Gang(_) => job.record.outputs.fine_tune.is_some(),
+        };
+        if !done {
+            return;
+        }
+        if let Work::Leases(work) = &mut job.work
+            && phase.shape() == Shape::Sharded
+        {
+            let counted = work.complete().unwrap_or(work.limit);
+            let shards = std::mem::take(&mut work.done);
+            shards
+                .into_iter()
+                .filter(|(shard, _)| shard.0 < counted)
+                .for_each(|(shard, output)| job.keep_shard(phase, shard, output));
+            if phase == Phase::Sample {
+                job.record.outputs.sample_shards = Some(counted);
+                if let Some(failure) = feature_missing(job) {
+                    return self.fail_job(id, failure, effects);
+                }
+            }
+        }
+        let seconds = now.mono_ms.saturating_sub(job.phase_began_ms) as f64 / 1000.0;
+        *job.record.seconds.entry(phase).or_default() += seconds;
+        effects.push(Effect::Metric(Metric::PhaseFinished { phase, seconds }));
+        if phase.shape() == Shape::Sharded {
+            // Open leases of a sampling that has enough are of no more use.
+            self.stop_leases(id, |lease| lease.phase == phase, effects);
+        }
+        let Some(job) = self.jobs.get_mut(id) else { return };
+        match phase.next() {
+            Some(next) => {
+                job.record.phase = next;
+                job.open_phase(now, epoch);
+                effects.push(Effect::Persist(Write::Job(Box::new(job.record.clone()))));
+            }
+            None => self.end_job(id, JobState::Succeeded, effects),
+        }
+    }
+}
+
+fn keep_output(outputs: &mut crate::Outputs, output: TaskOutput) {
+    match output {
+        TaskOutput::Probe(probe) => outputs.probe = Some(probe),
+        TaskOutput::Direction(direction) => outputs.direction = Some(direction),
+        TaskOutput::FineTune(trained) => outputs.fine_tune = trained,
+        TaskOutput::Report(report) => outputs.report = Some(report),
+        TaskOutput::Publish(publish) => outputs.publish = Some(publish),
+        TaskOutput::Sample(_) | TaskOutput::Evaluate(_) => {}
+    }
+}
+
+/// Whether sampling showed that the feature cannot be located. Not known yet while the cut is not fixed (top q).
+fn feature_missing(job: &Job) -> Option<Failure> {
+    let (mut samples, mut positives) = (0, 0);
+    for output in job.sample_done.values() {
+        let TaskOutput::Sample(sample) = output else { continue };
+        samples += sample.samples;
+        positives += sample.positives?;
+    }
+    let feature = &job.record.spec.feature.name;
+    if positives == 0 {
+        return Some(Failure::new(
+            ErrorCode::NoPositives,
+            format!("none of {samples} samples shows the feature '{feature}'"),
+            "check the classifier's class and threshold (or the scorer's positive rule) on images of the generator, or look at more samples with sample.until.total",
+        ));
+    }
+    if positives == samples {
+        return Some(Failure::new(
+            ErrorCode::NoNegatives,
+            format!("all {samples} samples show the feature '{feature}'"),
+            "check the classifier's class and threshold (or the scorer's positive rule): there must be images without the feature to move to",
+        ));
+    }
+    match job.record.spec.sample.until {
+        Until::Positives(wanted) if positives < wanted => Some(Failure::new(
+            ErrorCode::NoPositives,
+            format!(
+                "only {positives} of {samples} samples show the feature '{feature}', sample.until.positives asks for {wanted}"
+            ),
+            "lower sample.until.positives, or raise sample.at_most",
+        )),
+        Until::Positives(_) | Until::Total(_) => None,
+    }
+}
+
+/// Shards before this one count; they are the inputs of the next phase.
+pub(crate) fn outputs_in_order(
+    done: &std::collections::BTreeMap<ShardIndex, TaskOutput>,
+    counted: u32,
+) -> impl Iterator<Item = &TaskOutput> {
+    done.range(..ShardIndex(counted)).map(|(_, output)| output)
+}

@@ -1,0 +1,94 @@
+//! What is written down about a job.
+//!
+//! Leases and workers are not: after a restart the workers say themselves what they hold.
+
+use std::collections::BTreeMap;
+
+use lethe_domain::{
+    DirectionOutput, Failure, FineTuneOutput, Generation, JobId, JobSpec, JobState, Phase, ProbeOutput,
+    PublishOutput, ReportOutput,
+};
+use serde::{Deserialize, Serialize};
+
+/// Version of the stored form.
+pub const RECORD_VERSION: u32 = 1;
+
+/// A job as it is stored. Its shards are stored one by one beside it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// Version of this form.
+    pub version: u32,
+    /// The job.
+    pub id: JobId,
+    /// What was asked for.
+    pub spec: JobSpec,
+    /// Makes a repeated submission the same job.
+    pub request_id: Option<String>,
+    /// When, milliseconds since 1970.
+    pub submitted_unix_ms: u64,
+    /// When it ended.
+    pub finished_unix_ms: Option<u64>,
+    /// Where it stands.
+    pub state: JobState,
+    /// The phase it is in, or ended in.
+    pub phase: Phase,
+    /// The last generation of its gang.
+    pub generation: Generation,
+    /// What the phases gave.
+    pub outputs: Outputs,
+    /// Seconds spent in each finished phase.
+    pub seconds: BTreeMap<Phase, f64>,
+    /// Failures that were survived by another try, newest last.
+    pub retried: Vec<Failure>,
+    /// Why it failed, or was cancelled.
+    pub failure: Option<Failure>,
+}
+
+/// What the phases gave, as far as they are done.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Outputs {
+    /// Of the probe.
+    pub probe: Option<ProbeOutput>,
+    /// Shards of the sample phase that count: those before the stop.
+    pub sample_shards: Option<u32>,
+    /// Of the direction.
+    pub direction: Option<DirectionOutput>,
+    /// Of training.
+    pub fine_tune: Option<FineTuneOutput>,
+    /// Of the report.
+    pub report: Option<ReportOutput>,
+    /// Of publishing.
+    pub publish: Option<PublishOutput>,
+}
+
+/// Failures kept in [`JobRecord::retried`].
+pub(crate) const RETRIED_KEPT: usize = 10;
+
+impl JobRecord {
+    /// A job just submitted.
+    pub(crate) fn new(id: JobId, spec: JobSpec, request_id: Option<String>, unix_ms: u64) -> Self {
+        Self {
+            version: RECORD_VERSION,
+            id,
+            spec,
+            request_id,
+            submitted_unix_ms: unix_ms,
+            finished_unix_ms: None,
+            state: JobState::Queued,
+            phase: Phase::Probe,
+            generation: Generation(0),
+            outputs: Outputs::default(),
+            seconds: BTreeMap::new(),
+            retried: Vec::new(),
+            failure: None,
+        }
+    }
+
+    /// Remembers a failure that another try may survive.
+    pub(crate) fn remember(&mut self, failure: Failure) {
+        if self.retried.len() == RETRIED_KEPT {
+            self.retried.remove(0);
+        }
+        self.retried.push(failure);
+    }
+}

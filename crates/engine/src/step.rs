@@ -1,0 +1,47 @@
+//! The only entry: one event in, effects out.
+
+use lethe_domain::SlotRef;
+
+use crate::fleet::Introduction;
+use crate::{Effect, Event, Now, State};
+
+impl State {
+    /// Takes one event and says what must be done, in order: everything to persist first.
+    pub fn step(&mut self, now: Now, event: Event) -> Vec<Effect> {
+        self.now = now;
+        let mut effects = Vec::new();
+        match event {
+            Event::Submit { job, spec, request_id } => self.on_submit(job, *spec, request_id, &mut effects),
+            Event::Cancel { job, reason } => self.on_cancel(&job, &reason, &mut effects),
+            Event::WorkerJoined { worker, hostname, version, devices, held } => {
+                let intro = Introduction { hostname, version, devices, held };
+                self.on_joined(&worker, intro, &mut effects);
+            }
+            Event::Heartbeat { worker, progress } => self.on_heartbeat(&worker, progress, &mut effects),
+            Event::WorkerLeft { worker } => self.lose_worker(&worker, &mut effects),
+            Event::LeaseFinished { worker, slot, lease, outcome } => {
+                self.on_finished(&SlotRef { worker, slot }, &lease, outcome, &mut effects);
+            }
+            Event::StoreOpen { lease, address } => self.on_store_open(&lease, &address, &mut effects),
+            Event::Tick => self.on_tick(&mut effects),
+        }
+        self.grant(&mut effects);
+        in_order(effects)
+    }
+}
+
+/// Everything to persist first, the rest as it came; a job is announced once, at the end.
+fn in_order(effects: Vec<Effect>) -> Vec<Effect> {
+    let mut persist = Vec::new();
+    let mut act = Vec::new();
+    let mut notify = Vec::new();
+    for effect in effects {
+        match effect {
+            Effect::Persist(_) => persist.push(effect),
+            Effect::Send { .. } | Effect::Metric(_) => act.push(effect),
+            Effect::Notify { .. } if notify.contains(&effect) => {}
+            Effect::Notify { .. } => notify.push(effect),
+        }
+    }
+    persist.into_iter().chain(act).chain(notify).collect()
+}
