@@ -1,0 +1,202 @@
+//! What can go wrong with artifacts, each with the object and the remedy.
+//!
+//! Not here: retries. Callers ask [`Error::retryable`] and decide.
+
+use std::{
+    error::Error as StdError,
+    fmt,
+    io::{self, ErrorKind},
+};
+
+use crate::Digest;
+
+/// A result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of the artifact store.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The URI names no place for artifacts.
+    #[error(
+        "invalid location {uri:?}: {reason}; allowed: a relative or absolute path, file:///absolute/path"
+    )]
+    InvalidUri {
+        /// The URI as given.
+        uri: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The path within the store is not one that every store can hold.
+    #[error("invalid artifact path {path:?}: {reason}")]
+    InvalidPath {
+        /// The path as given.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is no such object or file.
+    #[error("{object} does not exist")]
+    NotFound {
+        /// Where it should be.
+        object: String,
+    },
+    /// It exists and may not be replaced.
+    #[error("{object} already exists and is not replaced")]
+    AlreadyExists {
+        /// Where it is.
+        object: String,
+    },
+    /// It is not what was put there.
+    #[error(
+        "{object} is damaged: expected {expected_size} bytes with SHA-256 {expected}, found {found_size} with {found}; put it there again"
+    )]
+    Damaged {
+        /// Where it is.
+        object: String,
+        /// The digest it should have.
+        expected: Digest,
+        /// The size it should have, in bytes.
+        expected_size: u64,
+        /// The digest it has.
+        found: Digest,
+        /// The size it has, in bytes.
+        found_size: u64,
+    },
+    /// No room left.
+    #[error("the disk of {object} is full (or a quota is used up): free some space and go on")]
+    DiskFull {
+        /// What could not be written.
+        object: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// This user may not read or write there.
+    #[error("no access to {object}: {source}; choose a place this user can read and write")]
+    NoAccess {
+        /// What could not be read or written.
+        object: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file system cannot create a file only if it is absent, which checkpoints rest on.
+    #[error(
+        "{object} cannot create a file only if it is absent ({reason}): choose a file system with hard links"
+    )]
+    NoCreateOnly {
+        /// The store.
+        object: String,
+        /// What was found.
+        reason: String,
+    },
+    /// Any other failure of a local file.
+    #[error("{object}: {source}")]
+    Local {
+        /// The file.
+        object: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Any other failure of the store.
+    #[error("{object}: {source}")]
+    Store {
+        /// The object.
+        object: String,
+        /// What the store said.
+        source: object_store::Error,
+    },
+    /// The operation did not come to its end: the runtime is shutting down, or it panicked.
+    #[error("an artifact operation was interrupted: {reason}")]
+    Interrupted {
+        /// What happened.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// Whether the same call may succeed later without anything else being changed in this process.
+    pub fn retryable(&self) -> bool {
+        match self {
+            Error::DiskFull { .. } | Error::Local { .. } | Error::Store { .. } => true,
+            Error::InvalidUri { .. }
+            | Error::InvalidPath { .. }
+            | Error::NotFound { .. }
+            | Error::AlreadyExists { .. }
+            | Error::Damaged { .. }
+            | Error::NoAccess { .. }
+            | Error::NoCreateOnly { .. }
+            | Error::Interrupted { .. } => false,
+        }
+    }
+
+    /// Whether a full disk or a used-up quota is the cause.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Error::DiskFull { .. })
+    }
+
+    /// A local file's error, by cause.
+    pub(crate) fn from_io(object: impl fmt::Display, source: io::Error) -> Self {
+        let object = object.to_string();
+        match source.kind() {
+            ErrorKind::NotFound => Error::NotFound { object },
+            ErrorKind::AlreadyExists => Error::AlreadyExists { object },
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::DiskFull { object, source },
+            kind if denies_access(kind) => Error::NoAccess { object, source },
+            _ => Error::Local { object, source },
+        }
+    }
+
+    /// A store's error, by cause. The cause of a file store's error lies some layers down.
+    pub(crate) fn from_store(object: impl fmt::Display, error: object_store::Error) -> Self {
+        let object = object.to_string();
+        match error {
+            object_store::Error::NotFound { .. } => return Error::NotFound { object },
+            object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. } => {
+                return Error::AlreadyExists { object };
+            }
+            object_store::Error::JoinError { source } => return interrupted(source),
+            _ => {}
+        }
+        match system_error(&error).map(|source| (source.kind(), source.raw_os_error())) {
+            Some((ErrorKind::StorageFull | ErrorKind::QuotaExceeded, code)) => {
+                Error::DiskFull { object, source: again(code, &error) }
+            }
+            Some((kind, code)) if denies_access(kind) => {
+                Error::NoAccess { object, source: again(code, &error) }
+            }
+            _ => Error::Store { object, source: error },
+        }
+    }
+}
+
+fn denies_access(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::PermissionDenied
+            | ErrorKind::ReadOnlyFilesystem
+            | ErrorKind::NotADirectory
+            | ErrorKind::IsADirectory
+    )
+}
+
+/// The system's own error under a store's.
+fn system_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a io::Error> {
+    let mut layer: Option<&'a (dyn StdError + 'static)> = Some(error);
+    while let Some(current) = layer {
+        if let Some(found) = current.downcast_ref::<io::Error>() {
+            return Some(found);
+        }
+        layer = current.source();
+    }
+    None
+}
+
+/// The system's error once more, owned.
+fn again(code: Option<i32>, error: &object_store::Error) -> io::Error {
+    code.map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error)
+}
+
+/// A task that did not come to its end.
+#[allow(clippy::needless_pass_by_value, reason = "for `map_err`")]
+pub(crate) fn interrupted(error: tokio::task::JoinError) -> Error {
+    Error::Interrupted { reason: error.to_string() }
+}
