@@ -79,20 +79,22 @@ pub async fn all_keys_of_a_lease_vanish_in_one_commit(store: Store) {
     assert_eq!(keys(&store, "").await, ["stays"]);
 }
 
-/// A put without a lease, or with another one, takes the key away from its first lease.
+/// A put without a lease, or with another one, takes the key away from its first lease; so does a delete.
 pub async fn a_key_belongs_to_the_lease_of_its_last_put(store: Store) {
     let first = store.grant(TTL).await.unwrap();
     let second = store.grant(Duration::from_secs(3600)).await.unwrap();
     store
         .commit(
-            ["freed", "moved", "kept", "again"]
+            ["freed", "moved", "kept", "again", "deleted"]
                 .iter()
                 .fold(Txn::new(), |txn, key| txn.put_leased(*key, "1", first)),
         )
         .await
         .unwrap();
     store
-        .commit(Txn::new().put("freed", "2").put_leased("moved", "2", second).delete("again"))
+        .commit(
+            Txn::new().put("freed", "2").put_leased("moved", "2", second).delete("again").delete("deleted"),
+        )
         .await
         .unwrap();
     let revision = put(&store, "again", "2").await;
