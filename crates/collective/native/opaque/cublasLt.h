@@ -1,0 +1,4 @@
+// Stands in for NVIDIA's cublasLt.h where its large wheel is not installed: torch's headers name these types, and nothing
+// here uses them. The real header, where there is one, comes first.
+#pragma once
+typedef struct cublasLtContext* cublasLtHandle_t;
