@@ -129,6 +129,28 @@ async fn a_later_generation_saves_the_same_step_again() {
     assert_eq!(fixture.found().await, (Some((200, 3)), vec![]), "the refused save touched nothing");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_two_that_save_the_same_one_commits() {
+    let fixture = Fixture::new().await;
+    for step in 0..10 {
+        let savers: Vec<_> = (0..4)
+            .map(|_| {
+                let checkpoints = fixture.checkpoints.clone();
+                tokio::spawn(async move { checkpoints.save(header(step, 1), files(step, 1)).await })
+            })
+            .collect();
+        let mut committed = 0;
+        for saver in savers {
+            match saver.await.unwrap() {
+                Ok(_) => committed += 1,
+                Err(error) => assert!(matches!(error, Error::AlreadyExists { .. }), "{error:?}"),
+            }
+        }
+        assert_eq!(committed, 1);
+        assert_eq!(fixture.found().await, (Some((step, 1)), vec![]));
+    }
+}
+
 #[tokio::test]
 async fn a_generation_finishes_what_it_could_not_commit() {
     let fixture = Fixture::new().await;

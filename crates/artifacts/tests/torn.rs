@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 use std::{
+    fs,
     io::{BufRead, BufReader, Write},
     num::NonZeroUsize,
     path::Path,
@@ -94,6 +95,15 @@ async fn checkpoints_survive_kill_nine() {
             "round {round}: {latest:?}"
         );
         torn += latest.skipped.len();
+        for entry in fs::read_dir(folder.path().join("checkpoints")).into_iter().flatten() {
+            let at = entry.unwrap().path();
+            let whole = (0..FILES).all(|number| at.join(format!("file-{number}")).is_file());
+            assert!(
+                whole || !at.join("manifest.json").exists(),
+                "round {round}: {} is half removed",
+                at.display()
+            );
+        }
         newest = latest.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.manifest.header.step);
         assert!(
             newest == acknowledged || newest == acknowledged + 1,

@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 
-use lethe_store::{StateStore, conformance};
+use futures::StreamExt;
+use lethe_store::{Error, StateStore, Txn, conformance};
 use tempfile::TempDir;
 
 async fn open_memory() -> (Arc<dyn StateStore>, ()) {
@@ -43,4 +44,22 @@ async fn memory_races_on_threads() {
 async fn redb_races_on_threads() {
     let (store, _folder) = open_redb().await;
     races(store).await;
+}
+
+/// A watch of a prefix where nothing happens keeps its place, however much happens elsewhere.
+#[tokio::test(start_paused = true)]
+async fn a_quiet_watch_outlives_the_history() {
+    let store = lethe_store::memory();
+    let quiet = {
+        let mut watch = store.watch("quiet/", lethe_store::Revision(0));
+        tokio::spawn(async move { watch.next().await.unwrap().unwrap() })
+    };
+    for _ in 0..10_100 {
+        store.commit(Txn::new().put("busy", "x")).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let from_the_start = store.watch("quiet/", lethe_store::Revision(0)).next().await.unwrap();
+    assert!(matches!(from_the_start, Err(Error::Compacted { .. })), "{from_the_start:?}");
+    let revision = store.commit(Txn::new().put("quiet/1", "x")).await.unwrap();
+    assert_eq!(quiet.await.unwrap().revision, revision);
 }
