@@ -92,3 +92,23 @@ impl LocalFile {
 fn folder_of(file: &Path) -> &Path {
     file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn pieces_are_full_but_for_the_last() {
+        for chunks in
+            [vec![], vec![0], vec![1, PIECE], vec![PIECE, 0, PIECE], vec![3 * PIECE + 5], vec![PIECE / 3; 7]]
+        {
+            let bytes: Vec<u8> = (0..chunks.iter().sum()).map(|i: usize| (i % 241) as u8).collect();
+            let mut rest = Bytes::from(bytes.clone());
+            let chunks: Vec<_> = chunks.iter().map(|size| Ok(rest.split_to(*size))).collect();
+            let cut: Vec<Bytes> = pieces(stream::iter(chunks)).try_collect().await.unwrap();
+            assert!(cut.concat() == bytes);
+            assert_eq!(cut.len(), bytes.len().div_ceil(PIECE));
+            assert!(cut.iter().rev().skip(1).all(|piece| piece.len() == PIECE));
+        }
+    }
+}

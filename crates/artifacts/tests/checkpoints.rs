@@ -287,16 +287,19 @@ async fn the_last_few_are_kept() {
 #[tokio::test]
 async fn faulty_ones_do_not_push_out_sound_ones() {
     let fixture = Fixture::new().await;
-    for step in [100, 200, 300, 400, 500] {
+    for step in [100, 200, 300, 400, 500, 600] {
         fixture.save(step, 1).await;
     }
-    for step in [200, 400, 500] {
-        fs::write(fixture.path(&format!("step-{step:08}-g1")).join("manifest.json"), "").unwrap();
-    }
+    let folder = |step: u64| fixture.path(&format!("step-{step:08}-g1"));
+    fs::write(folder(200).join("manifest.json"), "").unwrap();
+    fs::write(folder(400).join("manifest.json"), "").unwrap();
+    fs::remove_file(folder(500).join("state.json")).unwrap();
+    fs::write(folder(600).join("generator.safetensors"), "short").unwrap();
     let removed = fixture.checkpoints.retain(keep(1)).await.unwrap();
-    assert_eq!(fixture.folders(), ["step-00000300-g1", "step-00000400-g1", "step-00000500-g1"]);
+    let kept = ["step-00000300-g1", "step-00000400-g1", "step-00000500-g1", "step-00000600-g1"];
+    assert_eq!(fixture.folders(), kept);
     assert!(matches!(&removed[0].fault, Some(Fault::Manifest(_))), "{removed:?}");
-    assert_eq!(removed[1].fault, None);
+    assert_eq!((removed.len(), &removed[1].fault), (2, &None));
     assert_eq!(fixture.found().await.0, Some((300, 1)));
 }
 

@@ -20,7 +20,7 @@ use object_store::{
 
 use crate::{ArtifactStore, Checkpoints, Error, Header, Location, NewFile, probe::probe};
 
-/// A store in memory whose reads fail once `reads_left` are used up, and that may lack create-only.
+/// A store in memory of whose reads one fails, when `reads_left` is used up, and that may lack create-only.
 #[derive(Debug)]
 struct Failing {
     inner: InMemory,
@@ -41,10 +41,10 @@ impl Failing {
     }
 
     fn outage(&self) -> Result<()> {
-        let one_less = |left: usize| left.checked_sub(1);
-        match self.reads_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(object_store::Error::Generic { store: "failing", source: "the cable".into() }),
+        // Wraps around after the one that fails.
+        match self.reads_left.fetch_sub(1, Ordering::SeqCst) {
+            0 => Err(object_store::Error::Generic { store: "failing", source: "the cable".into() }),
+            _ => Ok(()),
         }
     }
 }

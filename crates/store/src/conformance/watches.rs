@@ -176,6 +176,7 @@ pub async fn a_watch_that_missed_too_much_is_told_to_list_again(store: Store) {
         last,
         "an older compaction changes nothing"
     );
+    assert!(matches!(refusal(&mut store.watch("jobs/", start)).await, Error::Compacted { .. }));
 }
 
 /// A resume token of another store, or of one since set back, is not waited for in silence.
