@@ -1,1 +1,25 @@
-//! Placeholder, replaced by the first real module.
+//! The coordinator: drives the engine, answers clients and workers over gRPC, and shows operators what happens.
+//!
+//! [`Coordinator::start`] is the whole of it; `lethe-coordinator`, `lethe serve` and `lethe run` are flags around it. One
+//! task owns the engine's state ([`driver`]); the edges ([`rpc`], [`http`]) reach it through bounded channels. What it
+//! writes down is in [`records`].
+//!
+//! Not here: decisions (`lethe-engine`), libtorch and everything that looks at images (the executor), storage engines.
+
+mod admission;
+mod clock;
+mod config;
+mod coordinator;
+mod driver;
+mod error;
+mod http;
+mod metrics;
+mod page;
+mod published;
+mod records;
+mod results;
+mod rpc;
+
+pub use config::{CoordinatorConfig, Flags, HttpAddress};
+pub use coordinator::{Coordinator, Handle};
+pub use error::{Error, Result};

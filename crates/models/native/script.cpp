@@ -1,5 +1,5 @@
 // TorchScript modules with what tch leaves out: buffers as well as parameters, bytes instead of files, batch
-// normalisation switched by itself, and freezing for inference.
+// normalisation switched by itself, and optimising for inference.
 
 #include <sstream>
 #include <string>
@@ -98,9 +98,9 @@ char* lethe_script_batch_norm(Module* module, int training, int64_t* layers) {
   });
 }
 
-// Turns weights into constants of the graph, so that libtorch can fold and simplify; the module must be in eval mode.
-char* lethe_script_freeze(Module* module) {
-  return guarded([&] { *module = torch::jit::freeze(*module); });
+// Makes constants of the weights, folds, fuses, and on a cpu keeps features in oneDNN's own layout. Eval mode only.
+char* lethe_script_optimise(Module* module) {
+  return guarded([&] { *module = torch::jit::optimize_for_inference(*module); });
 }
 
 char* lethe_script_save(const Module* module, void* context, void (*write)(void*, const void*, size_t)) {

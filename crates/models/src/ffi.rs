@@ -44,7 +44,7 @@ unsafe extern "C" {
         training: c_int,
         layers: *mut i64,
     ) -> *mut c_char;
-    pub(crate) fn lethe_script_freeze(module: *mut Module) -> *mut c_char;
+    pub(crate) fn lethe_script_optimise(module: *mut Module) -> *mut c_char;
     pub(crate) fn lethe_script_save(module: *const Module, context: *mut c_void, write: Write)
     -> *mut c_char;
     pub(crate) fn lethe_adam_step(

@@ -24,11 +24,7 @@ impl ImageModel {
     pub(crate) fn open(path: &Path, kind: ModelKind, device: Device) -> Result<(Self, ModelFile)> {
         let file = ModelFile::open(path, kind, ModelFormat::TorchScript)?;
         let mut script = Script::load(&file.bytes, &file.name, device)?;
-        // A module that changes its own attributes cannot be frozen; it runs as it is.
-        match script.freeze() {
-            Ok(()) | Err(Error::Torch { .. }) => {}
-            Err(error) => return Err(error),
-        }
+        script.optimise()?;
         Ok((Self { name: file.name.clone(), script }, file))
     }
 

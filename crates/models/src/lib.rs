@@ -34,7 +34,7 @@ pub use edit::{Edited, Editor, Search};
 pub use error::{Error, Result};
 pub use features::Features;
 pub use ffi::torch_version;
-pub use file::ModelFile;
+pub use file::{ModelFile, sha256};
 pub use frechet::frechet_distance;
 pub use generator::{Exported, Generator, GeneratorFile};
 pub use labeller::Labeller;

@@ -1,6 +1,6 @@
-//! A TorchScript module: loaded from bytes, run, trained, frozen, written back.
+//! A TorchScript module: loaded from bytes, run, trained, prepared for inference, written back.
 //!
-//! tch's own wrapper leaves out buffers (the statistics of batch normalisation), bytes and freezing; hence `native/script.cpp`.
+//! tch's own wrapper leaves out buffers (the statistics of batch normalisation), bytes and optimising; hence `native/script.cpp`.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::{self, NonNull};
@@ -99,13 +99,18 @@ impl Script {
         Ok(layers)
     }
 
-    /// Makes constants of the weights, so that libtorch can fold batch normalisation into convolutions.
+    /// Prepares it for inference only: weights become constants, layers are fused. Results agree to rounding.
+    ///
+    /// A module that changes its own attributes cannot be prepared; it runs as it is.
     ///
     /// # Errors
-    /// [`Error::Torch`] when the module changes its own attributes; it can still be used unfrozen.
-    pub(crate) fn freeze(&mut self) -> Result<()> {
+    /// [`Error::Memory`].
+    pub(crate) fn optimise(&mut self) -> Result<()> {
         // SAFETY: the module is alive and borrowed mutably.
-        self.done(unsafe { ffi::lethe_script_freeze(self.module.as_ptr()) })
+        match self.done(unsafe { ffi::lethe_script_optimise(self.module.as_ptr()) }) {
+            Err(error @ Error::Memory { .. }) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// The archive with the present weights.

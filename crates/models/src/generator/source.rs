@@ -67,7 +67,7 @@ impl GeneratorFile {
         Ok(checked)
     }
 
-    /// The original: no gradients, and shortcuts that keep its images the same to rounding.
+    /// The original: no gradients.
     ///
     /// # Errors
     /// [`Error::Unreadable`], [`Error::NoForward`], [`Error::Memory`].

@@ -1,7 +1,7 @@
 //! The generator of a DCGAN (Radford et al. 2015): transposed convolutions, batch normalisation, ReLU.
 
 use lethe_domain::OutputActivation;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::{activate, upsample};
 use crate::error::Result;
@@ -26,16 +26,7 @@ struct Block {
 }
 
 #[derive(Debug)]
-enum Norm {
-    Live(Box<Statistics>),
-    /// What is left of it once its scale went into the convolution's weight.
-    Folded {
-        bias: Tensor,
-    },
-}
-
-#[derive(Debug)]
-struct Statistics {
+struct Norm {
     weight: Tensor,
     bias: Tensor,
     mean: Tensor,
@@ -48,12 +39,12 @@ impl Dcgan {
             let norm = |part: &str| take(format!("layers.{layer}.norm.{part}"));
             Block {
                 weight: take(format!("layers.{layer}.conv.weight")),
-                norm: Norm::Live(Box::new(Statistics {
+                norm: Norm {
                     weight: norm("weight"),
                     bias: norm("bias"),
                     mean: norm("running_mean"),
                     variance: norm("running_var"),
-                })),
+                },
             }
         };
         Self {
@@ -68,63 +59,24 @@ impl Dcgan {
         self.training = training;
     }
 
-    pub(super) fn freeze(&mut self) -> Result<()> {
-        for block in &mut self.blocks {
-            if let Norm::Live(statistics) = &block.norm {
-                let (weight, bias) = fold(&block.weight.f_detach()?, statistics)?;
-                block.weight = weight.f_detach()?;
-                block.norm = Norm::Folded { bias: bias.f_detach()? };
-            }
-        }
-        Ok(())
-    }
-
     pub(super) fn forward(&self, z: &Tensor) -> Result<Tensor> {
         let mut x = z.shallow_clone();
         for (layer, block) in self.blocks.iter().enumerate() {
-            let convolve = |weight: &Tensor, bias: Option<&Tensor>| {
-                if layer == 0 {
-                    upsample::project(&x, weight, bias)
-                } else {
-                    upsample::double(&x, weight, bias)
-                }
+            let features = match layer {
+                0 => upsample::project(&x, &block.weight)?,
+                _ => upsample::double(&x, &block.weight, None)?,
             };
-            let mut features = match &block.norm {
-                Norm::Folded { bias } => convolve(&block.weight, Some(bias))?,
-                Norm::Live(norm) if self.training => normalise(&convolve(&block.weight, None)?, norm)?,
-                // With its statistics fixed, batch normalisation is affine: folding it each time costs a pass over
-                // the weights instead of two over the features, and gives gradients to all of its weights.
-                Norm::Live(norm) => {
-                    let (weight, bias) = fold(&block.weight, norm)?;
-                    convolve(&weight, Some(&bias))?
-                }
-            };
-            x = features.f_relu_()?;
+            x = block.norm.apply(&features, self.training)?.f_relu_()?;
         }
         activate(&upsample::double(&x, &self.last, None)?, self.output)
     }
 }
 
-fn normalise(features: &Tensor, norm: &Statistics) -> Result<Tensor> {
-    let (weight, bias) = (Some(&norm.weight), Some(&norm.bias));
-    Ok(features.f_batch_norm(
-        weight,
-        bias,
-        Some(&norm.mean),
-        Some(&norm.variance),
-        true,
-        MOMENTUM,
-        EPS,
-        false,
-    )?)
-}
-
-/// A convolution's weight [in, out, k, k] times the scale of what follows it, and the bias that remains.
-fn fold(weight: &Tensor, norm: &Statistics) -> Result<(Tensor, Tensor)> {
-    let kind = weight.f_kind()?;
-    let exact = |tensor: &Tensor| tensor.f_to_kind(Kind::Double);
-    let scale = exact(&norm.variance)?.f_add_scalar(EPS)?.f_rsqrt()?.f_mul(&exact(&norm.weight)?)?;
-    let bias = exact(&norm.bias)?.f_sub(&exact(&norm.mean)?.f_mul(&scale)?)?;
-    let weight = weight.f_mul(&scale.f_to_kind(kind)?.f_view([1, -1, 1, 1])?)?;
-    Ok((weight, bias.f_to_kind(kind)?))
+impl Norm {
+    // Folding this into the convolutions was measured, frozen and in training: a convolution with a bias costs more than
+    // it saves.
+    fn apply(&self, features: &Tensor, training: bool) -> Result<Tensor> {
+        let [weight, bias, mean, variance] = [&self.weight, &self.bias, &self.mean, &self.variance].map(Some);
+        Ok(features.f_batch_norm(weight, bias, mean, variance, training, MOMENTUM, EPS, true)?)
+    }
 }

@@ -58,14 +58,6 @@ impl Native {
             net.set_batch_norm(training);
         }
     }
-
-    /// Folds batch normalisation into the convolutions, once and for all. Later changes of the tensors do not show.
-    pub(crate) fn freeze(&mut self) -> Result<()> {
-        match self {
-            Native::Dcgan(net) => net.freeze(),
-            Native::Mlp(_) | Native::Conv(_) => Ok(()),
-        }
-    }
 }
 
 fn activate(images: &Tensor, output: OutputActivation) -> Result<Tensor> {

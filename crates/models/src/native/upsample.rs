@@ -10,14 +10,10 @@ const FEW: i64 = 4;
 /// [N, C, 1, 1] to [N, O, k, k]: a transposed convolution of a single pixel is a matrix product.
 ///
 /// `weight` is [C, O, k, k]; `z` may be [N, C].
-pub(super) fn project(z: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+pub(super) fn project(z: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let size = weight.size();
     let flat = z.f_reshape([-1, size[0]])?.f_matmul(&weight.f_reshape([size[0], -1])?)?;
-    let mut features = flat.f_view([-1, size[1], size[2], size[3]])?;
-    Ok(match bias {
-        Some(bias) => features.f_add_(&bias.f_view([-1, 1, 1])?)?,
-        None => features,
-    })
+    Ok(flat.f_view([-1, size[1], size[2], size[3]])?)
 }
 
 /// Kernel 4, stride 2, padding 1: [N, C, H, W] to [N, O, 2H, 2W]. `weight` is [C, O, 4, 4].

@@ -1,0 +1,62 @@
+//! `lethe job get`.
+
+use std::process::ExitCode;
+
+use lethe_domain::{JobStatus, PhaseState};
+
+use crate::commands::{CoordinatorOption, block_on, job_id};
+use crate::error::Error;
+use crate::output::{OutputOption, columns, print};
+use crate::result_table;
+use crate::units::{count, duration};
+
+/// Show one job
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The job
+    job: String,
+    #[command(flatten)]
+    coordinator: CoordinatorOption,
+    #[command(flatten)]
+    output: OutputOption,
+}
+
+pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Error> {
+    let id = job_id(&arguments.job)?;
+    let (status, _) = block_on(async { Ok(arguments.coordinator.connect().await?.get(&id).await?) })?;
+    print(&status, arguments.output.format, |_| table(&status))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(status: &JobStatus) -> String {
+    if let Some(result) = &status.result {
+        return result_table::render(result);
+    }
+    let rows: Vec<Vec<String>> = status
+        .phases
+        .iter()
+        .map(|phase| {
+            let state = match phase.state {
+                PhaseState::Pending => "-",
+                PhaseState::Running => "running",
+                PhaseState::Done => "done",
+                PhaseState::Failed => "failed",
+            };
+            let done = if phase.total == 0 {
+                String::new()
+            } else {
+                format!("{}/{}", count(phase.done), count(phase.total))
+            };
+            vec![phase.phase.to_string(), state.to_owned(), done, duration(phase.seconds)]
+        })
+        .collect();
+    let waiting = status.waiting.as_ref().map(|waiting| format!("\nwaiting: {waiting}")).unwrap_or_default();
+    format!(
+        "{} ({}): {}, {} slots\n{}{waiting}",
+        status.name,
+        status.id,
+        status.state,
+        status.slots,
+        columns(&["PHASE", "STATE", "DONE", "TIME"], &rows)
+    )
+}

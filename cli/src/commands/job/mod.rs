@@ -1,0 +1,50 @@
+//! `lethe job`: submit, watch and cancel jobs of a coordinator.
+
+mod cancel;
+mod download;
+mod get;
+mod list;
+mod submit;
+mod validate;
+mod watch;
+
+use std::process::ExitCode;
+
+pub(crate) use download::fetch;
+
+use crate::error::Error;
+
+/// Submit, watch and cancel jobs of a coordinator.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Submit a job
+    Submit(submit::Arguments),
+    /// Say everything that can be known to be wrong with a job, and run nothing
+    Validate(validate::Arguments),
+    /// Print the JSON schema of a job spec
+    Schema,
+    /// Show one job
+    Get(get::Arguments),
+    /// List jobs, newest first
+    List(list::Arguments),
+    /// Follow a job until it is over
+    Watch(watch::Arguments),
+    /// End a job
+    Cancel(cancel::Arguments),
+    /// Download what a finished job made
+    Download(download::Arguments),
+}
+
+/// Does it.
+pub(crate) fn execute(command: Command) -> Result<ExitCode, Error> {
+    match command {
+        Command::Submit(arguments) => submit::execute(arguments),
+        Command::Validate(arguments) => validate::execute(&arguments),
+        Command::Schema => validate::schema(),
+        Command::Get(arguments) => get::execute(&arguments),
+        Command::List(arguments) => list::execute(&arguments),
+        Command::Watch(arguments) => watch::execute(&arguments),
+        Command::Cancel(arguments) => cancel::execute(&arguments),
+        Command::Download(arguments) => download::execute(&arguments),
+    }
+}

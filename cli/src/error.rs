@@ -1,0 +1,119 @@
+//! Why a command ended badly: what is printed, and the exit code.
+
+use std::process::ExitCode;
+
+use lethe_domain::{Failure, SpecError};
+
+/// Exit codes, as documented in `lethe --help`.
+pub(crate) mod exit {
+    /// The job failed, or something unforeseen did.
+    pub(crate) const FAILED: u8 = 1;
+    /// The command line or the job spec is wrong.
+    pub(crate) const USAGE: u8 = 2;
+    /// No coordinator answers.
+    pub(crate) const UNREACHABLE: u8 = 3;
+    /// The job was cancelled.
+    pub(crate) const CANCELLED: u8 = 4;
+    /// Waiting took too long; the job goes on.
+    pub(crate) const TIMED_OUT: u8 = 6;
+    /// Ctrl-C; the state is kept.
+    pub(crate) const INTERRUPTED: u8 = 130;
+}
+
+/// Why a command ended badly.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The job spec is refused.
+    #[error("{file} is not a valid job:\n{problems}")]
+    Spec {
+        /// The file.
+        file: String,
+        /// Everything found.
+        problems: SpecError,
+    },
+    /// The command line asks for something impossible.
+    #[error("{0}")]
+    Usage(String),
+    /// The job failed.
+    #[error("{0}")]
+    Job(Failure),
+    /// The job was cancelled.
+    #[error("job {0} was cancelled")]
+    Cancelled(String),
+    /// Waiting took too long.
+    #[error("job {job} is not over after {seconds} s; it goes on: lethe job watch {job}")]
+    TimedOut {
+        /// The job.
+        job: String,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// Ctrl-C.
+    #[error("{0}")]
+    Interrupted(String),
+    /// A call failed.
+    #[error(transparent)]
+    Client(#[from] lethe_client::Error),
+    /// A file or folder cannot be read or written.
+    #[error("cannot {what} {path}: {source}")]
+    Io {
+        /// read, write, create.
+        what: &'static str,
+        /// Which.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Anything else.
+    #[error("{0:#}")]
+    Other(#[from] anyhow::Error),
+}
+
+impl Error {
+    pub(crate) fn io(what: &'static str, path: &std::path::Path, source: std::io::Error) -> Self {
+        Error::Io { what, path: path.display().to_string(), source }
+    }
+
+    fn code(&self) -> u8 {
+        match self {
+            Error::Spec { .. } | Error::Usage(_) => exit::USAGE,
+            Error::Client(lethe_client::Error::Invalid(_) | lethe_client::Error::Address { .. }) => {
+                exit::USAGE
+            }
+            Error::Client(
+                lethe_client::Error::Unreachable { .. } | lethe_client::Error::Unavailable { .. },
+            ) => exit::UNREACHABLE,
+            Error::Cancelled(_) => exit::CANCELLED,
+            Error::TimedOut { .. } => exit::TIMED_OUT,
+            Error::Interrupted(_) => exit::INTERRUPTED,
+            Error::Job(_) | Error::Client(_) | Error::Io { .. } | Error::Other(_) => exit::FAILED,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Error::Job(failure) if !failure.hint.is_empty() => Some(failure.hint.clone()),
+            Error::Client(lethe_client::Error::Unreachable { .. }) => {
+                Some("is it running? start one with `lethe serve`, or name it with --coordinator or LETHE_COORDINATOR".to_owned())
+            }
+            Error::Spec { .. } => Some("the keys are described in docs/job-spec.md and by `lethe job schema`".to_owned()),
+            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                Some("the disk is full: free some space and run the same command again".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    /// Prints the error and gives the exit code.
+    #[expect(clippy::print_stderr, reason = "the one place where a command's error is printed")]
+    pub(crate) fn report(&self) -> ExitCode {
+        match self {
+            Error::Interrupted(message) => eprintln!("{message}"),
+            other => eprintln!("error: {other}"),
+        }
+        if let Some(hint) = self.hint() {
+            eprintln!("hint: {hint}");
+        }
+        ExitCode::from(self.code())
+    }
+}

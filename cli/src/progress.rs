@@ -1,0 +1,167 @@
+//! A job's progress, live on a terminal, in plain lines elsewhere.
+//!
+//! Not here: where the statuses come from.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use lethe_domain::{JobStatus, Phase, PhaseState, PhaseStatus, Shape};
+
+use crate::output::remark;
+use crate::units::{count, duration};
+
+/// Shows statuses as they come.
+pub(crate) enum ProgressView {
+    /// A bar for each phase, redrawn in place.
+    Bars(Bars),
+    /// A line when a phase begins or ends, and now and then between.
+    Lines(Lines),
+}
+
+/// Plain lines.
+pub(crate) struct Lines {
+    last: Option<(Phase, PhaseState)>,
+    last_printed: Instant,
+    last_remark: String,
+}
+
+/// Bars on a terminal.
+pub(crate) struct Bars {
+    all: MultiProgress,
+    phases: Vec<(Phase, ProgressBar)>,
+    note: ProgressBar,
+}
+
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+impl ProgressView {
+    /// Bars when stderr is a terminal, lines otherwise.
+    pub(crate) fn new() -> Self {
+        if std::io::stderr().is_terminal() {
+            ProgressView::Bars(Bars::new())
+        } else {
+            let past = Instant::now().checked_sub(LINE_EVERY).unwrap_or_else(Instant::now);
+            ProgressView::Lines(Lines { last: None, last_printed: past, last_remark: String::new() })
+        }
+    }
+
+    /// Shows how a job stands.
+    pub(crate) fn show(&mut self, status: &JobStatus) {
+        match self {
+            ProgressView::Bars(bars) => bars.show(status),
+            ProgressView::Lines(lines) => lines.show(status),
+        }
+    }
+
+    /// Leaves the screen as it is.
+    pub(crate) fn finish(self) {
+        if let ProgressView::Bars(bars) = self {
+            bars.note.finish_and_clear();
+            bars.phases.iter().for_each(|(_, bar)| bar.abandon());
+        }
+    }
+}
+
+impl Lines {
+    fn show(&mut self, status: &JobStatus) {
+        let said = status.waiting.as_ref().map(ToString::to_string).unwrap_or_default();
+        let note = if said.is_empty() { retried(status).unwrap_or_default() } else { said };
+        if note != self.last_remark && !note.is_empty() {
+            remark(&format!("{}: {note}", status.id));
+        }
+        self.last_remark = note;
+        for phase in &status.phases {
+            let now = (phase.phase, phase.state);
+            let begun = self.last.is_none_or(|(last, state)| {
+                phase.phase > last || (phase.phase == last && phase.state != state)
+            });
+            let due = phase.state == PhaseState::Running && self.last_printed.elapsed() >= LINE_EVERY;
+            if phase.state != PhaseState::Pending && (begun || due) {
+                remark(&format!("{}: {:<10} {}", status.id, phase.phase, details(phase)));
+                self.last = Some(now);
+                self.last_printed = Instant::now();
+            }
+        }
+    }
+}
+
+impl Bars {
+    fn new() -> Self {
+        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+        let phases = Phase::ALL
+            .into_iter()
+            .map(|phase| {
+                let bar = all.add(ProgressBar::new(1));
+                bar.set_prefix(phase.name());
+                bar.set_style(style("  {prefix:<10} {msg}"));
+                (phase, bar)
+            })
+            .collect();
+        let note = all.add(ProgressBar::new_spinner());
+        note.set_style(style("  {msg}"));
+        Self { all, phases, note }
+    }
+
+    fn show(&mut self, status: &JobStatus) {
+        for ((_, bar), phase) in self.phases.iter().zip(&status.phases) {
+            let template = match phase.state {
+                PhaseState::Running if phase.total > 0 => "  {prefix:<10} [{bar:24}] {msg}",
+                PhaseState::Running | PhaseState::Pending | PhaseState::Done | PhaseState::Failed => {
+                    "  {prefix:<10} {msg}"
+                }
+            };
+            bar.set_style(style(template));
+            bar.set_length(phase.total.max(1));
+            bar.set_position(phase.done.min(phase.total));
+            bar.set_message(details(phase));
+        }
+        let note =
+            status.waiting.as_ref().map(|waiting| format!("waiting: {waiting}")).or_else(|| retried(status));
+        self.note.set_message(note.unwrap_or_default());
+        if status.state.is_final() {
+            self.all.set_move_cursor(false);
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
+}
+
+fn retried(status: &JobStatus) -> Option<String> {
+    let last = status.retried.last().filter(|_| !status.state.is_final())?;
+    Some(format!("tried again after: {}", last.message.lines().next().unwrap_or_default()))
+}
+
+/// What there is to say about a phase.
+fn details(phase: &PhaseStatus) -> String {
+    let mut parts = Vec::new();
+    match phase.state {
+        PhaseState::Pending => return "-".to_owned(),
+        PhaseState::Failed => parts.push("failed".to_owned()),
+        PhaseState::Done => parts.push(format!("done in {}", duration(phase.seconds))),
+        PhaseState::Running => {}
+    }
+    match phase.phase.shape() {
+        Shape::Sharded => {
+            parts.push(format!("{}/{} samples", count(phase.done), count(phase.total)));
+            parts.push(format!("{}/{} shards", phase.shards_done, phase.shards));
+        }
+        Shape::Gang => parts.push(format!("{}/{} steps", count(phase.done), count(phase.total))),
+        Shape::Single if phase.state == PhaseState::Running => parts.push(duration(phase.seconds)),
+        Shape::Single => {}
+    }
+    if let Some(loss) = phase.loss {
+        parts.push(format!("loss {loss:.4}"));
+    }
+    if phase.samples_per_second > 0.0 {
+        parts.push(format!("{} samples/s", count(phase.samples_per_second as u64)));
+    }
+    if let (PhaseState::Running, Some(eta)) = (phase.state, phase.eta_seconds) {
+        parts.push(format!("{} left", duration(eta)));
+    }
+    parts.join(", ")
+}

@@ -1,0 +1,146 @@
+//! The task that owns the engine's state, and the handle by which everybody else reaches it.
+//!
+//! Not here: decisions (`lethe-engine`), the wire (`rpc`), what is written down (`records`).
+
+mod recovery;
+mod requests;
+mod sessions;
+mod task;
+mod view;
+
+pub(crate) use sessions::Member;
+pub(crate) use task::Driver;
+pub(crate) use view::View;
+
+use lethe_domain::{JobId, JobSpec, JobStatus};
+use lethe_proto::session::{Registered, Registration, WorkerCommand, WorkerEvent};
+use lethe_proto::status::Refusal;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Requests that may wait for the driver. When it is full, whoever asks waits.
+const REQUESTS: usize = 256;
+
+/// Whether the coordinator can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    /// It can.
+    Ready,
+    /// The store cannot be written, for this reason: nothing new is accepted until it can.
+    StoreDown(String),
+    /// It is about to end.
+    Draining,
+}
+
+/// What a session begins with.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    pub(crate) member: Member,
+    pub(crate) registered: Registered,
+    pub(crate) commands: mpsc::Receiver<WorkerCommand>,
+}
+
+type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+
+/// Something that reads the state once all of it is written down, or learns why that failed.
+type Answer = Box<dyn FnOnce(Result<&View<'_>, &Refusal>) + Send>;
+
+/// What can be asked of the driver.
+enum Request {
+    Submit { spec: Box<JobSpec>, request_id: Option<String>, reply: Reply<JobStatus> },
+    Cancel { job: JobId, reason: String, reply: Reply<JobStatus> },
+    Join { registration: Registration, reply: Reply<Membership> },
+    Worker { member: Member, event: WorkerEvent },
+    Leave { member: Member },
+    Watch { job: JobId, reply: Reply<watch::Receiver<()>> },
+    Look(Answer),
+}
+
+/// The way to the driver. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct DriverHandle {
+    requests: mpsc::Sender<Request>,
+    readiness: watch::Receiver<Readiness>,
+}
+
+impl DriverHandle {
+    /// Accepts a checked spec; the same `request_id` and spec twice is the same job.
+    pub(crate) async fn submit(
+        &self,
+        spec: JobSpec,
+        request_id: Option<String>,
+    ) -> Result<JobStatus, Refusal> {
+        self.ask(|reply| Request::Submit { spec: Box::new(spec), request_id, reply }).await
+    }
+
+    /// Begins to end a job.
+    pub(crate) async fn cancel(&self, job: JobId, reason: String) -> Result<JobStatus, Refusal> {
+        self.ask(|reply| Request::Cancel { job, reason, reply }).await
+    }
+
+    /// Begins a worker's session.
+    pub(crate) async fn join(&self, registration: Registration) -> Result<Membership, Refusal> {
+        self.ask(|reply| Request::Join { registration, reply }).await
+    }
+
+    /// Something a worker says in its session. Lost when the session is no longer the worker's newest.
+    pub(crate) async fn tell(&self, member: &Member, event: WorkerEvent) -> Result<(), Refusal> {
+        self.send(Request::Worker { member: member.clone(), event }).await
+    }
+
+    /// A worker takes its leave.
+    pub(crate) async fn leave(&self, member: Member) -> Result<(), Refusal> {
+        self.send(Request::Leave { member }).await
+    }
+
+    /// A signal for each change of a job.
+    pub(crate) async fn watch(&self, job: JobId) -> Result<watch::Receiver<()>, Refusal> {
+        self.ask(|reply| Request::Watch { job, reply }).await
+    }
+
+    /// Reads something off the state.
+    pub(crate) async fn look<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&View<'_>) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.ask(|reply| {
+            Request::Look(Box::new(move |view| {
+                // Nobody waits for it any more: no harm.
+                let _ = reply.send(view.map(read).map_err(Refusal::clone));
+            }))
+        })
+        .await
+    }
+
+    /// A job as people see it.
+    pub(crate) async fn status(&self, job: &JobId) -> Result<JobStatus, Refusal> {
+        let (id, missing) = (job.clone(), no_such_job(job));
+        self.look(move |view| view.status(&id)).await?.ok_or(missing)
+    }
+
+    pub(crate) fn readiness(&self) -> watch::Receiver<Readiness> {
+        self.readiness.clone()
+    }
+
+    /// Whether the driver's task runs.
+    pub(crate) fn is_alive(&self) -> bool {
+        !self.requests.is_closed()
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.send(request(reply)).await?;
+        answer.await.unwrap_or_else(|_| Err(going_away()))
+    }
+
+    async fn send(&self, request: Request) -> Result<(), Refusal> {
+        self.requests.send(request).await.map_err(|_| going_away())
+    }
+}
+
+pub(crate) fn no_such_job(id: &JobId) -> Refusal {
+    Refusal::NotFound { kind: "job".to_owned(), id: id.to_string() }
+}
+
+pub(crate) fn going_away() -> Refusal {
+    Refusal::Unavailable { message: "the coordinator is shutting down: try again when it is back".to_owned() }
+}

@@ -1,0 +1,141 @@
+//! What the driver does with each request: checks how things stand, steps the engine, and leaves an answer that is given
+//! when everything is written down.
+
+use lethe_domain::{JobId, JobSpec, JobState, JobStatus, SpecError, WorkerId};
+use lethe_engine::Event;
+use lethe_proto::session::{Registered, Registration, WorkerEvent};
+use lethe_proto::status::Refusal;
+use tokio::sync::watch;
+
+use super::task::{Driver, Turn};
+use super::{Answer, Membership, Reply, Request, going_away, no_such_job};
+
+impl Driver {
+    /// Takes one request.
+    pub(super) fn take(&mut self, request: Request, turn: &mut Turn) {
+        match request {
+            Request::Submit { spec, request_id, reply } => self.submit(*spec, request_id, reply, turn),
+            Request::Cancel { job, reason, reply } => self.cancel(job, reason, reply, turn),
+            Request::Join { registration, reply } => self.join(registration, reply, turn),
+            Request::Worker { member, event } => {
+                if self.sessions.is_current(&member)
+                    && let Some(event) = engine_event(member.worker, event)
+                {
+                    self.step(event, turn);
+                }
+            }
+            Request::Leave { member } => {
+                if self.sessions.is_current(&member) {
+                    self.sessions.close(&member);
+                    self.step(Event::WorkerLeft { worker: member.worker }, turn);
+                }
+            }
+            Request::Watch { job, reply } => {
+                self.watchers.retain(|_, watchers| watchers.receiver_count() > 0);
+                let watcher = match self.state.record(&job) {
+                    Some(_) => {
+                        Ok(self.watchers.entry(job).or_insert_with(|| watch::channel(()).0).subscribe())
+                    }
+                    None => Err(no_such_job(&job)),
+                };
+                let _ = reply.send(watcher);
+            }
+            Request::Look(answer) => turn.answers.push(answer),
+        }
+    }
+
+    fn submit(
+        &mut self,
+        spec: JobSpec,
+        request_id: Option<String>,
+        reply: Reply<JobStatus>,
+        turn: &mut Turn,
+    ) {
+        let known = request_id.as_deref().and_then(|id| self.state.job_of_request(id)).cloned();
+        let id = match known {
+            Some(id) if self.state.record(&id).is_some_and(|record| record.spec != spec) => {
+                let message = format!(
+                    "this request_id was used before, for job {id} with another spec: use a new one for a new job"
+                );
+                let _ = reply.send(Err(Refusal::Conflict { message }));
+                return;
+            }
+            Some(id) => id,
+            None => match self.new_id(&spec.name) {
+                Ok(id) => {
+                    let spec = Box::new(spec);
+                    self.step(Event::Submit { job: id.clone(), spec, request_id }, turn);
+                    id
+                }
+                Err(refusal) => {
+                    let _ = reply.send(Err(refusal));
+                    return;
+                }
+            },
+        };
+        turn.answers.push(answer_status(id, reply));
+    }
+
+    /// An id nobody has: the spec's name and six random hexadecimal digits.
+    fn new_id(&self, name: &str) -> Result<JobId, Refusal> {
+        loop {
+            let random = uuid::Uuid::new_v4().simple().to_string();
+            let id = JobId::new(format!("{name}-{}", random.get(..6).unwrap_or_default()));
+            let id = id.map_err(|error| SpecError::one("name", error.to_string()))?;
+            if self.state.record(&id).is_none() {
+                return Ok(id);
+            }
+        }
+    }
+
+    fn cancel(&mut self, id: JobId, reason: String, reply: Reply<JobStatus>, turn: &mut Turn) {
+        let refusal = match self.state.record(&id).map(|record| record.state) {
+            None => Some(no_such_job(&id)),
+            Some(state @ (JobState::Succeeded | JobState::Failed)) => {
+                let message = format!("job {id} has {state} already: there is nothing to cancel");
+                Some(Refusal::Conflict { message })
+            }
+            Some(JobState::Queued | JobState::Running | JobState::Cancelling | JobState::Cancelled) => None,
+        };
+        if let Some(refusal) = refusal {
+            let _ = reply.send(Err(refusal));
+            return;
+        }
+        self.step(Event::Cancel { job: id.clone(), reason }, turn);
+        turn.answers.push(answer_status(id, reply));
+    }
+
+    fn join(&mut self, registration: Registration, reply: Reply<Membership>, turn: &mut Turn) {
+        let Registration { worker, hostname, version, protocol: _, devices, held } = registration;
+        let (member, commands) = self.sessions.open(worker.clone());
+        self.step(Event::WorkerJoined { worker, hostname, version, devices, held }, turn);
+        let heartbeat_ms = u32::try_from(self.config.dead_after_ms / 5).unwrap_or(u32::MAX).max(10);
+        let registered = Registered { epoch: self.state.epoch(), heartbeat_ms };
+        turn.answers.push(Box::new(move |view| {
+            let membership = view.map(|_| Membership { member, registered, commands });
+            let _ = reply.send(membership.map_err(Refusal::clone));
+        }));
+    }
+}
+
+fn answer_status(id: JobId, reply: Reply<JobStatus>) -> Answer {
+    Box::new(move |view| {
+        let status = view.map_err(Refusal::clone).and_then(|view| view.status(&id).ok_or_else(going_away));
+        let _ = reply.send(status);
+    })
+}
+
+fn engine_event(worker: WorkerId, event: WorkerEvent) -> Option<Event> {
+    match event {
+        // Only the first event of a session may be one, and that one came as a join.
+        WorkerEvent::Register(_) => None,
+        WorkerEvent::Heartbeat(progress) => Some(Event::Heartbeat { worker, progress }),
+        WorkerEvent::Finished { slot, outcome } => Some(Event::LeaseFinished {
+            worker,
+            slot,
+            lease: outcome.lease,
+            outcome: outcome.outcome.map(Box::new),
+        }),
+        WorkerEvent::StoreOpen { lease, address } => Some(Event::StoreOpen { lease, address }),
+    }
+}

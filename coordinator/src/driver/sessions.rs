@@ -1,0 +1,136 @@
+//! The way to each worker that has joined: the channel of its newest session.
+//!
+//! Not here: whether a worker lives (the engine), the stream behind the channel (`rpc`).
+
+use std::collections::BTreeMap;
+
+use lethe_domain::WorkerId;
+use lethe_proto::session::WorkerCommand;
+use tokio::sync::mpsc;
+
+/// Commands that may wait for a worker. One that does not read them loses its session and must join again.
+const COMMANDS: usize = 256;
+
+/// A session, told apart from others of the same worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Member {
+    pub(crate) worker: WorkerId,
+    serial: u64,
+}
+
+/// The open sessions.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    open: BTreeMap<WorkerId, Way>,
+    opened: u64,
+}
+
+/// The way to a worker in one session.
+#[derive(Debug, Clone)]
+pub(crate) struct Way {
+    serial: u64,
+    commands: mpsc::Sender<WorkerCommand>,
+}
+
+impl Sessions {
+    /// Begins a session; an earlier one of the same worker is over.
+    pub(crate) fn open(&mut self, worker: WorkerId) -> (Member, mpsc::Receiver<WorkerCommand>) {
+        let (commands, receiver) = mpsc::channel(COMMANDS);
+        self.opened += 1;
+        let serial = self.opened;
+        self.open.insert(worker.clone(), Way { serial, commands });
+        (Member { worker, serial }, receiver)
+    }
+
+    /// Whether this is its worker's newest session.
+    pub(crate) fn is_current(&self, member: &Member) -> bool {
+        self.open.get(&member.worker).is_some_and(|way| way.serial == member.serial)
+    }
+
+    /// The way to a worker as it is now.
+    pub(crate) fn way(&self, worker: &WorkerId) -> Option<Way> {
+        self.open.get(worker).cloned()
+    }
+
+    /// Sends a command. When the session is over or stuck it is closed: the worker's next join says what it holds.
+    pub(crate) fn send(&mut self, worker: &WorkerId, way: &Way, command: WorkerCommand) {
+        if let Err(error) = way.commands.try_send(command) {
+            tracing::debug!(%worker, %error, "a command was lost, the session is over");
+            self.close(&Member { worker: worker.clone(), serial: way.serial });
+        }
+    }
+
+    /// Ends a session, if it is still its worker's newest.
+    pub(crate) fn close(&mut self, member: &Member) {
+        if self.is_current(member) {
+            self.open.remove(&member.worker);
+        }
+    }
+
+    /// Ends every session: every worker must join again.
+    pub(crate) fn close_all(&mut self) {
+        self.open.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lethe_domain::{Attempt, JobId, LeaseId, Phase, ShardIndex};
+
+    use super::*;
+
+    fn command() -> WorkerCommand {
+        WorkerCommand::Ack(LeaseId {
+            job: JobId::new("j").unwrap(),
+            phase: Phase::Probe,
+            shard: ShardIndex(0),
+            attempt: Attempt(1),
+        })
+    }
+
+    #[test]
+    fn a_newer_session_ends_the_one_before_and_is_not_ended_by_it() {
+        let worker = WorkerId::new("w").unwrap();
+        let mut sessions = Sessions::default();
+        let (old, mut old_commands) = sessions.open(worker.clone());
+        let old_way = sessions.way(&worker).unwrap();
+        let (new, mut new_commands) = sessions.open(worker.clone());
+        assert!(!sessions.is_current(&old) && sessions.is_current(&new));
+        drop(old_way);
+        assert!(matches!(old_commands.try_recv(), Err(mpsc::error::TryRecvError::Disconnected)));
+        sessions.close(&old);
+        let way = sessions.way(&worker).unwrap();
+        sessions.send(&worker, &way, command());
+        assert_eq!(new_commands.try_recv().unwrap(), command());
+    }
+
+    #[test]
+    fn a_command_decided_before_a_new_join_does_not_reach_the_new_session() {
+        let worker = WorkerId::new("w").unwrap();
+        let mut sessions = Sessions::default();
+        let (_, old_commands) = sessions.open(worker.clone());
+        let old_way = sessions.way(&worker).unwrap();
+        drop(old_commands);
+        let (new, mut new_commands) = sessions.open(worker.clone());
+        sessions.send(&worker, &old_way, command());
+        assert!(new_commands.try_recv().is_err());
+        assert!(sessions.is_current(&new), "the loss of an old command does not end the new session");
+    }
+
+    #[test]
+    fn a_worker_that_does_not_read_must_join_again() {
+        let worker = WorkerId::new("w").unwrap();
+        let mut sessions = Sessions::default();
+        let (member, mut commands) = sessions.open(worker.clone());
+        let way = sessions.way(&worker).unwrap();
+        for _ in 0..=COMMANDS {
+            sessions.send(&worker, &way, command());
+        }
+        drop(way);
+        assert!(!sessions.is_current(&member));
+        for _ in 0..COMMANDS {
+            assert!(commands.try_recv().is_ok());
+        }
+        assert!(matches!(commands.try_recv(), Err(mpsc::error::TryRecvError::Disconnected)));
+    }
+}

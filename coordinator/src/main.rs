@@ -1,0 +1,92 @@
+//! `lethe-coordinator`: a coordinator as a process of its own.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use lethe_coordinator::{Coordinator, CoordinatorConfig, Error, Flags};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Drives Lethe's jobs: answers clients and workers over gRPC, and shows operators what happens.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Command {
+    #[command(flatten)]
+    flags: Flags,
+    /// How the log on stderr is written.
+    #[arg(long, env = "LETHE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    /// What is logged: a level, or a filter such as info,lethe_coordinator=debug.
+    #[arg(long, env = "LETHE_LOG", default_value = "info", value_name = "FILTER")]
+    log: EnvFilter,
+    /// Check the settings and end: 0 when they are good, 2 when not.
+    #[arg(long)]
+    check_config: bool,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// What is left of two cores when most of the time nothing happens: enough for thousands of workers' heartbeats.
+const THREADS: usize = 2;
+
+fn main() -> ExitCode {
+    let Command { flags, log_format, log, check_config } = Command::parse();
+    let config = CoordinatorConfig::from(flags);
+    if check_config {
+        return ended(config.check());
+    }
+    let subscriber = tracing_subscriber::fmt().with_env_filter(log).with_writer(std::io::stderr);
+    match log_format {
+        LogFormat::Text => subscriber.init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).init(),
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .max_blocking_threads(8)
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => ended(runtime.block_on(run(config))),
+        Err(source) => {
+            tracing::error!(%source, "cannot start the runtime");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs until it is told to end, by SIGTERM or Ctrl-C, or until it cannot go on.
+async fn run(config: CoordinatorConfig) -> Result<(), Error> {
+    let ended = |source: std::io::Error| Error::Ended { part: "signal handler", reason: source.to_string() };
+    let mut terminate = signal(SignalKind::terminate()).map_err(ended)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ended)?;
+    let mut coordinator = Coordinator::start(config).await?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        error = coordinator.ended() => {
+            coordinator.shutdown().await;
+            return Err(error);
+        }
+    }
+    tracing::info!("told to end");
+    coordinator.shutdown().await;
+    Ok(())
+}
+
+/// The exit code: 0, 2 for settings that cannot be right, 1 otherwise.
+#[allow(clippy::print_stderr, reason = "the last word of a program that ends")]
+fn ended(result: Result<(), Error>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lethe-coordinator: {error}");
+            ExitCode::from(if error.is_usage() { 2 } else { 1 })
+        }
+    }
+}

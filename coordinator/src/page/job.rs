@@ -1,0 +1,204 @@
+//! The page of one job: what it does, how far it is, what came of it.
+
+use lethe_artifacts::ArtifactStore;
+use lethe_domain::{Failure, JobId, JobResult, JobState, JobStatus, Phase, PhaseState, PhaseStatus};
+use lethe_engine::JobRecord;
+use maud::{Markup, html};
+
+use super::curve::Curve;
+use super::numbers::{figure, grouped, moment, percent, span};
+use super::{Page, badge, phase_class, phase_name, share};
+use crate::driver::View;
+use crate::published::as_stored;
+
+/// What a job's page shows.
+#[derive(Debug)]
+pub(crate) struct JobPage {
+    status: JobStatus,
+    record: JobRecord,
+    /// The result as far as there is one; its figures appear as their phases end.
+    result: JobResult,
+    curve: Option<Curve>,
+}
+
+impl JobPage {
+    /// None when there is no such job.
+    pub(crate) fn of(view: &View<'_>, id: &JobId) -> Option<Self> {
+        Some(Self {
+            status: view.status(id)?,
+            record: view.record(id)?.clone(),
+            result: view.result(id)?,
+            curve: None,
+        })
+    }
+
+    /// Reads the loss curve, if training has ended. A curve that cannot be read is left out.
+    pub(crate) async fn read_curve(&mut self, artifacts: &ArtifactStore) {
+        let Some(trained) = &self.record.outputs.fine_tune else { return };
+        if let Ok(artifact) = as_stored(&self.record, &trained.curve) {
+            self.curve = Curve::read(artifacts, &artifact).await;
+        }
+    }
+
+    pub(crate) fn render(&self) -> Page {
+        let published = self.record.outputs.publish.is_some();
+        let body = html! {
+            (self.head())
+            (self.notices())
+            @if let Some(figures) = self.figures() { section { h2 { "Result" } (figures) } }
+            @if published {
+                section {
+                    h2 { "Before and after, at the same latents" }
+                    figure.sheet {
+                        img src={ "/jobs/" (self.status.id) "/before_after.png" }
+                            alt={ "Images of the original above those of the unlearned generator: feature " (self.status.feature) };
+                    }
+                }
+            }
+            section { h2 { "Phases" } (self.phases()) }
+            @if let Some(curve) = &self.curve { section { h2 { "Training loss" } (curve.render()) } }
+            @if !self.status.retried.is_empty() {
+                section {
+                    h2 { "Survived by another try" }
+                    ul.failures { @for failure in self.status.retried.iter().rev() { li { (told(failure)) } } }
+                }
+            }
+            section {
+                details { summary { "What was asked for" } pre { (self.spec()) } }
+            }
+        };
+        Page { title: self.status.id.to_string(), lively: !self.status.state.is_final(), body }
+    }
+
+    fn head(&self) -> Markup {
+        let status = &self.status;
+        let seconds: f64 = status.phases.iter().map(|phase| phase.seconds).sum();
+        html! {
+            section.head {
+                p.crumb { a href="/" { "Jobs" } " / " (status.id) }
+                h1 { "Remove “" (status.feature) "” from " (status.name) " " (badge(status.state)) }
+                p.faint {
+                    "submitted " (moment(status.submitted_unix_ms))
+                    @if let Some(finished) = status.finished_unix_ms { " · ended " (moment(finished)) }
+                    " · " (span(seconds)) " of work"
+                    @if status.slots > 0 { " · " (status.slots) " slots at work" }
+                }
+            }
+        }
+    }
+
+    fn notices(&self) -> Markup {
+        html! {
+            @if let Some(failure) = &self.status.failure {
+                section class={ "notice " (if self.status.state == JobState::Failed { "bad" } else { "mild" }) } { (told(failure)) }
+            }
+            @if let Some(waiting) = &self.status.waiting {
+                section.notice.mild { b { "Waiting" } p { (waiting) } }
+            }
+        }
+    }
+
+    fn phases(&self) -> Markup {
+        html! {
+            div.scroll { table.phases {
+                thead { tr {
+                    th { "Phase" } th.wide { "Progress" } th.right { "Done" } th.right { "Shards" } th.right { "Time" } th.right { "Samples/s" } th.right { "Loss" } th.right { "Left" }
+                } }
+                tbody { @for phase in &self.status.phases { (phase_row(phase)) } }
+            } }
+        }
+    }
+
+    fn figures(&self) -> Option<Markup> {
+        let JobResult { feature, fidelity, locality, direction, train, .. } = &self.result;
+        direction.as_ref()?;
+        Some(html! {
+            div.cards {
+                @if let Some(feature) = feature {
+                    div.card.main {
+                        span.name { "images that show the feature" }
+                        p.change { (percent(feature.before)) span.arrow { "→" } strong { (percent(feature.after)) } }
+                        p.faint {
+                            "remaining share " b { (percent(feature.remaining_share)) } " on " (grouped(feature.samples)) " latents"
+                        }
+                        p.faint {
+                            "95 %: " (percent(feature.ci95_before[0])) " to " (percent(feature.ci95_before[1]))
+                            " before, " (percent(feature.ci95_after[0])) " to " (percent(feature.ci95_after[1])) " after"
+                        }
+                    }
+                }
+                @if let Some(fidelity) = fidelity {
+                    div.card {
+                        span.name { (fidelity.space) " to the reference without the feature" }
+                        p.change { (figure(fidelity.feature_free_before)) span.arrow { "→" } strong { (figure(fidelity.feature_free_after)) } }
+                        p.faint {
+                            "to all of it " (figure(fidelity.before)) " → " (figure(fidelity.after))
+                            " · noise floor " (figure(fidelity.noise_floor))
+                        }
+                    }
+                }
+                @if let Some(locality) = locality {
+                    div.card {
+                        span.name { "images without the feature" }
+                        p.change { strong { (figure(locality.ms_ssim)) } " MS-SSIM" }
+                        p.faint { "mean absolute difference " (figure(locality.l1)) " per pixel, on " (grouped(locality.samples)) " latents" }
+                    }
+                }
+                @if let Some(direction) = direction {
+                    div.card {
+                        span.name { "direction" }
+                        p.change { strong { (figure(direction.heldout_auc)) } " AUC" }
+                        p.faint {
+                            (grouped(direction.positives)) " positives in " (grouped(direction.samples)) " samples · "
+                            (percent(direction.edited_share)) " of the latents edited"
+                        }
+                    }
+                }
+                @if let Some(train) = train {
+                    div.card {
+                        span.name { "training loss" }
+                        p.change { (figure(train.loss_first)) span.arrow { "→" } strong { (figure(train.loss_last)) } }
+                        p.faint {
+                            (grouped(train.steps)) " steps on " (train.world_size) @if train.world_size == 1 { " rank" } @else { " ranks" }
+                            " · " (figure(train.samples_per_second)) " samples/s"
+                        }
+                    }
+                }
+            }
+        })
+    }
+
+    fn spec(&self) -> String {
+        serde_json::to_string_pretty(&self.record.spec).unwrap_or_default()
+    }
+}
+
+fn phase_row(phase: &PhaseStatus) -> Markup {
+    let many = matches!(phase.phase, Phase::Sample | Phase::FineTune | Phase::Evaluate);
+    let begun = phase.state != PhaseState::Pending;
+    let none = || html! { span.faint { "–" } };
+    html! {
+        tr class=(phase_class(phase.state)) {
+            td { span.dot {} (phase_name(phase.phase)) }
+            td.wide { progress class=(phase_class(phase.state)) value=(format!("{:.4}", share(phase))) max="1" {} }
+            td.right {
+                @if begun && many { (grouped(phase.done)) " / " (grouped(phase.total)) } @else { (none()) }
+            }
+            td.right {
+                @if begun && phase.shards > 1 { (grouped(phase.shards_done.into())) " / " (grouped(phase.shards.into())) } @else { (none()) }
+            }
+            td.right.nowrap { @if begun { (span(phase.seconds)) } @else { (none()) } }
+            td.right { @if phase.samples_per_second > 0.0 { (figure(phase.samples_per_second)) } @else { (none()) } }
+            td.right { @if let Some(loss) = phase.loss { (figure(loss)) } @else { (none()) } }
+            td.right.nowrap { @if let Some(eta) = phase.eta_seconds { (span(eta)) } @else { (none()) } }
+        }
+    }
+}
+
+fn told(failure: &Failure) -> Markup {
+    html! {
+        p { b { (failure.code) } " " (failure.message) }
+        @if !failure.hint.is_empty() { p { (failure.hint) } }
+        @if failure.at_unix_ms > 0 { p.faint { (moment(failure.at_unix_ms)) } }
+    }
+}

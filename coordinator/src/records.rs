@@ -1,0 +1,212 @@
+//! What the state store holds: the epoch, and a job's record and finished shards, as JSON in a versioned envelope.
+//!
+//! | key | value |
+//! |---|---|
+//! | `epoch` | a decimal number, raised by every start; every later write requires that nobody raised it since |
+//! | `jobs/ID/record` | `{"version": 1, "job": ...}` |
+//! | `jobs/ID/shards/PHASE/INDEX` | `{"version": 1, "output": ...}` |
+//!
+//! Not here: when something is written (driver), the store itself (`lethe-store`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lethe_domain::{Epoch, JobId, Phase, ShardIndex, TaskOutput};
+use lethe_engine::{JobRecord, Write};
+use lethe_store::{Expectation, Revision, StateStore, Txn, limits};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::{Metrics, StoreOp};
+use crate::{Error, Result};
+
+/// Version of the envelopes this program writes, and the newest it reads.
+const VERSION: u32 = 1;
+const EPOCH: &str = "epoch";
+const JOBS: &str = "jobs/";
+
+/// The largest job record: what a transaction takes, less room for its shards.
+pub(crate) const RECORD_BYTES: usize = limits::TXN_BYTES / 4;
+
+/// A job and its finished shards.
+pub(crate) type StoredJob = (JobRecord, Vec<(Phase, ShardIndex, TaskOutput)>);
+
+/// Everything that was written down.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) epoch: Epoch,
+    pub(crate) jobs: Vec<StoredJob>,
+}
+
+/// The records of one leader.
+#[derive(Debug)]
+pub(crate) struct Records {
+    store: Arc<dyn StateStore>,
+    metrics: Arc<Metrics>,
+    /// The commit by which this leader raised the epoch.
+    fence: Revision,
+}
+
+impl Records {
+    pub(crate) fn new(store: Arc<dyn StateStore>, metrics: Arc<Metrics>) -> Self {
+        Self { store, metrics, fence: Revision(0) }
+    }
+
+    /// Becomes the leader: raises the epoch, so that nobody else can write any more, and reads everything.
+    ///
+    /// # Errors
+    /// [`Error::Store`]; [`Error::Record`] names what cannot be read.
+    pub(crate) async fn lead(&mut self) -> Result<Loaded> {
+        let before = self.metrics.store_request(StoreOp::Get, self.store.get(EPOCH)).await?;
+        let (expected, last) = match &before {
+            None => (Expectation::Absent, 0),
+            Some(entry) => (Expectation::Version(entry.version), read_epoch(&entry.value)?),
+        };
+        let epoch = last + 1;
+        let txn = Txn::new().expect(EPOCH, expected).put(EPOCH, epoch.to_string());
+        self.fence = self.metrics.store_request(StoreOp::Commit, self.store.commit(txn)).await?;
+        let listing = self.metrics.store_request(StoreOp::List, self.store.list(JOBS)).await?;
+        let entries = listing.entries.iter().map(|entry| (entry.key.as_str(), entry.value.as_ref()));
+        Ok(Loaded { epoch: Epoch(epoch), jobs: read_jobs(entries)? })
+    }
+
+    /// Writes everything down: one transaction unless a store's limits ask for more, and never a job in two of them.
+    ///
+    /// # Errors
+    /// [`Error::Store`]: it is open which of the transactions happened.
+    pub(crate) async fn save(&self, writes: impl Iterator<Item = &Write>) -> Result<()> {
+        // Of several writes of a key the last one counts.
+        let mut values = BTreeMap::new();
+        for write in writes {
+            values.insert(key_of(write), value_of(write)?);
+        }
+        for txn in self.transactions(values) {
+            self.metrics.store_request(StoreOp::Commit, self.store.commit(txn)).await?;
+        }
+        Ok(())
+    }
+
+    fn transactions(&self, values: BTreeMap<String, Bytes>) -> Vec<Txn> {
+        let mut by_job: BTreeMap<String, Vec<(String, Bytes)>> = BTreeMap::new();
+        for (key, value) in values {
+            let job = key.split('/').nth(1).unwrap_or_default().to_owned();
+            by_job.entry(job).or_default().push((key, value));
+        }
+        let fenced = || Txn::new().expect(EPOCH, Expectation::Version(self.fence));
+        let mut done = Vec::new();
+        let (mut txn, mut bytes) = (fenced(), 0);
+        for job in by_job.into_values() {
+            let size: usize = job.iter().map(|(key, value)| key.len() + value.len()).sum();
+            let fits =
+                txn.writes.len() + job.len() <= limits::TXN_OPERATIONS && bytes + size <= limits::TXN_BYTES;
+            if !fits && !txn.writes.is_empty() {
+                done.push(std::mem::replace(&mut txn, fenced()));
+                bytes = 0;
+            }
+            txn = job.into_iter().fold(txn, |txn, (key, value)| txn.put(key, value));
+            bytes += size;
+        }
+        if !txn.writes.is_empty() {
+            done.push(txn);
+        }
+        done
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Content<'a> {
+    Job(&'a JobRecord),
+    Output(&'a TaskOutput),
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    version: u32,
+    #[serde(flatten)]
+    content: Content<'a>,
+}
+
+#[derive(Deserialize)]
+struct JobEnvelope {
+    job: JobRecord,
+}
+
+#[derive(Deserialize)]
+struct OutputEnvelope {
+    output: TaskOutput,
+}
+
+fn key_of(write: &Write) -> String {
+    match write {
+        Write::Job(record) => format!("{JOBS}{}/record", record.id),
+        Write::Shard { job, phase, shard, .. } => format!("{JOBS}{job}/shards/{phase}/{shard}"),
+    }
+}
+
+fn value_of(write: &Write) -> Result<Bytes> {
+    let content = match write {
+        Write::Job(record) => Content::Job(record),
+        Write::Shard { output, .. } => Content::Output(output),
+    };
+    let json = serde_json::to_vec(&Envelope { version: VERSION, content });
+    let json = json.map_err(|error| Error::Record { key: key_of(write), reason: error.to_string() })?;
+    Ok(json.into())
+}
+
+fn read_epoch(value: &[u8]) -> Result<u64> {
+    let number = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+    number.ok_or_else(|| unreadable(EPOCH, "it is not a number"))
+}
+
+/// Jobs from the entries below `jobs/`.
+fn read_jobs<'a>(entries: impl Iterator<Item = (&'a str, &'a [u8])>) -> Result<Vec<StoredJob>> {
+    let mut records = BTreeMap::new();
+    let mut shards: BTreeMap<JobId, Vec<(Phase, ShardIndex, TaskOutput)>> = BTreeMap::new();
+    for (key, value) in entries {
+        let (id, rest) = key.strip_prefix(JOBS).and_then(|key| key.split_once('/')).unwrap_or_default();
+        let id = JobId::new(id).map_err(|error| unreadable(key, &error.to_string()))?;
+        if rest == "record" {
+            let JobEnvelope { job } = open(key, value)?;
+            records.insert(id, job);
+        } else {
+            let (phase, shard) = shard_of(rest).ok_or_else(|| unreadable(key, "it is no key of a shard"))?;
+            let OutputEnvelope { output } = open(key, value)?;
+            shards.entry(id).or_default().push((phase, shard, output));
+        }
+    }
+    let jobs = records.into_iter().map(|(id, record)| (record, shards.remove(&id).unwrap_or_default()));
+    let jobs = jobs.collect();
+    for id in shards.keys() {
+        tracing::warn!(job = %id, "the state store holds shards of a job without a record: they are left alone");
+    }
+    Ok(jobs)
+}
+
+/// Phase and index in `shards/PHASE/INDEX`.
+fn shard_of(rest: &str) -> Option<(Phase, ShardIndex)> {
+    let (phase, index) = rest.strip_prefix("shards/")?.split_once('/')?;
+    let phase = Phase::ALL.into_iter().find(|known| known.name() == phase)?;
+    Some((phase, ShardIndex(index.parse().ok()?)))
+}
+
+fn open<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T> {
+    #[derive(Deserialize)]
+    struct Version {
+        version: u32,
+    }
+    let refuse = |error: serde_json::Error| unreadable(key, &error.to_string());
+    let Version { version } = serde_json::from_slice(value).map_err(refuse)?;
+    if version > VERSION {
+        return Err(unreadable(
+            key,
+            &format!("it has version {version}, this program reads up to {VERSION}: use a newer lethe"),
+        ));
+    }
+    serde_json::from_slice(value).map_err(refuse)
+}
+
+fn unreadable(key: &str, reason: &str) -> Error {
+    Error::Record { key: key.to_owned(), reason: reason.to_owned() }
+}

@@ -1,0 +1,137 @@
+//! Writes result.json beside what a job published, and into the folder its spec names. Tried again for a while; that it
+//! cannot be written is logged and does not change the job.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use lethe_artifacts::ArtifactStore;
+use lethe_domain::{ArtifactPaths, JobResult, spec};
+use tokio::time::{sleep, timeout};
+use tokio_util::task::TaskTracker;
+
+const FILE: &str = "result.json";
+const TRIES: u32 = 8;
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// The writer of results. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Results {
+    artifacts: ArtifactStore,
+    tasks: TaskTracker,
+}
+
+impl Results {
+    pub(crate) fn new(artifacts: ArtifactStore) -> Self {
+        Self { artifacts, tasks: TaskTracker::new() }
+    }
+
+    /// Writes a result in the background.
+    pub(crate) fn write(&self, result: JobResult, publish: Option<&spec::Publish>) {
+        let artifacts = self.artifacts.clone();
+        let publish = publish.map(|publish| publish.uri.clone());
+        self.tasks.spawn(async move {
+            let paths = below_folder(&artifacts, &result);
+            write_both(artifacts, JobResult { artifacts: paths, ..result }, publish).await;
+        });
+    }
+
+    /// Writes, in the background, those results that a crash kept from being written: there are published files, and no
+    /// result.json beside them.
+    pub(crate) fn write_missing(&self, results: Vec<(JobResult, Option<spec::Publish>)>) {
+        let this = self.clone();
+        self.tasks.spawn(async move {
+            for (result, publish) in results {
+                let Ok(files) = this.artifacts.list(&folder_of(&result)).await else { continue };
+                let written = files.iter().any(|file| file.path.ends_with(&format!("/{FILE}")));
+                if !files.is_empty() && !written {
+                    this.write(result, publish.as_ref());
+                }
+            }
+        });
+    }
+
+    /// Waits for what is being written, for a while.
+    pub(crate) async fn finish(&self, patience: Duration) {
+        self.tasks.close();
+        if timeout(patience, self.tasks.wait()).await.is_err() {
+            tracing::warn!("results are still being written: the next start writes them");
+        }
+    }
+}
+
+/// The folder of a job's published files, below the artifact root.
+fn folder_of(result: &JobResult) -> String {
+    format!("jobs/{}/result", result.job)
+}
+
+/// Paths as result.json has them: relative to its own folder, or uris of what lies elsewhere.
+fn below_folder(artifacts: &ArtifactStore, result: &JobResult) -> ArtifactPaths {
+    let folder = format!("{}/", folder_of(result));
+    let below =
+        |path: &String| path.strip_prefix(&folder).map_or_else(|| artifacts.name_of(path), str::to_owned);
+    let paths = &result.artifacts;
+    ArtifactPaths {
+        generator: paths.generator.as_ref().map(below),
+        before_after_png: paths.before_after_png.as_ref().map(below),
+        checkpoint: paths.checkpoint.as_ref().map(below),
+        target_sha256: paths.target_sha256.clone(),
+    }
+}
+
+async fn write_both(artifacts: ArtifactStore, result: JobResult, publish: Option<String>) {
+    let json = match serde_json::to_vec_pretty(&result) {
+        Ok(mut json) => {
+            json.push(b'\n');
+            Bytes::from(json)
+        }
+        Err(error) => {
+            tracing::error!(job = %result.job, %error, "the result has no JSON form");
+            return;
+        }
+    };
+    Place::Job(artifacts, format!("{}/{FILE}", folder_of(&result))).write(&json).await;
+    if let Some(uri) = publish {
+        Place::Published(uri).write(&json).await;
+    }
+}
+
+/// A place for a result.
+enum Place {
+    /// Beside the job's published files: a path in the artifact store.
+    Job(ArtifactStore, String),
+    /// The folder that the spec names, by its uri.
+    Published(String),
+}
+
+impl Place {
+    fn name(&self) -> String {
+        match self {
+            Place::Job(artifacts, path) => artifacts.name_of(path),
+            Place::Published(uri) => format!("{uri}/{FILE}"),
+        }
+    }
+
+    async fn put(&self, json: Bytes) -> lethe_artifacts::Result<()> {
+        match self {
+            Place::Job(artifacts, path) => artifacts.put(path, json).await?,
+            Place::Published(uri) => ArtifactStore::open(uri).await?.put(FILE, json).await?,
+        };
+        Ok(())
+    }
+
+    async fn write(&self, json: &Bytes) {
+        let file = self.name();
+        let mut pause = FIRST_PAUSE;
+        for tries in 1..=TRIES {
+            match self.put(json.clone()).await {
+                Ok(()) => return tracing::info!(file, "the result is written"),
+                Err(error) if tries < TRIES && error.retryable() => {
+                    tracing::warn!(file, %error, "the result is not written yet");
+                    sleep(pause).await;
+                    pause *= 2;
+                }
+                Err(error) => return tracing::error!(file, %error, "the result is not written"),
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The job service.
+
+use futures::stream::BoxStream;
+use lethe_artifacts::ArtifactStore;
+use lethe_domain::{JobId, JobSpec, SpecError};
+use lethe_proto::status::Refusal;
+use lethe_proto::v1::job_service_server::JobService;
+use lethe_proto::{ConversionError, v1};
+use tonic::{Request, Response, Status};
+
+use super::{download, watch};
+use crate::admission;
+use crate::driver::{DriverHandle, View, no_such_job};
+
+/// Jobs of a page unless the client asks for another number, and the most it gets.
+const PAGE: usize = 50;
+const LARGEST_PAGE: usize = 1000;
+
+/// The job service of one coordinator.
+pub(super) struct Jobs {
+    driver: DriverHandle,
+    artifacts: ArtifactStore,
+}
+
+impl Jobs {
+    pub(super) fn new(driver: DriverHandle, artifacts: ArtifactStore) -> Self {
+        Self { driver, artifacts }
+    }
+
+    /// Whether this request was accepted before: then its files need not be looked at again, and may even be gone.
+    async fn is_known(&self, request_id: &Option<String>) -> Result<bool, Refusal> {
+        let Some(id) = request_id.clone() else { return Ok(false) };
+        self.driver.look(move |view| view.knows_request(&id)).await
+    }
+}
+
+fn read_spec(spec: Option<v1::JobSpec>) -> Result<JobSpec, SpecError> {
+    let spec = spec.ok_or_else(|| ConversionError::missing("spec"))?;
+    Ok(JobSpec::try_from(spec)?)
+}
+
+pub(super) fn read_id(id: String) -> Result<JobId, Refusal> {
+    JobId::new(id).map_err(|error| Refusal::Malformed(ConversionError::from(error).within("job_id")))
+}
+
+#[tonic::async_trait]
+impl JobService for Jobs {
+    type WatchJobStream = BoxStream<'static, Result<v1::WatchJobResponse, Status>>;
+    type DownloadArtifactStream = BoxStream<'static, Result<v1::DownloadArtifactResponse, Status>>;
+
+    async fn submit_job(
+        &self,
+        request: Request<v1::SubmitJobRequest>,
+    ) -> Result<Response<v1::SubmitJobResponse>, Status> {
+        let v1::SubmitJobRequest { spec, request_id, validate_only } = request.into_inner();
+        let spec = read_spec(spec).map_err(Refusal::from)?;
+        let request_id = Some(request_id).filter(|id| !id.is_empty());
+        if validate_only || !self.is_known(&request_id).await? {
+            admission::check(&spec, &self.artifacts).await.map_err(Refusal::from)?;
+        }
+        if validate_only {
+            return Ok(Response::new(v1::SubmitJobResponse { job: None }));
+        }
+        let job = self.driver.submit(spec, request_id).await?;
+        Ok(Response::new(v1::SubmitJobResponse { job: Some(job.into()) }))
+    }
+
+    async fn validate_job(
+        &self,
+        request: Request<v1::ValidateJobRequest>,
+    ) -> Result<Response<v1::ValidateJobResponse>, Status> {
+        let checked = match read_spec(request.into_inner().spec) {
+            Ok(spec) => admission::check(&spec, &self.artifacts).await,
+            Err(error) => Err(error),
+        };
+        let problems = checked.err().map_or_else(Vec::new, |error| error.problems);
+        let problems = problems.into_iter().map(Into::into).collect();
+        Ok(Response::new(v1::ValidateJobResponse { problems }))
+    }
+
+    async fn get_job(
+        &self,
+        request: Request<v1::GetJobRequest>,
+    ) -> Result<Response<v1::GetJobResponse>, Status> {
+        let id = read_id(request.into_inner().job_id)?;
+        let missing = no_such_job(&id);
+        let found = move |view: &View<'_>| Some((view.status(&id)?, view.record(&id)?.spec.clone()));
+        let (job, spec) = self.driver.look(found).await?.ok_or(missing)?;
+        Ok(Response::new(v1::GetJobResponse { job: Some(job.into()), spec: Some(spec.into()) }))
+    }
+
+    async fn list_jobs(
+        &self,
+        request: Request<v1::ListJobsRequest>,
+    ) -> Result<Response<v1::ListJobsResponse>, Status> {
+        let v1::ListJobsRequest { page_size, page_token } = request.into_inner();
+        let malformed = |field, found| Refusal::Malformed(ConversionError::bad(field, found));
+        let size = match usize::try_from(page_size) {
+            Ok(0) => PAGE,
+            Ok(size) => size.min(LARGEST_PAGE),
+            Err(_) => {
+                return Err(malformed("page_size", format!("found {page_size}, expected 0 or more")).into());
+            }
+        };
+        let after = Some(page_token.clone()).filter(|token| !token.is_empty());
+        let page = self.driver.look(move |view| view.page(after.as_deref(), size)).await?;
+        let (jobs, next) = page.ok_or_else(|| {
+            malformed(
+                "page_token",
+                format!("found '{page_token}', expected next_page_token of the page before"),
+            )
+        })?;
+        let jobs = jobs.into_iter().map(Into::into).collect();
+        Ok(Response::new(v1::ListJobsResponse { jobs, next_page_token: next.unwrap_or_default() }))
+    }
+
+    async fn watch_job(
+        &self,
+        request: Request<v1::WatchJobRequest>,
+    ) -> Result<Response<Self::WatchJobStream>, Status> {
+        let id = read_id(request.into_inner().job_id)?;
+        Ok(Response::new(watch::watch(self.driver.clone(), id).await?))
+    }
+
+    async fn cancel_job(
+        &self,
+        request: Request<v1::CancelJobRequest>,
+    ) -> Result<Response<v1::CancelJobResponse>, Status> {
+        let v1::CancelJobRequest { job_id, reason } = request.into_inner();
+        let reason = super::workers::shortened(reason);
+        let job = self.driver.cancel(read_id(job_id)?, reason).await?;
+        Ok(Response::new(v1::CancelJobResponse { job: Some(job.into()) }))
+    }
+
+    async fn download_artifact(
+        &self,
+        request: Request<v1::DownloadArtifactRequest>,
+    ) -> Result<Response<Self::DownloadArtifactStream>, Status> {
+        let v1::DownloadArtifactRequest { job_id, name } = request.into_inner();
+        let id = read_id(job_id)?;
+        Ok(Response::new(download::download(&self.driver, &self.artifacts, id, name).await?))
+    }
+
+    async fn list_workers(
+        &self,
+        _request: Request<v1::ListWorkersRequest>,
+    ) -> Result<Response<v1::ListWorkersResponse>, Status> {
+        let workers = self.driver.look(|view| view.workers()).await?;
+        Ok(Response::new(v1::ListWorkersResponse { workers: workers.into_iter().map(Into::into).collect() }))
+    }
+}

@@ -1,0 +1,226 @@
+//! The worker service: one stream in each direction for as long as the worker is a member.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use lethe_domain::{ErrorCode, Failure, TaskOutput};
+use lethe_proto::session::{Registration, WorkerCommand, WorkerEvent};
+use lethe_proto::status::Refusal;
+use lethe_proto::v1::worker_service_server::WorkerService;
+use lethe_proto::{ConversionError, LeaseOutcome, PROTOCOL, v1};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::driver::{DriverHandle, Membership};
+
+/// A worker that opens a session must say who it is within this time.
+const INTRODUCTION: Duration = Duration::from_secs(10);
+
+/// Commands that may wait for the transport; more wait at the driver's end.
+const IN_FLIGHT: usize = 4;
+
+/// The most slots of one worker.
+const SLOTS: usize = 256;
+
+/// The largest output of a task, as JSON: it is kept in the state store, bulk goes to artifacts.
+const OUTPUT_BYTES: usize = 64 << 10;
+
+/// The longest text a failure keeps.
+const TEXT_BYTES: usize = 8 << 10;
+
+type Outgoing = mpsc::Sender<Result<v1::SessionResponse, Status>>;
+
+/// The worker service of one coordinator.
+pub(super) struct Workers {
+    driver: DriverHandle,
+}
+
+impl Workers {
+    pub(super) fn new(driver: DriverHandle) -> Self {
+        Self { driver }
+    }
+}
+
+#[tonic::async_trait]
+impl WorkerService for Workers {
+    type SessionStream = BoxStream<'static, Result<v1::SessionResponse, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::SessionRequest>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let mut events = request.into_inner();
+        let registration = introduction(&mut events).await?;
+        let membership = self.driver.join(registration).await?;
+        let (outgoing, responses) = mpsc::channel(IN_FLIGHT);
+        tokio::spawn(session(self.driver.clone(), membership, events, outgoing));
+        Ok(Response::new(ReceiverStream::new(responses).boxed()))
+    }
+}
+
+/// The first event of a session, which must be a registration this coordinator can work with.
+async fn introduction(events: &mut Streaming<v1::SessionRequest>) -> Result<Registration, Status> {
+    let silent = || Refusal::Malformed(ConversionError::missing("register"));
+    let first = timeout(INTRODUCTION, events.message()).await.map_err(|_| silent())??.ok_or_else(silent)?;
+    let WorkerEvent::Register(registration) = WorkerEvent::try_from(first).map_err(Refusal::from)? else {
+        return Err(silent().into());
+    };
+    if registration.protocol != PROTOCOL {
+        let message = format!(
+            "worker {} (version {}) speaks protocol {}, this coordinator speaks {PROTOCOL}: use the same version of both",
+            registration.worker, registration.version, registration.protocol
+        );
+        return Err(Refusal::Conflict { message }.into());
+    }
+    let slots = registration.devices.len();
+    if slots == 0 || slots > SLOTS {
+        let found = format!("found {slots}, expected 1 to {SLOTS}: a device per slot");
+        return Err(Refusal::Malformed(ConversionError::bad("register.devices", found)).into());
+    }
+    Ok(registration)
+}
+
+/// Carries events to the driver and commands to the worker until either side ends it.
+async fn session(
+    driver: DriverHandle,
+    membership: Membership,
+    mut events: Streaming<v1::SessionRequest>,
+    outgoing: Outgoing,
+) {
+    let Membership { member, registered, mut commands } = membership;
+    if outgoing.send(Ok(WorkerCommand::Registered(registered).into())).await.is_err() {
+        return;
+    }
+    tracing::info!(worker = %member.worker, "a worker has joined");
+    loop {
+        tokio::select! {
+            command = commands.recv() => match command {
+                Some(command) => if outgoing.send(Ok(command.into())).await.is_err() { break },
+                // A newer session has taken over, or the driver wants everybody to join again.
+                None => break,
+            },
+            event = events.message() => match event.map(|wire| wire.map(WorkerEvent::try_from)) {
+                Ok(Some(Ok(event))) => if driver.tell(&member, kept(event)).await.is_err() { break },
+                Ok(Some(Err(error))) => {
+                    tracing::warn!(worker = %member.worker, %error, "the session ends, its event is not understood");
+                    let _ = outgoing.send(Err(Refusal::Malformed(error).into())).await;
+                    break;
+                }
+                // It closed its half in good order.
+                Ok(None) => {
+                    tracing::info!(worker = %member.worker, "a worker took its leave");
+                    let _ = driver.leave(member.clone()).await;
+                    break;
+                }
+                Err(status) => {
+                    tracing::info!(worker = %member.worker, %status, "lost the session of a worker");
+                    break;
+                }
+            },
+            () = outgoing.closed() => break,
+        }
+    }
+}
+
+/// An event in a form that can be written down: what could not be read back becomes a failure that says so.
+fn kept(event: WorkerEvent) -> WorkerEvent {
+    match event {
+        WorkerEvent::Finished { slot, outcome } => {
+            let LeaseOutcome { lease, outcome } = *outcome;
+            let outcome = match outcome {
+                Ok(output) => storable(output),
+                Err(failure) => Err(Failure {
+                    message: shortened(failure.message),
+                    hint: shortened(failure.hint),
+                    ..failure
+                }),
+            };
+            WorkerEvent::Finished { slot, outcome: Box::new(LeaseOutcome { lease, outcome }) }
+        }
+        WorkerEvent::Register(_) | WorkerEvent::Heartbeat(_) | WorkerEvent::StoreOpen { .. } => event,
+    }
+}
+
+fn storable(output: TaskOutput) -> Result<TaskOutput, Failure> {
+    let phase = output.phase();
+    let json = serde_json::to_string(&output).unwrap_or_default();
+    if json.len() > OUTPUT_BYTES {
+        let message = format!(
+            "the output of {phase} has {} bytes of JSON, at most {OUTPUT_BYTES} are kept",
+            json.len()
+        );
+        return Err(Failure::new(
+            ErrorCode::Internal,
+            message,
+            "use the same version of worker and coordinator",
+        ));
+    }
+    match serde_json::from_str::<TaskOutput>(&json) {
+        Ok(back) if back == output => Ok(output),
+        Ok(_) | Err(_) => Err(Failure::new(
+            ErrorCode::NotFinite,
+            format!("a figure of {phase} is not a finite number: {}", shortened(json)),
+            "check the models on a few samples; lower unlearn.lr if training diverges",
+        )),
+    }
+}
+
+/// A text, cut at a character when it is too long to keep.
+pub(super) fn shortened(text: String) -> String {
+    if text.len() <= TEXT_BYTES {
+        return text;
+    }
+    format!("{}...", &text[..text.floor_char_boundary(TEXT_BYTES)])
+}
+
+#[cfg(test)]
+mod tests {
+    use lethe_domain::{Attempt, JobId, LeaseId, Phase, ProbeOutput, ShardIndex, SlotIndex};
+
+    use super::*;
+
+    fn finished(outcome: Result<TaskOutput, Failure>) -> Result<TaskOutput, Failure> {
+        let lease = LeaseId {
+            job: JobId::new("j").unwrap(),
+            phase: Phase::Probe,
+            shard: ShardIndex(0),
+            attempt: Attempt(1),
+        };
+        let outcome = Box::new(LeaseOutcome { lease, outcome });
+        let WorkerEvent::Finished { outcome, .. } =
+            kept(WorkerEvent::Finished { slot: SlotIndex(0), outcome })
+        else {
+            panic!("another event")
+        };
+        outcome.outcome
+    }
+
+    fn probe(high: f64, sides: usize) -> TaskOutput {
+        TaskOutput::Probe(ProbeOutput {
+            image_shape: vec![28; sides],
+            range: [0.0, high],
+            batch_seconds: 0.1 + 0.2,
+            parameters: 7,
+        })
+    }
+
+    #[test]
+    fn what_could_not_be_read_back_becomes_a_failure() {
+        assert_eq!(finished(Ok(probe(1.0, 3))), Ok(probe(1.0, 3)));
+        let failure = finished(Ok(probe(f64::NAN, 3))).unwrap_err();
+        assert_eq!(failure.code, ErrorCode::NotFinite);
+        let failure = finished(Ok(probe(1.0, OUTPUT_BYTES))).unwrap_err();
+        assert_eq!(failure.code, ErrorCode::Internal);
+    }
+
+    #[test]
+    fn endless_texts_are_cut_at_a_character() {
+        let failure = Failure::new(ErrorCode::Internal, "é".repeat(TEXT_BYTES), "short");
+        let kept = finished(Err(failure)).unwrap_err();
+        assert_eq!(kept.message.len(), TEXT_BYTES + 3);
+        assert!(kept.message.ends_with("é...") && kept.hint == "short");
+    }
+}

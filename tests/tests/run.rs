@@ -1,0 +1,157 @@
+//! `lethe run` as a person uses it, and as the world treats it: interrupted, killed, run again.
+
+use std::path::Path;
+use std::time::Duration;
+
+use lethe_tests::{Running, children, is_alive, thick_vae, wait_until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+fn result(folder: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(folder.join("out/result.json")).unwrap()).unwrap()
+}
+
+fn start(folder: &Path, slots: &str) -> Running {
+    Running::start("lethe", &["run", "job.json", "--out", "out", "--slots", slots], folder)
+}
+
+/// A run that nothing disturbs; its target vector is the one to compare with.
+fn undisturbed(folder: &Path, slots: &str) -> Value {
+    start(folder, slots).finish().expect(0);
+    result(folder)
+}
+
+fn kill_9(pid: u32) {
+    kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
+}
+
+fn assert_whole(result: &Value, folder: &Path) {
+    assert_eq!(result["state"], "succeeded");
+    let after = result["feature"]["after"].as_f64().unwrap();
+    let before = result["feature"]["before"].as_f64().unwrap();
+    assert!(before > 0.02 && after < before, "{before} {after}");
+    assert!(result["fidelity"]["noise_floor"].as_f64().unwrap() > 0.0);
+    assert_eq!(result["train"]["steps"], 60);
+    for file in ["generator", "before_after_png"] {
+        let path = folder.join("out").join(result["artifacts"][file].as_str().unwrap());
+        assert!(std::fs::metadata(&path).unwrap().len() > 500, "{}", path.display());
+    }
+    let checkpoint = folder.join("out").join(result["artifacts"]["checkpoint"].as_str().unwrap());
+    assert!(checkpoint.join("manifest.json").exists(), "{}", checkpoint.display());
+    let leftovers: Vec<_> = std::fs::read_dir(folder.join("out"))
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.file_name())
+        .filter(|name| name.to_string_lossy().ends_with(".part"))
+        .collect();
+    assert!(leftovers.is_empty(), "{leftovers:?}");
+}
+
+#[test]
+fn one_command_gives_the_same_target_vector_on_one_two_and_three_slots() {
+    let mut targets = Vec::new();
+    for slots in ["1", "2", "3"] {
+        let folder = tempfile::tempdir().unwrap();
+        thick_vae(folder.path(), |spec| {
+            spec["resources"]["slots"]["max"] = slots.parse::<u32>().unwrap().into()
+        });
+        let result = undisturbed(folder.path(), slots);
+        assert_whole(&result, folder.path());
+        assert_eq!(result["train"]["world_size"].to_string(), slots);
+        targets.push(result["artifacts"]["target_sha256"].clone());
+    }
+    assert_eq!(targets[0], targets[1]);
+    assert_eq!(targets[0], targets[2]);
+}
+
+#[test]
+fn a_finished_run_is_not_run_again_unless_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    thick_vae(folder.path(), |spec| spec["unlearn"]["steps"] = 10.into());
+    start(folder.path(), "1").finish().expect(0);
+    let first = result(folder.path());
+    let again = start(folder.path(), "1").finish().expect(0);
+    assert!(again.stderr.contains("already run here"), "{}", again.stderr);
+    assert_eq!(result(folder.path()), first);
+    Running::start("lethe", &["run", "job.json", "--out", "out", "--slots", "1", "--fresh"], folder.path())
+        .finish()
+        .expect(0);
+    assert_ne!(result(folder.path())["job"], first["job"]);
+}
+
+#[test]
+fn a_killed_executor_costs_nothing_while_sampling_and_while_training() {
+    let folder = tempfile::tempdir().unwrap();
+    thick_vae(folder.path(), |_| {});
+    let target = undisturbed(folder.path(), "2")["artifacts"]["target_sha256"].clone();
+
+    for phase in ["sample", "fine_tune"] {
+        let folder = tempfile::tempdir().unwrap();
+        thick_vae(folder.path(), |_| {});
+        let mut run = start(folder.path(), "2");
+        run.wait_for(phase);
+        let victim = *children(run.pid()).first().expect("an executor");
+        kill_9(victim);
+        run.finish().expect(0);
+        let result = result(folder.path());
+        assert_whole(&result, folder.path());
+        assert_eq!(result["artifacts"]["target_sha256"], target, "{phase}");
+    }
+}
+
+#[test]
+fn a_run_killed_at_any_phase_goes_on_and_leaves_no_orphan() {
+    let folder = tempfile::tempdir().unwrap();
+    thick_vae(folder.path(), |_| {});
+    let target = undisturbed(folder.path(), "2")["artifacts"]["target_sha256"].clone();
+
+    let folder = tempfile::tempdir().unwrap();
+    thick_vae(folder.path(), |_| {});
+    let mut job = None;
+    for phase in ["sample", "fine_tune", "evaluate"] {
+        let mut run = start(folder.path(), "2");
+        run.wait_for(phase);
+        let executors = children(run.pid());
+        assert_eq!(executors.len(), 2);
+        run.signal(Signal::SIGKILL);
+        run.finish().expect(137);
+        wait_until("no executor outlives its run", Duration::from_secs(5), || {
+            !executors.iter().any(|pid| is_alive(*pid))
+        });
+    }
+    let last = start(folder.path(), "2").finish().expect(0);
+    assert!(last.stderr.contains("going on with job"), "{}", last.stderr);
+    let result = result(folder.path());
+    assert_whole(&result, folder.path());
+    assert_eq!(result["artifacts"]["target_sha256"], target);
+    job.get_or_insert(result["job"].clone());
+}
+
+#[test]
+fn ctrl_c_ends_the_executors_keeps_the_state_and_says_how_to_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    thick_vae(folder.path(), |_| {});
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let mut run = start(folder.path(), "2");
+        run.wait_for("sample");
+        let executors = children(run.pid());
+        run.signal(signal);
+        let ended = run.finish().expect(130);
+        assert!(ended.stderr.contains("the same command goes on"), "{}", ended.stderr);
+        assert!(!executors.iter().any(|pid| is_alive(*pid)));
+    }
+    start(folder.path(), "2").finish().expect(0);
+    assert_whole(&result(folder.path()), folder.path());
+}
+
+#[test]
+fn two_runs_in_one_folder_are_one_too_many() {
+    let folder = tempfile::tempdir().unwrap();
+    thick_vae(folder.path(), |spec| spec["unlearn"]["steps"] = 2_000.into());
+    let mut first = start(folder.path(), "1");
+    first.wait_for("sample");
+    let second = start(folder.path(), "1").finish();
+    assert_ne!(second.code(), 0);
+    assert!(second.stderr.contains("another") && second.stderr.contains("out"), "{}", second.stderr);
+}

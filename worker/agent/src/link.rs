@@ -1,0 +1,165 @@
+//! The worker's membership: one session after another, for ever, with pauses between tries.
+//!
+//! A task of its own, so that a slow coordinator never holds up an executor. Not here: what is said (`machine`), how a
+//! session is made (crate `client`).
+
+use std::time::Duration;
+
+use lethe_client::{Backoff, Client, CommandReceiver, EventSender, Options, Session};
+use lethe_domain::{LeaseId, SlotIndex};
+use lethe_proto::PROTOCOL;
+use lethe_proto::session::{Registered, Registration, WorkerEvent};
+use tokio::select;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::AgentConfig;
+use crate::agent::Input;
+use crate::machine::Event;
+
+/// Events that may wait for a slow coordinator. One that lets more pile up loses the session.
+const EVENTS: usize = 256;
+/// The first pause between tries.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest: shorter than the time after which a silent worker is declared dead.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// For the coordinator to end a session that this side has ended.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Leases held, in answer to the link about to join.
+pub(crate) type Held = Vec<(SlotIndex, LeaseId)>;
+
+/// An agent's link to its coordinators.
+pub(crate) struct Link {
+    coordinators: Vec<String>,
+    introduction: Registration,
+    inbox: mpsc::Sender<Input>,
+    /// Set before the last session is ended: the worker leaves.
+    leaving: CancellationToken,
+}
+
+/// The driver has ended: there is nobody to link.
+struct Gone;
+
+/// A session that this side gave up. It stays open until the next one has taken its place: to a coordinator, a worker that
+/// closes its session has left, and what it works on is granted again.
+type Abandoned = (EventSender, CommandReceiver);
+
+impl Link {
+    pub(crate) fn new(
+        config: &AgentConfig,
+        inbox: mpsc::Sender<Input>,
+        leaving: CancellationToken,
+    ) -> Self {
+        let introduction = Registration {
+            worker: config.id.clone(),
+            hostname: config.hostname.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol: PROTOCOL,
+            devices: config.devices.clone(),
+            held: Vec::new(),
+        };
+        Self { coordinators: config.coordinators.clone(), introduction, inbox, leaving }
+    }
+
+    /// Keeps a session open until the driver ends, or until the very first join is refused for good.
+    pub(crate) async fn keep(self) {
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        let mut client = None;
+        let mut joined_before = false;
+        let mut said = String::new();
+        let mut abandoned: Option<Abandoned> = None;
+        loop {
+            match self.join(&mut client).await {
+                Ok(Ok(session)) => {
+                    joined_before = true;
+                    said.clear();
+                    drop(abandoned.take());
+                    let begun = Instant::now();
+                    match self.converse(session).await {
+                        Ok(given_up) => abandoned = given_up,
+                        Err(Gone) => return,
+                    }
+                    if begun.elapsed() > LONGEST_PAUSE {
+                        backoff.reset();
+                    }
+                }
+                // Later on the work that is going on outlasts whatever the coordinator goes through.
+                Ok(Err(error)) if !joined_before && !error.retryable() => {
+                    let _ = self.inbox.send(Input::Refused(error)).await;
+                    return;
+                }
+                Ok(Err(error)) => {
+                    // Once per cause: an absent coordinator does not fill the log.
+                    let text = error.to_string();
+                    if text != said {
+                        tracing::warn!("cannot join, trying again: {text}");
+                        said = text;
+                    }
+                }
+                Err(Gone) => return,
+            }
+            sleep(backoff.pause()).await;
+        }
+    }
+
+    /// One try.
+    async fn join(&self, client: &mut Option<Client>) -> Result<Result<Session, lethe_client::Error>, Gone> {
+        let connected = match client {
+            Some(client) => client,
+            None => match Client::connect(&self.coordinators, Options::default()).await {
+                Ok(connected) => client.insert(connected),
+                Err(error) => return Ok(Err(error)),
+            },
+        };
+        // Asked through the inbox: the answer comes after every command of the session before has been taken.
+        let (answer, held) = oneshot::channel();
+        self.inbox.send(Input::Joining(answer)).await.map_err(|_| Gone)?;
+        let held = held.await.map_err(|_| Gone)?;
+        Ok(connected.join(Registration { held, ..self.introduction.clone() }).await)
+    }
+
+    /// Carries events and commands until the session is over, or given up.
+    async fn converse(&self, session: Session) -> Result<Option<Abandoned>, Gone> {
+        let Session { registered, events, mut commands } = session;
+        tracing::info!(worker = %self.introduction.worker, epoch = %registered.epoch, "joined");
+        let (sender, mut outgoing) = mpsc::channel(EVENTS);
+        self.inbox.send(Input::Joined(registered, sender)).await.map_err(|_| Gone)?;
+        let over = loop {
+            select! {
+                command = commands.next() => match command {
+                    Ok(command) => self.tell(Event::Command(command)).await?,
+                    Err(error) => break error,
+                },
+                event = outgoing.recv() => match event {
+                    Some(event) => if let Err(error) = events.send(event).await {
+                        break error;
+                    },
+                    None if self.leaving.is_cancelled() => {
+                        // What was sent before is still delivered; then the coordinator ends its half.
+                        drop(events);
+                        let end = async { while commands.next().await.is_ok() {} };
+                        let _ = timeout(GOODBYE, end).await;
+                        return self.tell(Event::Parted).await.map(|()| None);
+                    }
+                    None => return self.tell(Event::Parted).await.map(|()| Some((events, commands))),
+                },
+            }
+        };
+        tracing::warn!("the session is over: {over}");
+        self.tell(Event::Parted).await.map(|()| None)
+    }
+
+    async fn tell(&self, event: Event) -> Result<(), Gone> {
+        self.inbox.send(Input::Event(event)).await.map_err(|_| Gone)
+    }
+}
+
+/// Where the events of a session go.
+pub(crate) type Outgoing = mpsc::Sender<WorkerEvent>;
+
+/// How often the coordinator wants to hear from the worker.
+pub(crate) fn heartbeat(registered: Registered) -> Duration {
+    Duration::from_millis(u64::from(registered.heartbeat_ms.max(10)))
+}

@@ -1,0 +1,181 @@
+//! The hot loops by themselves, for measuring: `bench-train` and `bench-sample` print one JSON line each.
+//!
+//! Nothing is stored and nobody is asked. Not here: what they are compared with (tests/bench).
+
+use std::env;
+use std::fs;
+use std::io::{Write, stdout};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use lethe_collective::{Backend, Group, GroupOptions, Place, Store};
+use lethe_domain::{JobSpec, SampleRange};
+use lethe_models::{Latents, Target};
+use serde_json::{Value, json};
+use tch::Device;
+
+use crate::error::{Error, Result};
+use crate::models::Models;
+use crate::phase::fine_tune::guide;
+use crate::phase::fine_tune::trainer::Trainer;
+use crate::phase::sample::score;
+use crate::{device, verdict};
+
+/// How long ranks wait for each other.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Train {
+    /// A job spec.
+    job: PathBuf,
+    /// A target vector, as the direction phase writes it.
+    #[arg(long)]
+    target: PathBuf,
+    /// Processes that train together.
+    #[arg(long, default_value_t = 1)]
+    ranks: usize,
+    /// Steps that are measured.
+    #[arg(long, default_value_t = 100)]
+    steps: u64,
+    /// Steps before that.
+    #[arg(long, default_value_t = 10)]
+    warmup: u64,
+    /// RANK@HOST:PORT: be one of the ranks. Given by the process that starts them.
+    #[arg(long, hide = true)]
+    seat: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Sample {
+    /// A job spec.
+    job: PathBuf,
+    /// Samples that are measured.
+    #[arg(long, default_value_t = 5000)]
+    count: u64,
+    /// Samples before that.
+    #[arg(long, default_value_t = 500)]
+    warmup: u64,
+}
+
+/// Trains with one process per rank; rank 0 prints `{"ranks", "steps", "seconds", "steps_per_second", "samples_per_second",
+/// "loss_first", "loss_last"}`.
+///
+/// # Errors
+/// Those of the models and of the gang.
+pub(crate) fn train(args: &Train, on: Device, threads: u32) -> Result<()> {
+    let Some(seat) = &args.seat else { return start_ranks(args) };
+    let wrong = || Error::internal(format!("--seat {seat}: expected RANK@HOST:PORT"));
+    let (rank, address) = seat.split_once('@').ok_or_else(wrong)?;
+    let place = Place { rank: rank.parse().map_err(|_| wrong())?, world: args.ranks, generation: 1 };
+    device::open(on, threads)?;
+    let spec = read(&args.job)?;
+    let bytes = fs::read(&args.target).map_err(|source| unreadable(&args.target, source))?;
+    let target = Target::from_bytes(&bytes, &args.target.display().to_string())?;
+    let original = Models::default().original(&spec.generator, on)?;
+    let labeller = guide(&spec, on)?;
+    let group = if args.ranks == 1 {
+        Group::loopback()
+    } else {
+        let backend = match on {
+            Device::Cuda(device) => Backend::Nccl { device },
+            _ => Backend::Gloo,
+        };
+        Group::join(&Store::connect(address, PATIENCE)?, backend, place, GroupOptions::default())?
+    };
+    let mut trainer = Trainer::new(&spec, &target, original, labeller, group)?;
+    for _ in 0..args.warmup {
+        trainer.step()?;
+    }
+    let mut losses = trainer.losses()?;
+    let begun = Instant::now();
+    for _ in 0..args.steps {
+        trainer.step()?;
+    }
+    losses.extend(trainer.losses()?);
+    let seconds = begun.elapsed().as_secs_f64();
+    trainer.group().barrier()?;
+    if place.rank > 0 {
+        return Ok(());
+    }
+    print(&json!({
+        "ranks": args.ranks,
+        "threads": threads,
+        "steps": args.steps,
+        "seconds": seconds,
+        "steps_per_second": args.steps as f64 / seconds,
+        "samples_per_second": (args.steps * spec.unlearn.global_batch) as f64 / seconds,
+        "loss_first": losses.first(),
+        "loss_last": losses.last(),
+    }))
+}
+
+/// This program again, once per rank, around a store that is served here.
+fn start_ranks(args: &Train) -> Result<()> {
+    let store = Store::serve("127.0.0.1", PATIENCE)?;
+    let system = |source| Error::System { what: "a rank cannot be started", source };
+    let program = env::current_exe().map_err(system)?;
+    let start = |rank: usize| {
+        Command::new(&program)
+            .args(env::args_os().skip(1))
+            .args(["--seat", &format!("{rank}@{}", store.address())])
+            .stdin(Stdio::null())
+            .spawn()
+            .map_err(system)
+    };
+    let ranks: Vec<Child> = (0..args.ranks).map(start).collect::<Result<_>>()?;
+    let mut failed = 0;
+    for mut rank in ranks {
+        failed += u32::from(!rank.wait().map_err(system)?.success());
+    }
+    if failed == 0 { Ok(()) } else { Err(Error::internal(format!("{failed} ranks failed: see above"))) }
+}
+
+/// Generates and scores; prints `{"samples", "seconds", "samples_per_second", "mean_score"}`.
+///
+/// # Errors
+/// Those of the models.
+pub(crate) fn sample(args: &Sample, on: Device, threads: u32) -> Result<()> {
+    device::open(on, threads)?;
+    let spec = read(&args.job)?;
+    let mut models = Models::default();
+    let judge = verdict::looking_labeller(&spec);
+    let judge = judge.ok_or_else(|| Error::internal("the job's labels come from a file"))?;
+    let (original, labeller) = (models.original(&spec.generator, on)?, models.labeller(&judge, on)?);
+    let latents = Latents::new(spec.sample.seed, &spec.generator);
+    let run = |start, count| {
+        let range = SampleRange { start, count };
+        score(&original, &labeller, &latents, range, spec.sample.batch, |_| Ok(()))
+    };
+    run(0, args.warmup)?;
+    let begun = Instant::now();
+    let scores = run(args.warmup, args.count)?;
+    let seconds = begun.elapsed().as_secs_f64();
+    print(&json!({
+        "threads": threads,
+        "samples": args.count,
+        "seconds": seconds,
+        "samples_per_second": args.count as f64 / seconds,
+        "mean_score": scores.iter().sum::<f64>() / scores.len().max(1) as f64,
+    }))
+}
+
+/// A spec whose paths are relative to its own folder.
+fn read(path: &Path) -> Result<JobSpec> {
+    let text = fs::read_to_string(path).map_err(|source| unreadable(path, source))?;
+    let spec = JobSpec::parse(&text).map_err(|error| Error::internal(error.to_string()))?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let absolute = |uri: &str| {
+        let plain = !uri.starts_with("file:");
+        if plain { folder.join(uri).display().to_string() } else { uri.to_owned() }
+    };
+    Ok(spec.map_uris(absolute))
+}
+
+fn unreadable(path: &Path, source: std::io::Error) -> Error {
+    lethe_models::Error::Read { file: path.display().to_string(), source }.into()
+}
+
+fn print(line: &Value) -> Result<()> {
+    writeln!(stdout(), "{line}").map_err(|source| Error::System { what: "cannot write", source })
+}

@@ -1,0 +1,93 @@
+//! `lethe-executor`: one slot at work. It does the numeric part of a job's phases on one device.
+//!
+//! A process of its own, so that a hung collective, a fault of the device, lack of memory or a hostile model takes nobody
+//! else down. An agent starts it with one end of a socket pair as standard input, sends assignments and reads events
+//! (`lethe_proto::frame`); standard error is the log. Two threads: the main one owns every tensor and does the work, the other reads
+//! commands, so that a stop is heard and an agent's end is noticed in the middle of anything.
+//!
+//! Not here: what to do next (the coordinator decides), starting and ending executors (the agent).
+
+mod bench;
+mod device;
+mod error;
+mod link;
+mod measures;
+mod memory;
+mod models;
+mod phase;
+mod serve;
+mod storage;
+mod verdict;
+mod work;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use tracing_subscriber::EnvFilter;
+
+/// One slot of a Lethe worker.
+///
+/// Started by an agent (`lethe-worker`, `lethe run`) with one end of a Unix socket pair as standard input, over which it
+/// is told what to do. There is nothing to do with it by hand.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// Which slot of the worker this is; for the log.
+    #[arg(long, default_value_t = 0)]
+    slot: u32,
+    /// What to work on: cpu, cuda or cuda:N.
+    #[arg(long, default_value = "cpu", value_parser = device::parse)]
+    device: tch::Device,
+    /// Threads on a cpu, unless a job says otherwise.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    threads: u32,
+    #[command(subcommand)]
+    bench: Option<Bench>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// Trains for some steps and prints one JSON line.
+    #[command(hide = true)]
+    BenchTrain(bench::Train),
+    /// Generates and scores some samples and prints one JSON line.
+    #[command(hide = true)]
+    BenchSample(bench::Sample),
+}
+
+fn main() -> ExitCode {
+    // First of all: should the agent die while this process still starts, nobody else would end it. It cannot fail
+    // with a valid signal, and where it did, the closed socket ends the process too.
+    let _ = prctl::set_pdeathsig(Signal::SIGKILL);
+    let args = Args::parse();
+    log_to_stderr();
+    let ended = match &args.bench {
+        None => serve::serve(args.slot, args.device, args.threads),
+        Some(Bench::BenchTrain(train)) => bench::train(train, args.device, args.threads),
+        Some(Bench::BenchSample(sample)) => bench::sample(sample, args.device, args.threads),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error @ error::Error::NoAgent) => {
+            tracing::error!("{error}");
+            ExitCode::from(2)
+        }
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The agent keeps standard error as the job's log; LETHE_LOG filters it (`debug`, `lethe_executor=trace`).
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env("LETHE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .init();
+}

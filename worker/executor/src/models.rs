@@ -1,0 +1,194 @@
+//! Loaded models, kept between tasks: a shard's work often takes less time than loading what it needs.
+//!
+//! A model is loaded again when its file or sidecar changed (size or time of change), when the spec says something else about
+//! it, or for another device. Not here: what models are (crate `models`).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use lethe_domain::spec::{self, Judge, Reference as ReferenceSpec};
+use lethe_models::{Features, Generator, GeneratorFile, Labeller, Reference, Tensors};
+use tch::Device;
+
+use crate::error::Result;
+use crate::storage::local_file;
+use crate::verdict;
+
+/// The original generator: its file, from which copies are made, and the frozen model.
+#[derive(Debug)]
+pub(crate) struct Original {
+    pub(crate) file: GeneratorFile,
+    pub(crate) generator: Generator,
+}
+
+/// The models of the last job or so.
+#[derive(Debug, Default)]
+pub(crate) struct Models {
+    originals: Shelf<spec::Generator, Original>,
+    labellers: Shelf<Judge, Labeller>,
+    features: Shelf<(), Features>,
+    references: Shelf<[i64; 3], Reference>,
+    trained: Option<Trained>,
+}
+
+/// The trained copy of the last evaluation shard: the next one needs it again.
+#[derive(Debug)]
+struct Trained {
+    sha256: String,
+    original: Rc<Original>,
+    generator: Rc<Generator>,
+}
+
+impl Models {
+    /// # Errors
+    /// As [`GeneratorFile::open`] and [`GeneratorFile::frozen`].
+    pub(crate) fn original(&mut self, spec: &spec::Generator, device: Device) -> Result<Rc<Original>> {
+        self.originals.get(&spec.uri, device, spec.clone(), |path| {
+            let file = GeneratorFile::open(path, spec)?;
+            let generator = file.frozen(device)?;
+            Ok(Original { file, generator })
+        })
+    }
+
+    /// # Errors
+    /// As [`Labeller::open`].
+    pub(crate) fn labeller(&mut self, judge: &Judge, device: Device) -> Result<Rc<Labeller>> {
+        let spec = verdict::as_labeller(judge)?;
+        let uri = match spec {
+            spec::Labeller::Classifier(classifier) => &classifier.uri,
+            spec::Labeller::Scorer(scorer) => &scorer.uri,
+            spec::Labeller::Labels(labels) => &labels.uri,
+        };
+        self.labellers.get(uri, device, judge.clone(), |path| Ok(Labeller::open(spec, path, device)?))
+    }
+
+    /// # Errors
+    /// As [`Features::open`].
+    pub(crate) fn features(&mut self, uri: &str, device: Device) -> Result<Rc<Features>> {
+        self.features.get(uri, device, (), |path| Ok(Features::open(path, device)?))
+    }
+
+    /// Real images of this [C, H, W]; they stay on the cpu.
+    ///
+    /// # Errors
+    /// As [`Reference::open`].
+    pub(crate) fn reference(&mut self, spec: &ReferenceSpec, shape: [i64; 3]) -> Result<Rc<Reference>> {
+        self.references.get(&spec.uri, Device::Cpu, shape, |path| Ok(Reference::open(path, shape)?))
+    }
+
+    /// The original with the weights of this digest, which `state` gives if they are not at hand.
+    ///
+    /// # Errors
+    /// As [`GeneratorFile::frozen_with`], and those of `state`.
+    pub(crate) fn trained(
+        &mut self,
+        original: &Rc<Original>,
+        sha256: &str,
+        state: impl FnOnce() -> Result<Tensors>,
+    ) -> Result<Rc<Generator>> {
+        let kept =
+            self.trained.take_if(|kept| kept.sha256 != sha256 || !Rc::ptr_eq(&kept.original, original));
+        drop(kept);
+        if let Some(kept) = &self.trained {
+            return Ok(Rc::clone(&kept.generator));
+        }
+        let generator = Rc::new(original.file.frozen_with(&state()?, original.generator.device())?);
+        self.trained = Some(Trained {
+            sha256: sha256.to_owned(),
+            original: Rc::clone(original),
+            generator: Rc::clone(&generator),
+        });
+        Ok(generator)
+    }
+
+    /// Forgets everything: after a fault nobody knows what state they are in.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// What a model was loaded from, and as what.
+#[derive(Debug, PartialEq)]
+struct Key<S> {
+    spec: S,
+    device: Device,
+    path: PathBuf,
+    file: Option<(u64, SystemTime)>,
+    sidecar: Option<(u64, SystemTime)>,
+}
+
+/// The last two of a kind: a job has a labeller and a judge.
+#[derive(Debug)]
+struct Shelf<S, T>(Vec<(Key<S>, Rc<T>)>);
+
+impl<S, T> Default for Shelf<S, T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<S: PartialEq, T> Shelf<S, T> {
+    const ROOM: usize = 2;
+
+    fn get(
+        &mut self,
+        uri: &str,
+        device: Device,
+        spec: S,
+        load: impl FnOnce(&Path) -> Result<T>,
+    ) -> Result<Rc<T>> {
+        let path = local_file(uri)?;
+        let mut beside = path.clone().into_os_string();
+        beside.push(".json");
+        let (file, sidecar) = (stamp(&path), stamp(Path::new(&beside)));
+        let key = Key { spec, device, path, file, sidecar };
+        if let Some(place) = self.0.iter().position(|(known, _)| *known == key) {
+            let found = self.0.remove(place);
+            self.0.insert(0, found);
+        } else {
+            // Room first: two generations of a large model need not be in memory together.
+            self.0.truncate(Self::ROOM - 1);
+            let loaded = Rc::new(load(&key.path)?);
+            self.0.insert(0, (key, loaded));
+        }
+        Ok(Rc::clone(&self.0[0].1))
+    }
+}
+
+/// Size and time of change; none when the file is missing.
+fn stamp(path: &Path) -> Option<(u64, SystemTime)> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.len(), metadata.modified().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_loaded_again_only_when_something_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("model.pt");
+        fs::write(&file, "one").unwrap();
+        let uri = file.to_str().unwrap();
+        let mut shelf: Shelf<u8, String> = Shelf::default();
+        let mut loads = 0;
+        let mut get = |spec, device| {
+            let loaded = shelf.get(uri, device, spec, |path| {
+                loads += 1;
+                Ok(fs::read_to_string(path).unwrap())
+            });
+            (loaded.unwrap().to_string(), loads)
+        };
+        assert_eq!(get(1, Device::Cpu), ("one".to_owned(), 1));
+        assert_eq!(get(1, Device::Cpu), ("one".to_owned(), 1));
+        assert_eq!(get(2, Device::Cpu).1, 2, "another spec");
+        assert_eq!(get(1, Device::Cpu).1, 2, "both are kept");
+        fs::write(&file, "three").unwrap();
+        assert_eq!(get(1, Device::Cpu), ("three".to_owned(), 3));
+        fs::write(folder.path().join("model.pt.json"), "{}").unwrap();
+        assert_eq!(get(1, Device::Cpu).1, 4, "a sidecar appeared");
+    }
+}

@@ -1,0 +1,113 @@
+//! Evaluate: look at the original and the copy on the same latents, which neither sampling nor training used.
+//!
+//! Where there is a feature space, the original is also looked at on as many other latents: the distance between its own two
+//! sets is what chance alone gives, and its images without the feature are what the copy should look like.
+
+use std::rc::Rc;
+
+use lethe_domain::spec::LossReduction;
+use lethe_domain::{ArtifactRef, Cut, EvaluateOutput, SampleRange};
+use lethe_models::{Features, Generator, Labeller, Similarity, Stream, l1};
+use tch::{Device, Kind, Tensor};
+
+use super::batches;
+use super::sample::SMALLER;
+use crate::error::Result;
+use crate::measures::{Free, Measures, Space};
+use crate::models::Original;
+use crate::verdict;
+use crate::work::Work;
+
+/// # Errors
+/// Those of the models and of storage.
+pub(super) fn run(
+    work: &mut Work<'_>,
+    range: SampleRange,
+    target: &ArtifactRef,
+    weights: &ArtifactRef,
+) -> Result<EvaluateOutput> {
+    let (judge, line) = verdict::judge(&work.spec, work.target(target)?.cut)?;
+    let original = work.original()?;
+    let storage = work.storage.clone();
+    let eyes = Eyes {
+        copy: work.models.trained(&original, &weights.sha256, || storage.tensors(weights))?,
+        judge: work.labeller(&judge)?,
+        features: work.features()?,
+        cut: line.cut(),
+        original,
+    };
+    work.speaker.begin();
+    let batch = format!("a batch of {} images (sample.batch)", work.spec.sample.batch);
+    let measures = eyes.compare(work, range).map_err(|error| error.too_large(&batch, SMALLER))?;
+    let moments = work.storage.put(&work.shard_path("evaluate"), measures.to_bytes()?)?;
+    let count = |scores: &[f64]| {
+        eyes.cut.map(|cut| scores.iter().filter(|score| cut.is_positive(**score)).count() as u64)
+    };
+    let (before, after) = (count(&measures.before), count(&measures.after));
+    Ok(EvaluateOutput { samples: range.count, before, after, moments })
+}
+
+/// Everything that looks.
+#[derive(Debug)]
+struct Eyes {
+    original: Rc<Original>,
+    copy: Rc<Generator>,
+    judge: Rc<Labeller>,
+    features: Option<Rc<Features>>,
+    /// None while the judge's cut depends on all its scores.
+    cut: Option<Cut>,
+}
+
+impl Eyes {
+    fn compare(&self, work: &mut Work<'_>, range: SampleRange) -> Result<Measures> {
+        let [_, height, width] = work.spec.generator.output.shape();
+        let similarity = Similarity::new(height, width, work.device)?;
+        let (latents, batch) = (work.latents(), work.spec.sample.batch);
+        let original = &self.original.generator;
+        let mut measures = Measures::new(range.start);
+        for part in batches(range, batch) {
+            work.step(part.start - range.start, range.count)?;
+            let z = latents.batch(Stream::Evaluate, part.start, part.count, work.device)?;
+            let before = original.to_unit(&original.forward(&z)?)?;
+            let after = self.copy.to_unit(&self.copy.forward(&z)?)?;
+            measures.before.extend(self.judge.scores(&before)?);
+            measures.after.extend(self.judge.scores(&after)?);
+            measures.l1.extend(numbers(&l1(&before, &after, LossReduction::Mean)?)?);
+            measures.ms_ssim.extend(numbers(&similarity.ms_ssim(&before, &after)?)?);
+            let Some(features) = &self.features else { continue };
+            let z = latents.batch(Stream::Noise, part.start, part.count, work.device)?;
+            let noise = original.to_unit(&original.forward(&z)?)?;
+            let scores = self.judge.scores(&noise)?;
+            let [before, after, noise] = [before, after, noise].map(|images| features.of(&images));
+            let (before, after, noise) = (before?, after?, noise?);
+            let space = match &mut measures.space {
+                Some(space) => space,
+                none => none.insert(Space::new(before.size()[1], self.cut.is_some())?),
+            };
+            space.before.add(&before)?;
+            space.after.add(&after)?;
+            space.noise.add(&noise)?;
+            self.put_aside(&mut space.free, scores, &noise)?;
+        }
+        Ok(measures)
+    }
+
+    fn put_aside(&self, free: &mut Free, scores: Vec<f64>, vectors: &Tensor) -> Result<()> {
+        match (free, self.cut) {
+            (Free::Picked(moments), Some(cut)) => {
+                let keep: Vec<bool> = scores.iter().map(|score| !cut.is_positive(*score)).collect();
+                Ok(moments.add_where(vectors, &keep)?)
+            }
+            (Free::Picked(moments), None) => Ok(moments.add(vectors)?),
+            (Free::Open(all, kept), _) => {
+                all.extend(scores);
+                *kept = Tensor::f_cat(&[&*kept, &vectors.f_to_device(Device::Cpu)?], 0)?;
+                Ok(())
+            }
+        }
+    }
+}
+
+fn numbers(values: &Tensor) -> Result<Vec<f64>> {
+    Ok(Vec::try_from(values.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?.f_contiguous()?)?)
+}

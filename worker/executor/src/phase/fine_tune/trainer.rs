@@ -1,0 +1,203 @@
+//! The training step: forward passes of the original and the copy, the loss, gradients averaged over the ranks, Adam.
+//!
+//! Nothing here waits for a number: losses stay tensors until a window of them is asked for. Not here: when to stop, what to
+//! save.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use lethe_collective::{Group, Reducer, ReducerOptions};
+use lethe_domain::JobSpec;
+use lethe_models::{Adam, Editor, Generator, Labeller, Latents, Loss, Stream, Target, Tensors};
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{Error, Result};
+use crate::models::Original;
+
+/// One rank's side of training.
+#[derive(Debug)]
+pub(crate) struct Trainer {
+    latents: Latents,
+    editor: Editor,
+    original: Rc<Original>,
+    copy: Generator,
+    loss: Loss,
+    adam: Adam,
+    // Dropped before the group, which it sends through.
+    reducer: Reducer,
+    group: Group,
+    global_batch: u64,
+    /// This rank's part of the global batch.
+    slice: Range<u64>,
+    steps: u64,
+    /// Losses of this rank's samples that nobody has asked for yet, one scalar per step.
+    pending: Vec<Tensor>,
+}
+
+/// The part of `batch` samples that belongs to a rank: contiguous, and equal to within one.
+fn slice(batch: u64, rank: u64, world: u64) -> Range<u64> {
+    batch * rank / world..batch * (rank + 1) / world
+}
+
+impl Trainer {
+    /// At step 0, with the original's weights.
+    ///
+    /// # Errors
+    /// Those of the models, and of the gang: every rank makes its trainer at the same time.
+    pub(crate) fn new(
+        spec: &JobSpec,
+        target: &Target,
+        original: Rc<Original>,
+        labeller: Option<Labeller>,
+        group: Group,
+    ) -> Result<Self> {
+        let device = original.generator.device();
+        let global_batch = spec.unlearn.global_batch;
+        let slice = slice(global_batch, group.rank() as u64, group.world() as u64);
+        if slice.is_empty() {
+            let reason =
+                format!("{}: unlearn.global_batch of {global_batch} leaves it no latent", group.place());
+            return Err(Error::internal(reason));
+        }
+        let latents = Latents::new(spec.sample.seed, &spec.generator);
+        let editor = Editor::new(target, &spec.direction, labeller, device)?;
+        let loss = Loss::new(&spec.unlearn, spec.generator.output.shape(), device)?;
+        let mut copy = original.file.trainable(device)?;
+        let trained = trained(&copy, &latents, device)?;
+        copy.set_batch_norm(spec.unlearn.batch_norm)?;
+        let weights: Vec<Tensor> = trained.iter().map(|(_, weight)| weight.shallow_clone()).collect();
+        let adam = Adam::new(&trained, spec.unlearn.lr)?;
+        let reducer = Reducer::new(&group, &weights, ReducerOptions::default())?;
+        Ok(Self {
+            latents,
+            editor,
+            original,
+            copy,
+            loss,
+            adam,
+            reducer,
+            group,
+            global_batch,
+            slice,
+            steps: 0,
+            pending: Vec::new(),
+        })
+    }
+
+    /// The gang, for what is not part of a step.
+    pub(crate) fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// Steps done, over the whole run.
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// One step.
+    ///
+    /// # Errors
+    /// Those of the models and of the gang.
+    pub(crate) fn step(&mut self) -> Result<()> {
+        let start = self.steps * self.global_batch + self.slice.start;
+        let count = self.slice.end - self.slice.start;
+        let z = self.latents.batch(Stream::Train, start, count, self.copy.device())?;
+        let edited = self.editor.edit(&self.original.generator, &z)?;
+        let targets = self.copy.to_unit(&edited.images)?;
+        let images = self.copy.to_unit(&self.copy.forward(&z)?)?;
+        let loss = self.loss.sum(&images, &targets, &edited.edited, edited.count)?;
+        self.adam.forget_gradients();
+        // The reducer gives the mean over the ranks of each rank's gradient; what is wanted is the mean over all samples.
+        let weight = self.group.world() as f64 / self.global_batch as f64;
+        self.reducer.backward(&loss.f_mul_scalar(weight)?)?;
+        self.adam.step()?;
+        self.pending.push(loss.f_detach()?);
+        self.steps += 1;
+        Ok(())
+    }
+
+    /// Steps whose losses nobody has asked for.
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// The mean losses of those steps over the global batch, the same bits on every rank. A collective.
+    ///
+    /// # Errors
+    /// Those of the gang.
+    pub(crate) fn losses(&mut self) -> Result<Vec<f64>> {
+        let pending = std::mem::take(&mut self.pending);
+        if pending.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut sums = Tensor::f_stack(&pending, 0)?.f_to_kind(Kind::Double)?;
+        self.group.all_reduce_sum(&mut sums)?;
+        Ok(Vec::try_from(sums.f_div_scalar(self.global_batch as f64)?.f_to_device(Device::Cpu)?)?)
+    }
+
+    /// Parameters and buffers of the copy, sharing storage.
+    pub(crate) fn weights(&self) -> Tensors {
+        self.copy.state()
+    }
+
+    /// The optimiser's state, sharing storage.
+    pub(crate) fn optimiser(&self) -> Tensors {
+        self.adam.state()
+    }
+
+    /// Takes over the state of a run that has done `steps`, in place.
+    ///
+    /// # Errors
+    /// When it is not the state of this generator.
+    pub(crate) fn restore(&mut self, generator: &Tensors, optimiser: &Tensors) -> Result<()> {
+        self.copy.set_state(generator)?;
+        Ok(self.adam.set_state(optimiser)?)
+    }
+
+    /// Makes every rank's weights, optimiser and steps those of rank 0. A collective.
+    ///
+    /// # Errors
+    /// Those of the gang.
+    pub(crate) fn share(&mut self, steps: u64) -> Result<()> {
+        self.steps = steps;
+        let of = |state: &Tensors| state.iter().map(|(_, tensor)| tensor.shallow_clone()).collect::<Vec<_>>();
+        self.group.broadcast(&mut of(&self.weights()), 0)?;
+        if steps > 0 {
+            self.group.broadcast(&mut of(&self.optimiser()), 0)?;
+        }
+        Ok(())
+    }
+}
+
+/// The parameters that the image depends on, found by looking: the reducer waits for a gradient of each that it is given.
+fn trained(copy: &Generator, latents: &Latents, device: Device) -> Result<Vec<(String, Tensor)>> {
+    let z = latents.batch(Stream::Probe, 0, 2, device)?;
+    copy.forward(&z)?.f_sum(Kind::Float)?.f_backward()?;
+    let trained: Vec<(String, Tensor)> = copy
+        .parameters()
+        .iter()
+        .filter(|(_, weight)| weight.grad().defined())
+        .map(|(name, weight)| (name.clone(), weight.shallow_clone()))
+        .collect();
+    let unused = copy.parameters().len() - trained.len();
+    if unused > 0 {
+        tracing::info!(unused, "parameters that no image depends on stay as they are");
+    }
+    Ok(trained)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_share_a_batch_out_evenly_and_completely() {
+        for (batch, world) in [(128, 1), (128, 2), (128, 3), (7, 3), (3, 3), (1000, 7)] {
+            let slices: Vec<_> = (0..world).map(|rank| slice(batch, rank, world)).collect();
+            assert_eq!((slices[0].start, slices[world as usize - 1].end), (0, batch));
+            assert!(slices.windows(2).all(|pair| pair[0].end == pair[1].start));
+            let sizes = slices.iter().map(|slice| slice.end - slice.start);
+            assert!(sizes.clone().max().unwrap() - sizes.min().unwrap() <= 1, "{batch} over {world}");
+        }
+    }
+}

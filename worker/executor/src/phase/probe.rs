@@ -1,0 +1,174 @@
+//! Probe: the first look at everything a job needs. A job that cannot succeed fails here, in seconds and in one sentence.
+//!
+//! Every model is loaded and runs on one batch, and one training step's memory is used once. Not here: whether anybody shows
+//! the feature, which takes all samples (`direction`).
+
+use std::time::Instant;
+
+use lethe_domain::spec::Labeller;
+use lethe_domain::{ErrorCode, ProbeOutput};
+use lethe_models::{Generator, Loss, Stream};
+use nix::sys::statvfs::statvfs;
+use tch::{Kind, Tensor};
+
+use super::sample::{SMALLER, read_labels};
+use crate::error::{Error, Result};
+use crate::models::Original;
+use crate::work::Work;
+use crate::{memory, verdict};
+
+/// # Errors
+/// Everything that can be wrong with a model, a file or a place; each names its object and what to do.
+pub(super) fn run(work: &mut Work<'_>) -> Result<ProbeOutput> {
+    let original = work.original()?;
+    let parameters = original.file.trainable(work.device)?.parameter_count();
+    room(work, parameters)?;
+    work.step(0, STAGES)?;
+
+    let batch = work.spec.sample.batch;
+    let what = format!("a batch of {batch} images (sample.batch)");
+    let (range, batch_seconds) =
+        look(work, &original, batch).map_err(|error| error.too_large(&what, SMALLER))?;
+    work.step(2, STAGES)?;
+    reference(work)?;
+    work.step(3, STAGES)?;
+
+    let slots = u64::from(work.spec.resources.slots.min).max(1);
+    let share = work.spec.unlearn.global_batch.div_ceil(slots);
+    let what = format!("a training batch of {share} latents (unlearn.global_batch over resources.slots.min)");
+    let hint = "lower unlearn.global_batch, or raise resources.slots.min";
+    train_once(work, &original, share, &what, hint).map_err(|error| error.too_large(&what, hint))?;
+    let image_shape = work.spec.generator.output.shape().to_vec();
+    Ok(ProbeOutput { image_shape, range, batch_seconds, parameters })
+}
+
+/// What progress counts.
+const STAGES: u64 = 4;
+
+/// Whether the places take what will be written. The artifact root was tried when it was opened.
+fn room(work: &Work<'_>, parameters: u64) -> Result<()> {
+    const SLACK: u64 = 16 << 20;
+    if let Some(publish) = &work.spec.publish {
+        let _ = work.storage.elsewhere(&publish.uri)?;
+    }
+    let Some((folder, space)) =
+        work.storage.folder().and_then(|folder| Some((folder, statvfs(folder).ok()?)))
+    else {
+        return Ok(());
+    };
+    // A checkpoint holds weights and two moments of each; one more is written before the oldest goes.
+    let weights = parameters * size_of::<f32>() as u64;
+    let needed = weights * (3 * (u64::from(work.spec.checkpoint.keep) + 1) + 2) + SLACK;
+    let left = space.blocks_available() as u64 * space.fragment_size() as u64;
+    if left >= needed {
+        return Ok(());
+    }
+    let message = format!(
+        "the disk of {} has {} MiB left, the job's checkpoints and results need about {} MiB",
+        folder.display(),
+        left >> 20,
+        needed >> 20
+    );
+    Err(Error::refused(ErrorCode::DiskFull, message, "free some space, or lower checkpoint.keep"))
+}
+
+/// Lets every model look at one batch. Gives the lowest and highest pixel, and the seconds of generating and labelling one.
+fn look(work: &mut Work<'_>, original: &Original, batch: u64) -> Result<([f64; 2], f64)> {
+    let images = render(work, &original.generator, batch)?;
+    let range = original.generator.check_images(&images)?;
+    let images = original.generator.to_unit(&images)?;
+    let labeller = verdict::looking_labeller(&work.spec).map(|judge| work.labeller(&judge)).transpose()?;
+    if let Some(labeller) = &labeller {
+        labeller.scores(&images)?;
+    }
+    if let Some(Labeller::Labels(labels)) = work.spec.feature.labeller() {
+        both_kinds(&read_labels(labels, &work.spec.sample.until)?)?;
+    }
+    if let Some(judge) = work.spec.evaluate.judge.clone() {
+        work.labeller(&judge)?.scores(&images)?;
+    }
+    if let Some(features) = work.features()? {
+        let _ = features.of(&images)?;
+    }
+    work.step(1, STAGES)?;
+
+    let begun = Instant::now();
+    let images = original.generator.to_unit(&render(work, &original.generator, batch)?)?;
+    match &labeller {
+        Some(labeller) => drop(labeller.scores(&images)?),
+        // On a GPU the work is done when somebody asks for a number.
+        None => drop(f64::try_from(images.f_sum(Kind::Double)?)?),
+    }
+    Ok((range, begun.elapsed().as_secs_f64()))
+}
+
+fn render(work: &Work<'_>, generator: &Generator, batch: u64) -> Result<Tensor> {
+    let latents = work.latents();
+    // Rust ends the process where it cannot have memory, libtorch does not: so Rust's part is asked for first. The images
+    // come on top, and a batch that has no room for them will not do.
+    let pixels: i64 = work.spec.generator.output.shape().iter().product();
+    let bytes = batch.saturating_mul(4).saturating_mul(3 * latents.numel() as u64 + pixels as u64);
+    memory::require(bytes, &format!("a batch of {batch} images (sample.batch)"), SMALLER)?;
+    let z = latents.batch(Stream::Probe, 0, batch, work.device)?;
+    Ok(generator.forward(&z)?)
+}
+
+fn both_kinds(labels: &[bool]) -> Result<()> {
+    let samples = labels.len() as u64;
+    let positives = labels.iter().filter(|label| **label).count() as u64;
+    if positives == 0 {
+        return Err(lethe_models::Error::NoPositives { positives, samples, needed: 2 }.into());
+    }
+    if positives == samples {
+        return Err(lethe_models::Error::NoNegatives { negatives: 0, samples, needed: 2 }.into());
+    }
+    Ok(())
+}
+
+/// The reference set has images of this shape, and everybody can look at them.
+fn reference(work: &mut Work<'_>) -> Result<()> {
+    let Some(reference) = work.spec.evaluate.reference.clone() else { return Ok(()) };
+    let images = work.models.reference(&reference, work.spec.generator.output.shape())?;
+    let some = images.batch(0, work.spec.sample.batch.min(16), work.device)?;
+    if let Some(features) = work.features()? {
+        let _ = features.of(&some)?;
+    }
+    Ok(())
+}
+
+/// One forward and backward pass of the largest batch a rank may get, with every term of the loss.
+fn train_once(work: &Work<'_>, original: &Original, batch: u64, what: &str, hint: &str) -> Result<()> {
+    let latents = work.latents();
+    memory::require(batch.saturating_mul(12 * latents.numel() as u64), what, hint)?;
+    let (device, unlearn) = (work.device, &work.spec.unlearn);
+    let mut copy = original.file.trainable(device)?;
+    copy.set_batch_norm(unlearn.batch_norm)?;
+    let loss = Loss::new(unlearn, work.spec.generator.output.shape(), device)?;
+    let z = latents.batch(Stream::Probe, 0, batch, device)?;
+    let targets = original.generator.to_unit(&original.generator.forward(&z)?)?;
+    let images = copy.to_unit(&copy.forward(&z)?)?;
+    let edited = Tensor::f_ones([batch as i64], (Kind::Bool, device))?;
+    let loss = loss.sum(&images, &targets, &edited, batch)?;
+    let file = &work.spec.generator.uri;
+    if !loss.requires_grad() {
+        return Err(untrainable(file, "its output does not depend on its parameters"));
+    }
+    loss.f_mul_scalar(1.0 / unlearn.global_batch as f64)?.f_backward()?;
+    let gradients: Vec<Tensor> = copy.parameters().iter().map(|(_, weight)| weight.grad()).collect();
+    let defined: Vec<&Tensor> = gradients.iter().filter(|gradient| gradient.defined()).collect();
+    if defined.is_empty() {
+        return Err(untrainable(file, "no parameter gets a gradient"));
+    }
+    for gradient in defined {
+        if !bool::try_from(gradient.f_isfinite()?.f_all()?)? {
+            let what = format!("{file}: a gradient of the first training step is NaN or infinite");
+            return Err(lethe_models::Error::NotFinite { what }.into());
+        }
+    }
+    Ok(())
+}
+
+fn untrainable(file: &str, reason: &str) -> Error {
+    let hint = "export the module without torch.no_grad, detach or torch.jit.freeze in its forward";
+    Error::refused(ErrorCode::BadModel, format!("{file}: cannot be trained: {reason}"), hint)
+}

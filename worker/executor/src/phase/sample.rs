@@ -1,0 +1,115 @@
+//! Sample: generate a range of images and have the labeller score them.
+//!
+//! The scores are stored, not what follows from them: which of them are positive may depend on all shards, and latents can be
+//! made again from their index.
+
+use std::fs;
+
+use lethe_domain::spec::{Labels, Until};
+use lethe_domain::{ArtifactRef, SampleOutput, SampleRange};
+use lethe_models::{Labeller, Latents, Stream, Tensors};
+use tch::{Kind, Tensor};
+
+use super::batches;
+use crate::error::{Error, Result};
+use crate::models::Original;
+use crate::storage::local_file;
+use crate::verdict;
+use crate::work::Work;
+
+/// What to do when a batch does not fit.
+pub(super) const SMALLER: &str = "lower sample.batch, or run fewer slots on this machine";
+
+/// # Errors
+/// Those of the models and of storage.
+pub(super) fn run(work: &mut Work<'_>, range: SampleRange) -> Result<SampleOutput> {
+    let spec = work.spec.clone();
+    let labeller = verdict::labeller(&spec)?;
+    let scores = match labeller {
+        lethe_domain::spec::Labeller::Labels(labels) => given(labels, &spec.sample.until, range)?,
+        _ => look(work, range)?,
+    };
+    let cut = verdict::line(labeller).cut();
+    let positives = cut.map(|cut| scores.iter().filter(|score| cut.is_positive(**score)).count() as u64);
+    let stored = work.storage.put(&work.shard_path("sample"), encode(range.start, &scores)?)?;
+    Ok(SampleOutput { samples: range.count, positives, scores: stored })
+}
+
+fn look(work: &mut Work<'_>, range: SampleRange) -> Result<Vec<f64>> {
+    let judge = verdict::looking_labeller(&work.spec)
+        .ok_or_else(|| Error::internal("the labeller cannot look at images"))?;
+    let (original, labeller) = (work.original()?, work.labeller(&judge)?);
+    let (latents, batch) = (work.latents(), work.spec.sample.batch);
+    work.speaker.begin();
+    let scored = score(&original, &labeller, &latents, range, batch, |done| work.step(done, range.count));
+    scored.map_err(|error| error.too_large(&format!("a batch of {batch} images (sample.batch)"), SMALLER))
+}
+
+/// The scores of a range of samples, in order of the index. `step` is called before each batch with the samples done.
+///
+/// # Errors
+/// Those of the models and of `step`.
+pub(crate) fn score(
+    original: &Original,
+    labeller: &Labeller,
+    latents: &Latents,
+    range: SampleRange,
+    batch: u64,
+    mut step: impl FnMut(u64) -> Result<()>,
+) -> Result<Vec<f64>> {
+    let generator = &original.generator;
+    let mut scores = Vec::with_capacity(range.count as usize);
+    for part in batches(range, batch) {
+        step(scores.len() as u64)?;
+        let z = latents.batch(Stream::Sample, part.start, part.count, generator.device())?;
+        scores.extend(labeller.scores(&generator.to_unit(&generator.forward(&z)?)?)?);
+    }
+    Ok(scores)
+}
+
+/// Labels of a file as scores: 0 or 1.
+fn given(labels: &Labels, until: &Until, range: SampleRange) -> Result<Vec<f64>> {
+    let labels = read_labels(labels, until)?;
+    let mine = labels.iter().skip(range.start as usize).take(range.count as usize);
+    Ok(mine.map(|label| f64::from(u8::from(*label))).collect())
+}
+
+/// The labels of every sample.
+///
+/// # Errors
+/// As [`lethe_models::parse_labels`]; [`lethe_models::Error::Read`].
+pub(super) fn read_labels(labels: &Labels, until: &Until) -> Result<Vec<bool>> {
+    let path = local_file(&labels.uri)?;
+    let file = path.display().to_string();
+    let text = fs::read_to_string(&path)
+        .map_err(|source| lethe_models::Error::Read { file: file.clone(), source })?;
+    let (Until::Total(total) | Until::Positives(total)) = *until;
+    Ok(lethe_models::parse_labels(&text, &file, total)?)
+}
+
+fn encode(start: u64, scores: &[f64]) -> Result<Vec<u8>> {
+    let mut tensors = Tensors::new("scores");
+    tensors.insert_f64("start", start as f64);
+    tensors.insert("scores", &Tensor::f_from_slice(scores)?);
+    Ok(tensors.to_bytes()?)
+}
+
+/// The scores of all shards, which must follow one another from sample 0 on.
+///
+/// # Errors
+/// Those of storage; `INTERNAL` for shards that do not follow one another.
+pub(super) fn read_scores(work: &mut Work<'_>, shards: &[ArtifactRef]) -> Result<Vec<f64>> {
+    let mut scores: Vec<f64> = Vec::new();
+    for (done, shard) in shards.iter().enumerate() {
+        work.step(done as u64, shards.len() as u64)?;
+        let tensors = work.storage.tensors(shard)?;
+        let (start, expected) = (tensors.get_f64("start")?, scores.len());
+        if start != expected as f64 {
+            let reason = format!("{}: begins at sample {start}, expected {expected}", shard.path);
+            return Err(Error::internal(reason));
+        }
+        let values = tensors.get("scores")?.f_to_kind(Kind::Double)?;
+        scores.extend(Vec::<f64>::try_from(values)?);
+    }
+    Ok(scores)
+}

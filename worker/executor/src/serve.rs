@@ -1,0 +1,122 @@
+//! One task after another: each gets a fresh ceiling of memory, its panic is its failure and no more, and its end is
+//! told exactly once.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use lethe_domain::{Assignment, Failure, Task, TaskOutput};
+use lethe_proto::LeaseOutcome;
+use lethe_proto::executor::ExecutorEvent;
+use tch::Device;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::error::{Error, Result};
+use crate::link::{self, Events, Order, Stop};
+use crate::models::Models;
+use crate::storage::Storage;
+use crate::work::{Speaker, Work};
+use crate::{device, memory, phase};
+
+/// A slot between tasks.
+struct Slot {
+    device: Device,
+    threads: u32,
+    runtime: Runtime,
+    /// The artifact root of the last task: opening one writes a probe.
+    storage: Option<(String, Storage)>,
+    models: Models,
+    events: Events,
+}
+
+/// Serves the agent until it is gone, which ends the process.
+///
+/// # Errors
+/// Those of starting up; nothing was said to the agent then.
+pub(crate) fn serve(slot: u32, device: Device, threads: u32) -> Result<()> {
+    let (events, orders) = link::connect()?;
+    device::open(device, threads)?;
+    let mut slot = {
+        tracing::info!(slot, device = device::label(device), threads, "ready");
+        Slot {
+            device,
+            threads,
+            runtime: runtime()?,
+            storage: None,
+            models: Models::default(),
+            events: events.clone(),
+        }
+    };
+    let torch = lethe_models::torch_version().to_owned();
+    events.send(ExecutorEvent::Ready { device: device::label(device), torch });
+    for order in orders {
+        let lease = order.assignment.lease.clone();
+        let span = tracing::info_span!("lease", %lease).entered();
+        let outcome = slot.attend(order);
+        if let Err(failure) = &outcome {
+            tracing::warn!("{failure}; {}", failure.hint);
+        }
+        drop(span);
+        events.send(ExecutorEvent::Finished(Box::new(LeaseOutcome { lease, outcome })));
+    }
+    Ok(())
+}
+
+/// For storage: one thread that drives, and threads that wait for disks as they are needed.
+///
+/// # Errors
+/// [`Error::System`].
+pub(crate) fn runtime() -> Result<Runtime> {
+    let built = Builder::new_multi_thread().worker_threads(1).thread_name("storage").enable_all().build();
+    built.map_err(|source| Error::System { what: "threads cannot be started", source })
+}
+
+impl Slot {
+    fn attend(&mut self, order: Order) -> std::result::Result<TaskOutput, Failure> {
+        let Order { assignment, stop } = order;
+        let done = catch_unwind(AssertUnwindSafe(|| self.perform(*assignment, stop)));
+        let outcome = done.unwrap_or_else(|panic| {
+            self.models.clear();
+            Err(Error::internal(format!("lethe-executor panicked: {}", message_of(panic.as_ref()))))
+        });
+        outcome.map_err(|error| {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            Failure { at_unix_ms: now.as_millis() as u64, ..Failure::from(error) }
+        })
+    }
+
+    fn perform(&mut self, assignment: Assignment, stop: Stop) -> Result<TaskOutput> {
+        stop.check()?;
+        let Assignment { lease, spec, artifacts, task } = assignment;
+        let device = device::choose(spec.resources.device, self.device)?;
+        let threads = if spec.resources.threads > 0 { spec.resources.threads } else { self.threads };
+        tch::set_num_threads(i32::try_from(threads).unwrap_or(1));
+        if matches!(self.device, Device::Cpu) {
+            memory::set_ceiling();
+        }
+        if matches!(task, Task::Probe) {
+            // It is there to find out whether the place can be written to now.
+            self.storage = None;
+        }
+        let storage = self.storage(&artifacts)?;
+        let speaker = Speaker::new(self.events.clone());
+        let mut work = Work { lease, spec, device, storage, models: &mut self.models, stop, speaker };
+        phase::run(task, &mut work)
+    }
+
+    fn storage(&mut self, uri: &str) -> Result<Storage> {
+        match &self.storage {
+            Some((known, storage)) if known == uri => Ok(storage.clone()),
+            _ => {
+                let storage = Storage::open(self.runtime.handle(), uri)?;
+                self.storage = Some((uri.to_owned(), storage.clone()));
+                Ok(storage)
+            }
+        }
+    }
+}
+
+fn message_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
