@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/_fused_adam.h>
 
 #include "guard.hpp"
@@ -16,8 +17,11 @@ extern "C" char* lethe_adam_step(
       for (size_t i = 0; i < count; ++i) all.push_back(*tensors[i]);
       return all;
     };
+    // The operator corrects its moments by the step it is in, so the count goes up before it, as in torch.optim.
+    auto counts = list(steps);
+    at::_foreach_add_(counts, 1);
     at::_fused_adam_(
-        list(weights), list(gradients), list(means), list(squares), {}, list(steps), lr, beta1, beta2,
+        list(weights), list(gradients), list(means), list(squares), {}, counts, lr, beta1, beta2,
         /*weight_decay=*/0.0, eps, /*amsgrad=*/false, /*maximize=*/false);
   });
 }

@@ -23,8 +23,18 @@ const LEAST: f64 = 1e-4;
 #[derive(Debug)]
 pub struct Similarity {
     weights: Vec<f64>,
-    /// Pixels in the window, and their weights.
-    window: (i64, Tensor),
+    /// Per scale: filters for columns and for rows.
+    filters: Vec<Filters>,
+}
+
+/// Windows along one axis as a matrix, so that filtering is a matrix product: on a cpu several times as fast as a convolution
+/// of a single channel.
+#[derive(Debug)]
+struct Filters {
+    /// [H', H].
+    rows: Tensor,
+    /// [W, W'].
+    columns: Tensor,
 }
 
 impl Similarity {
@@ -37,10 +47,14 @@ impl Similarity {
         let scales = (1..WEIGHTS.len()).take_while(|scale| side >> scale >= WINDOW).count() + 1;
         let total: f64 = WEIGHTS[..scales].iter().sum();
         let window = WINDOW.min(if side % 2 == 0 { side - 1 } else { side });
-        Ok(Self {
-            weights: WEIGHTS[..scales].iter().map(|weight| weight / total).collect(),
-            window: (window, gaussian(window)?.f_to_device(device)?),
-        })
+        let filters = (0..scales)
+            .map(|scale| {
+                let rows = band(height >> scale, window)?.f_to_device(device)?;
+                let columns = band(width >> scale, window)?.f_transpose(0, 1)?.f_to_device(device)?;
+                Ok(Filters { rows, columns })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { weights: WEIGHTS[..scales].iter().map(|weight| weight / total).collect(), filters })
     }
 
     /// Number of scales.
@@ -65,7 +79,7 @@ impl Similarity {
             }
             let last = scale + 1 == self.scales();
             // [N, C]: each channel has a product of its own, as in the common implementations.
-            let measure = self.compare(&one, &other, last)?;
+            let measure = self.filters[scale].compare(&one, &other, last)?;
             let factor = measure.f_clamp_min(LEAST)?.f_pow_tensor_scalar(*weight)?;
             product = Some(match product {
                 Some(product) => product.f_mul(&factor)?,
@@ -81,55 +95,57 @@ impl Similarity {
     /// # Errors
     /// [`crate::Error::Memory`].
     pub fn ssim(&self, one: &Tensor, other: &Tensor) -> Result<Tensor> {
-        mean(&self.compare(one, other, true)?, &[1])
-    }
-
-    /// Mean over pixels of contrast times structure, and of luminance too when `whole`; [N, C].
-    fn compare(&self, one: &Tensor, other: &Tensor, whole: bool) -> Result<Tensor> {
-        // Only the sum of the two variances is needed, so four averages do.
-        let squares = one.f_square()?.f_add(&other.f_square()?)?;
-        let averages = self.average(&[one, other, &squares, &one.f_mul(other)?])?;
-        let [mean1, mean2, squares, cross] = [0, 1, 2, 3].map(|place| averages.f_select(0, place));
-        let (mean1, mean2) = (mean1?, mean2?);
-        let both = mean1.f_mul(&mean2)?;
-        let means = mean1.f_square()?.f_add(&mean2.f_square()?)?;
-        let ratio = |product: &Tensor, sum: &Tensor, constant: f64| {
-            product.f_mul_scalar(2.0)?.f_add_scalar(constant)?.f_div(&sum.f_add_scalar(constant)?)
-        };
-        let mut map = ratio(&cross?.f_sub(&both)?, &squares?.f_sub(&means)?, C2)?;
-        if whole {
-            map = map.f_mul(&ratio(&both, &means, C1)?)?;
-        }
-        mean(&map, &[2, 3])
-    }
-
-    /// The window's average around each pixel; maps [N, C, H, W] to [maps, N, C, H', W'].
-    ///
-    /// All maps are channels of one image, each filtered by itself, rows first: far the fastest way on a cpu.
-    fn average(&self, maps: &[&Tensor]) -> Result<Tensor> {
-        let size = maps[0].size();
-        let channels = maps.len() as i64 * size[0] * size[1];
-        let (length, weights) = (self.window.0, &self.window.1);
-        let stacked = Tensor::f_stack(maps, 0)?.f_view([1, channels, size[2], size[3]])?;
-        let along = |shape: [i64; 2]| {
-            weights.f_view([1, 1, shape[0], shape[1]])?.f_expand([channels, 1, shape[0], shape[1]], false)
-        };
-        let none = None::<&Tensor>;
-        let filter = |x: &Tensor, kernel: &Tensor| x.f_conv2d(kernel, none, [1, 1], [0, 0], [1, 1], channels);
-        let filtered = filter(&filter(&stacked, &along([1, length])?)?, &along([length, 1])?)?;
-        let (height, width) = (size[2] - length + 1, size[3] - length + 1);
-        Ok(filtered.f_view([maps.len() as i64, size[0], size[1], height, width])?)
+        mean(&self.filters[0].compare(one, other, true)?, &[1])
     }
 }
 
-/// Weights of the window along one axis, [window].
-fn gaussian(window: i64) -> Result<Tensor> {
+impl Filters {
+    /// Mean over pixels of contrast times structure, and of luminance too when `whole`; [N, C].
+    fn compare(&self, one: &Tensor, other: &Tensor, whole: bool) -> Result<Tensor> {
+        // All five averages in one product.
+        let stacked = Tensor::f_stack(
+            &[
+                one.shallow_clone(),
+                other.shallow_clone(),
+                one.f_square()?,
+                other.f_square()?,
+                one.f_mul(other)?,
+            ],
+            0,
+        )?;
+        let averages = self.rows.f_matmul(&stacked.f_matmul(&self.columns)?)?;
+        let [mean1, mean2, square1, square2, cross] =
+            [0, 1, 2, 3, 4].map(|place| averages.f_select(0, place));
+        let (mean1, mean2) = (mean1?, mean2?);
+        let both = mean1.f_mul(&mean2)?;
+        let squares = mean1.f_square()?.f_add(&mean2.f_square()?)?;
+        let covariance = cross?.f_sub(&both)?;
+        let variances = square1?.f_add(&square2?)?.f_sub(&squares)?;
+        let ratio = |product: &Tensor, sum: &Tensor, constant: f64| {
+            product.f_mul_scalar(2.0)?.f_add_scalar(constant)?.f_div(&sum.f_add_scalar(constant)?)
+        };
+        let mut map = ratio(&covariance, &variances, C2)?;
+        if whole {
+            map = map.f_mul(&ratio(&both, &squares, C1)?)?;
+        }
+        mean(&map, &[2, 3])
+    }
+}
+
+/// Row i holds the window's weights from column i on; [size - window + 1, size].
+fn band(size: i64, window: i64) -> Result<Tensor> {
     let half = (window / 2) as f64;
     let weights: Vec<f64> =
         (0..window).map(|place| (-(place as f64 - half).powi(2) / (2.0 * SIGMA * SIGMA)).exp()).collect();
     let total: f64 = weights.iter().sum();
-    let weights: Vec<f32> = weights.iter().map(|weight| (weight / total) as f32).collect();
-    Ok(Tensor::f_from_slice(&weights)?)
+    let (rows, size) = ((size - window + 1) as usize, size as usize);
+    let mut matrix = vec![0.0; rows * size];
+    for row in 0..rows {
+        for (place, weight) in weights.iter().enumerate() {
+            matrix[row * size + row + place] = (weight / total) as f32;
+        }
+    }
+    Ok(Tensor::f_from_slice(&matrix)?.f_reshape([rows as i64, size as i64])?)
 }
 
 /// Averages squares of 2x2 pixels; an odd last row or column is dropped.

@@ -134,3 +134,28 @@ fn difference(a: &[f64], b: &[f64]) -> Vec<f64> {
 fn largest(vector: &[f64]) -> f64 {
     vector.iter().fold(0.0, |most, entry| most.max(entry.abs()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::Tensors;
+
+    #[test]
+    fn weights_are_those_of_newtons_method_in_numpy() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/logistic.safetensors");
+        let reference = Tensors::from_bytes(&std::fs::read(path).unwrap(), path).unwrap();
+        let flat = |name: &str| reference.get(name).unwrap().flatten(0, -1);
+        let values: Vec<f32> = Vec::try_from(flat("rows")).unwrap();
+        let positive: Vec<bool> = Vec::try_from(flat("positive")).unwrap();
+        let rows = Rows::new(&values, 7, &positive);
+        for (found, name) in [
+            (fit(&rows, Part::All), "all"),
+            (fit(&rows, Part::Without(2)), "without_2"),
+            (rows.mean_difference(Part::All), "difference"),
+        ] {
+            let expected: Vec<f64> = Vec::try_from(flat(name)).unwrap();
+            let off = found.iter().zip(&expected).fold(0.0_f64, |most, (a, b)| most.max((a - b).abs()));
+            assert!(off < 1e-8, "{name}: {found:?}, expected {expected:?}");
+        }
+    }
+}

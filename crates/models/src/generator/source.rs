@@ -67,6 +67,11 @@ impl GeneratorFile {
         Ok(checked)
     }
 
+    /// What the job spec says about it.
+    pub fn spec(&self) -> &GeneratorSpec {
+        &self.spec
+    }
+
     /// The original: no gradients.
     ///
     /// # Errors

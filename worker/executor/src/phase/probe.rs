@@ -59,7 +59,7 @@ fn room(work: &Work<'_>, parameters: u64) -> Result<()> {
     // A checkpoint holds weights and two moments of each; one more is written before the oldest goes.
     let weights = parameters * size_of::<f32>() as u64;
     let needed = weights * (3 * (u64::from(work.spec.checkpoint.keep) + 1) + 2) + SLACK;
-    let left = space.blocks_available() as u64 * space.fragment_size() as u64;
+    let left = space.blocks_available() * space.fragment_size();
     if left >= needed {
         return Ok(());
     }

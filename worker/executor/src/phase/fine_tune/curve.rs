@@ -51,7 +51,7 @@ impl Curve {
     pub(super) fn has_levelled(&self, plateau: Option<Plateau>) -> bool {
         let Some(Plateau { patience, min_delta }) = plateau else { return false };
         let patience = patience as usize;
-        if self.0.len() % patience != 0 || self.0.len() < 2 * patience {
+        if !self.0.len().is_multiple_of(patience) || self.0.len() < 2 * patience {
             return false;
         }
         let mean = |steps: &[f64]| steps.iter().sum::<f64>() / steps.len() as f64;

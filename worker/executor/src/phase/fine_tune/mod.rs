@@ -63,10 +63,10 @@ pub(super) fn run(
         format!("rank {}'s part of unlearn.global_batch ({})", role.rank, work.spec.unlearn.global_batch);
     if let Err(error) = train(work, role, &mut trainer, &mut curve, saver.as_mut()) {
         // What was handed over is worth the wait: the next generation goes on from it. Unless there will be none.
-        if let Some(saver) = saver.as_mut().filter(|_| !error.is_stop()) {
-            if let Err(beside) = saver.settle() {
-                tracing::warn!("saving failed too: {beside}");
-            }
+        if let Some(saver) = saver.as_mut().filter(|_| !error.is_stop())
+            && let Err(beside) = saver.settle()
+        {
+            tracing::warn!("saving failed too: {beside}");
         }
         return Err(error.too_large(&share, SMALLER));
     }
@@ -115,8 +115,8 @@ fn train(
         }
         trainer.step()?;
         let done = trainer.steps();
-        let save = every > 0 && done % every == 0;
-        let judged = unlearn.plateau.is_some_and(|plateau| done % plateau.patience == 0);
+        let save = every > 0 && done.is_multiple_of(every);
+        let judged = unlearn.plateau.is_some_and(|plateau| done.is_multiple_of(plateau.patience));
         if trainer.pending() == WINDOW || save || judged || done == unlearn.steps {
             curve.extend(trainer.losses()?, &unlearn)?;
         }

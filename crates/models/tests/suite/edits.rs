@@ -1,0 +1,199 @@
+//! A generator and a scorer whose edits can be worked out by hand: four pixels sigmoid(z), and the score logit(first pixel) = z_0.
+
+use std::path::Path;
+
+use lethe_domain::Cut;
+use lethe_domain::spec::{Direction, Labeller as LabellerSpec, ModelFormat, Positive, Scorer, Selection};
+use lethe_models::{Edited, Editor, Generator, GeneratorFile, Labeller, Search, Target};
+use tch::{CModule, Device, Kind, Tensor};
+
+use crate::fixture::{distance, same, spec, values};
+
+fn traced(
+    folder: &Path,
+    name: &str,
+    input: Tensor,
+    mut forward: impl FnMut(&Tensor) -> Tensor,
+) -> std::path::PathBuf {
+    let module = CModule::create_by_tracing(name, "forward", &[input], &mut |inputs: &[Tensor]| {
+        vec![forward(&inputs[0])]
+    })
+    .unwrap();
+    let path = folder.join(format!("{name}.pt"));
+    module.save(&path).unwrap();
+    path
+}
+
+struct Setting {
+    original: Generator,
+    folder: tempfile::TempDir,
+    target: Target,
+}
+
+fn setting() -> Setting {
+    let folder = tempfile::tempdir().unwrap();
+    let example = Tensor::zeros([3, 4], (Kind::Float, Device::Cpu));
+    let path = traced(folder.path(), "generator", example, |z| z.sigmoid());
+    let file = GeneratorFile::open(&path, &spec(ModelFormat::TorchScript, 4, [1, 2, 2], [0.0, 1.0])).unwrap();
+    let target = Target {
+        unit: vec![0.8, 0.6, 0.0, 0.0],
+        shape: vec![4],
+        raw_norm: 2.5,
+        threshold: 0.5,
+        cut: Cut { sign: 1.0, threshold: 1.0 },
+        score_deviation: 0.4,
+        latent_deviation: 1.0,
+        samples: 100,
+        positives: 10,
+        edited_share: 0.1,
+        heldout_auc: 0.9,
+    };
+    Setting { original: file.frozen(Device::Cpu).unwrap(), folder, target }
+}
+
+impl Setting {
+    /// A scorer of the first pixel: its logit times `slope`.
+    fn scorer(&self, slope: f64, positive: Positive) -> Labeller {
+        let example = Tensor::full([3, 1, 2, 2], 0.5, (Kind::Float, Device::Cpu));
+        let path = traced(self.folder.path(), "scorer", example, |x| {
+            x.flatten(1, -1).select(1, 0).logit(1e-6) * slope
+        });
+        let scorer = Scorer { uri: String::new(), positive };
+        Labeller::open(LabellerSpec::Scorer(&scorer), &path, Device::Cpu).unwrap()
+    }
+
+    fn projection(&self, raw: bool) -> Editor {
+        let spec = Direction { selection: Selection::Projection, raw, ..Direction::default() };
+        Editor::new(&self.target, &spec, None, Device::Cpu).unwrap()
+    }
+
+    fn guided(&self, margin: f64) -> Editor {
+        let spec = Direction { selection: Selection::Classifier, margin, ..Direction::default() };
+        Editor::new(&self.target, &spec, Some(self.scorer(1.0, Positive::Above(1.0))), Device::Cpu).unwrap()
+    }
+
+    fn edit(&self, editor: &Editor, z: &Tensor) -> Edited {
+        let edited = editor.edit(&self.original, z).unwrap();
+        let rendered = tch::no_grad(|| self.original.forward(&edited.latents).unwrap());
+        assert!(distance(&edited.images, &rendered) < 1e-6, "images are those of the latents");
+        assert_eq!(edited.edited.sum(Kind::Int64).int64_value(&[]) as u64, edited.count);
+        edited
+    }
+}
+
+fn latents(rows: &[[f32; 4]]) -> Tensor {
+    Tensor::from_slice(&rows.concat()).view([-1, 4])
+}
+
+#[test]
+fn the_projection_edit_ends_on_the_threshold_and_leaves_the_rest() {
+    let setting = setting();
+    let z = latents(&[
+        [1.0, 1.0, 2.0, -1.0],
+        [0.0, 0.5, 1.0, 1.0],
+        [3.0, -4.0, 0.0, 0.0],
+        [0.625, 0.0, 0.0, 9.0],
+    ]);
+    // p = 1.4, 0.3, 0.0, 0.5; t = 0.5 exactly is beyond.
+    let edited = setting.edit(&setting.projection(false), &z);
+    assert_eq!(values(&edited.edited), [1.0, 0.0, 0.0, 1.0]);
+    let expected = latents(&[
+        [1.0 - 0.9 * 0.8, 1.0 - 0.9 * 0.6, 2.0, -1.0],
+        [0.0, 0.5, 1.0, 1.0],
+        [3.0, -4.0, 0.0, 0.0],
+        [0.625, 0.0, 0.0, 9.0],
+    ]);
+    assert!(distance(&edited.latents, &expected) < 1e-6);
+    assert!(same(&edited.latents.narrow(0, 1, 2), &z.narrow(0, 1, 2)), "bit by bit");
+
+    // As the paper prints it: the excess times the raw vector, 2.5 times as long.
+    let raw = setting.edit(&setting.projection(true), &z).latents;
+    assert!(
+        distance(&raw.narrow(0, 0, 1), &latents(&[[1.0 - 2.25 * 0.8, 1.0 - 2.25 * 0.6, 2.0, -1.0]])) < 1e-6
+    );
+}
+
+#[test]
+fn the_guided_edit_takes_the_smallest_step_that_is_enough() {
+    let setting = setting();
+    let z =
+        latents(&[[1.5, 3.0, 0.0, 0.0], [0.99, 5.0, 1.0, 1.0], [1.01, 0.0, 0.0, 0.0], [3.5, 0.0, 0.0, 1.0]]);
+    let edited = setting.edit(&setting.guided(0.5), &z);
+    assert_eq!((values(&edited.edited), edited.unresolved), (vec![1.0, 0.0, 1.0, 1.0], 0));
+    // Goal: z_0 - 0.8 s <= 1 - 0.5 * 0.4, so s = (z_0 - 0.8) / 0.8, rounded up by less than the resolution.
+    let resolution = 4.0 / 8.0 / 16.0;
+    for (row, start) in [(0, 1.5), (2, 1.01), (3, 3.5)] {
+        let moved = (&z - &edited.latents).select(0, row);
+        let step = moved.double_value(&[0]) / 0.8;
+        let least = (start - 0.8) / 0.8;
+        assert!(
+            step > least - 1e-3 && step < least + resolution + 1e-3,
+            "row {row}: {step}, at least {least}"
+        );
+        assert!(distance(&moved, &(Tensor::from_slice(&[0.8, 0.6, 0.0, 0.0]) * step)) < 1e-5, "row {row}");
+    }
+    assert!(same(&edited.latents.select(0, 1), &z.select(0, 1)));
+}
+
+#[test]
+fn low_scores_can_be_the_positive_ones() {
+    let mut setting = setting();
+    setting.target.cut = Cut { sign: -1.0, threshold: -1.0 };
+    let spec = Direction { margin: 0.0, ..Direction::default() };
+    let scorer = setting.scorer(-1.0, Positive::Below(-1.0));
+    let editor = Editor::new(&setting.target, &spec, Some(scorer), Device::Cpu).unwrap();
+    let edited = setting.edit(&editor, &latents(&[[1.4, 0.0, 0.0, 0.0], [0.9, 0.0, 0.0, 0.0]]));
+    assert_eq!(values(&edited.edited), [1.0, 0.0]);
+    let reached = edited.latents.double_value(&[0, 0]);
+    assert!(reached <= 1.0 && reached > 1.0 - 0.8 / 32.0 - 1e-4, "{reached}");
+}
+
+#[test]
+fn where_no_step_is_enough_the_best_one_is_taken() {
+    let mut setting = setting();
+    let z = latents(&[[5.0, 0.0, 0.0, 0.0]]);
+    // The longest step reaches 5 - 0.8 * 4 = 1.8, above the cut.
+    let far = setting.edit(&setting.guided(0.0), &z);
+    assert_eq!((far.count, far.unresolved), (1, 1));
+    assert!((far.latents.double_value(&[0, 0]) - 1.8).abs() < 1e-5);
+    // A vector that leads the wrong way: staying put is best.
+    setting.target.unit = vec![-1.0, 0.0, 0.0, 0.0];
+    let put = setting.edit(&setting.guided(0.0), &z);
+    assert_eq!((put.count, put.unresolved), (1, 1));
+    assert!(same(&put.latents, &z));
+}
+
+#[test]
+fn an_edit_depends_on_its_latent_alone() {
+    let setting = setting();
+    tch::manual_seed(11);
+    let z = Tensor::randn([40, 4], (Kind::Float, Device::Cpu)) * 1.5;
+    let order = Tensor::randperm(40, (Kind::Int64, Device::Cpu));
+    for editor in [setting.guided(0.3), setting.projection(false)] {
+        let whole = setting.edit(&editor, &z);
+        assert!(whole.count > 3 && whole.count < 37, "{}", whole.count);
+        let shuffled = setting.edit(&editor, &z.index_select(0, &order));
+        assert!(same(&shuffled.latents, &whole.latents.index_select(0, &order)));
+        let halves: Vec<Tensor> = [(0, 13), (13, 27)]
+            .map(|(start, size)| setting.edit(&editor, &z.narrow(0, start, size)).latents)
+            .into();
+        assert!(same(&Tensor::cat(&halves, 0), &whole.latents));
+        let small = setting.guided(0.3).with_search(Search { batch: 3, ..Search::new(0.3, &setting.target) });
+        assert!(same(&setting.edit(&small, &z).latents, &setting.edit(&setting.guided(0.3), &z).latents));
+    }
+}
+
+#[test]
+fn nothing_positive_means_nothing_moved() {
+    let setting = setting();
+    let z = latents(&[[0.0, 1.0, 2.0, 3.0], [-2.0, 0.0, 0.0, 0.0]]);
+    let edited = setting.edit(&setting.guided(0.3), &z);
+    assert_eq!((edited.count, edited.unresolved), (0, 0));
+    assert!(same(&edited.latents, &z));
+}
+
+#[test]
+fn a_guided_edit_needs_somebody_who_looks() {
+    let error = Editor::new(&setting().target, &Direction::default(), None, Device::Cpu).unwrap_err();
+    assert!(error.to_string().contains("needs a classifier or scorer"), "{error}");
+}

@@ -1,0 +1,101 @@
+use lethe_domain::ErrorCode;
+use lethe_domain::spec::{self, Classifier, ClassifierOutput, Positive, Scorer};
+use lethe_models::{Error, Features, Labeller};
+use tch::{Device, Kind, Tensor};
+
+use crate::fixture::{distance, expected, model, values};
+
+fn classifier(output: ClassifierOutput, class: Option<i64>) -> Classifier {
+    Classifier { uri: "classifier.pt".to_owned(), output, class, threshold: 0.3 }
+}
+
+fn open(spec: &Classifier) -> lethe_models::Result<Labeller> {
+    Labeller::open(spec::Labeller::Classifier(spec), &model("classifier.pt"), Device::Cpu)
+}
+
+#[test]
+fn scores_are_the_softmax_of_pytorchs_logits() {
+    let expected = expected("classifier");
+    let probabilities = expected.get("outputs").unwrap().softmax(1, Kind::Double);
+    for class in 0..3 {
+        let labeller = open(&classifier(ClassifierOutput::Logits, Some(class))).unwrap();
+        let scores = labeller.scores(expected.get("images").unwrap()).unwrap();
+        let wanted = values(&probabilities.select(1, class));
+        assert!(scores.iter().zip(&wanted).all(|(a, b)| (a - b).abs() < 1e-6), "{scores:?} {wanted:?}");
+        assert_eq!(labeller.cut().map(|cut| (cut.sign, cut.threshold)), Some((1.0, 0.3)));
+    }
+}
+
+#[test]
+fn a_score_does_not_depend_on_the_batch_around_it() {
+    let labeller = open(&classifier(ClassifierOutput::Logits, Some(1))).unwrap();
+    let images = Tensor::rand([33, 1, 12, 12], (Kind::Float, Device::Cpu));
+    let whole = labeller.scores(&images).unwrap();
+    for (size, start) in [(1, 4), (7, 9), (20, 13)] {
+        let part = labeller.scores(&images.narrow(0, start, size)).unwrap();
+        assert!(part.iter().zip(&whole[start as usize..]).all(|(a, b)| (a - b).abs() < 1e-6));
+    }
+}
+
+#[test]
+fn a_wrong_number_of_outputs_is_refused() {
+    // The sidecar says three classes, so this fails before any image is seen.
+    let error = open(&classifier(ClassifierOutput::Logits, Some(3))).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::SpecMismatch);
+    assert!(
+        error.to_string().ends_with(
+            "gives 3 outputs per image, the job spec says the feature is class 3 (counted from 0)"
+        )
+    );
+    let error = open(&classifier(ClassifierOutput::Logits, None)).unwrap_err();
+    assert!(error.to_string().contains("does not say which class is the feature"), "{error}");
+
+    let scorer = Scorer { uri: "classifier.pt".to_owned(), positive: Positive::Below(1.0) };
+    let folder = tempfile::tempdir().unwrap();
+    let alone = folder.path().join("classifier.pt");
+    std::fs::copy(model("classifier.pt"), &alone).unwrap();
+    let labeller = Labeller::open(spec::Labeller::Scorer(&scorer), &alone, Device::Cpu).unwrap();
+    assert_eq!(labeller.cut().map(|cut| (cut.sign, cut.threshold)), Some((-1.0, 1.0)));
+    let error = labeller.scores(&Tensor::rand([2, 1, 12, 12], (Kind::Float, Device::Cpu))).unwrap_err();
+    assert!(error.to_string().ends_with("gives 3 numbers per image, a scorer gives one"), "{error}");
+
+    // Beside its sidecar the file is known to be no scorer at all.
+    let error =
+        Labeller::open(spec::Labeller::Scorer(&scorer), &model("classifier.pt"), Device::Cpu).unwrap_err();
+    assert!(matches!(error, Error::Sidecar { .. }), "{error}");
+}
+
+#[test]
+fn logits_declared_as_probabilities_are_refused() {
+    let labeller = open(&classifier(ClassifierOutput::Probability, Some(0))).unwrap();
+    let error = labeller.scores(expected("classifier").get("images").unwrap()).unwrap_err();
+    assert!(error.to_string().contains("is it logits?"), "{error}");
+}
+
+#[test]
+fn images_of_another_shape_are_refused_in_one_sentence() {
+    let labeller = open(&classifier(ClassifierOutput::Logits, Some(0))).unwrap();
+    let error = labeller.scores(&Tensor::rand([2, 3, 12, 12], (Kind::Float, Device::Cpu))).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::BadModel);
+    let message = error.to_string();
+    assert!(message.contains("forward failed on an input of shape [2, 3, 12, 12]"), "{message}");
+    assert!(message.lines().count() == 1 && !message.contains("frame #"), "{message}");
+}
+
+#[test]
+fn nan_images_are_not_scored() {
+    let labeller = open(&classifier(ClassifierOutput::Logits, Some(0))).unwrap();
+    let images = Tensor::full([2, 1, 12, 12], f64::NAN, (Kind::Float, Device::Cpu));
+    assert_eq!(labeller.scores(&images).unwrap_err().code(), ErrorCode::NotFinite);
+}
+
+#[test]
+fn features_are_the_models_outputs() {
+    let folder = tempfile::tempdir().unwrap();
+    let alone = folder.path().join("features.pt");
+    std::fs::copy(model("classifier.pt"), &alone).unwrap();
+    let expected = expected("classifier");
+    let features = Features::open(&alone, Device::Cpu).unwrap();
+    let found = features.of(expected.get("images").unwrap()).unwrap();
+    assert!(distance(&found, expected.get("outputs").unwrap()) < 1e-5);
+}

@@ -1,0 +1,14 @@
+//! Tests of the public API, against numbers made by PyTorch, scipy and scikit-image (`tests/reference/make.py`,
+//! `tools/export/fixtures.py`).
+
+mod adam;
+mod edits;
+mod fixture;
+mod frechet;
+mod generators;
+mod labellers;
+mod latents;
+mod located;
+mod refusals;
+mod sheets;
+mod similarity;

@@ -1,0 +1,217 @@
+use lethe_domain::spec::{Generator as Spec, Latent, ModelFormat, Prior};
+use lethe_domain::{ErrorCode, Failure};
+use lethe_models::{Error, GeneratorFile, Tensors, sha256};
+use tch::{Device, Kind, Tensor};
+
+use crate::fixture::{generators, model, open, spec};
+
+fn mlp() -> Spec {
+    spec(ModelFormat::Safetensors, 5, [1, 12, 12], [0.0, 1.0])
+}
+
+fn script() -> Spec {
+    Spec { format: ModelFormat::TorchScript, ..mlp() }
+}
+
+fn refusal(name: &str, spec: &Spec) -> Error {
+    GeneratorFile::open(&model(name), spec).unwrap_err()
+}
+
+#[test]
+fn a_truncated_file_is_refused() {
+    let error = refusal("broken_truncated.safetensors", &mlp());
+    assert!(matches!(error, Error::Digest { .. }), "{error}");
+    let bytes = std::fs::read(model("broken_truncated.safetensors")).unwrap();
+    let sidecar = description(&bytes, "mlp_1.safetensors");
+    let error = GeneratorFile::new("x.safetensors", bytes, Some(&sidecar), &mlp()).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::BadModel);
+    assert!(error.to_string().starts_with("x.safetensors: is truncated or not safetensors"), "{error}");
+}
+
+#[test]
+fn a_flipped_bit_is_found_by_its_digest() {
+    let failure = Failure::from(refusal("broken_bitflip.safetensors", &mlp()));
+    assert_eq!(failure.code, ErrorCode::Damaged);
+    assert!(failure.hint.contains("export the file again"), "{}", failure.hint);
+}
+
+#[test]
+fn an_archive_without_forward_is_refused() {
+    let file = GeneratorFile::open(&model("broken_no_forward.pt"), &script()).unwrap();
+    let error = file.frozen(Device::Cpu).unwrap_err();
+    assert!(matches!(error, Error::NoForward { .. }), "{error}");
+    assert_eq!(error.code(), ErrorCode::BadModel);
+}
+
+#[test]
+fn pickles_are_refused_with_the_command_that_converts_them() {
+    let zipped = refusal("broken_pickled_module.pt", &script());
+    let raw = GeneratorFile::new("old.pth", b"\x80\x02ccollections\n".to_vec(), None, &mlp()).unwrap_err();
+    for error in [zipped, raw] {
+        assert!(matches!(error, Error::Pickle { .. }), "{error}");
+        assert!(error.to_string().contains("python tools/export --kind generator"), "{error}");
+    }
+}
+
+#[test]
+fn damaged_archives_never_reach_a_user_as_a_stack_trace() {
+    let whole = std::fs::read(model("flat_generator.pt")).unwrap();
+    for end in [0, 3, 100, whole.len() / 2, whole.len() - 1] {
+        let file = GeneratorFile::new("half.pt", whole[..end].to_vec(), None, &script());
+        let error = file.and_then(|file| file.frozen(Device::Cpu).map(drop)).unwrap_err();
+        let message = error.to_string();
+        assert_eq!(error.code(), ErrorCode::BadModel, "{message}");
+        assert!(message.starts_with("half.pt: is ") && message.lines().count() == 1, "{message}");
+    }
+    let error = GeneratorFile::new("text.pt", b"hello".to_vec(), None, &script()).unwrap_err();
+    assert_eq!(error.to_string(), "text.pt: is not a TorchScript archive (not a zip file)");
+    let error = GeneratorFile::new("zip.safetensors", whole, None, &mlp()).unwrap_err();
+    assert_eq!(error.to_string(), "zip.safetensors: is a zip archive, not safetensors");
+}
+
+#[test]
+fn a_missing_file_is_the_specs_fault() {
+    let error = refusal("nowhere.pt", &script());
+    assert_eq!(error.code(), ErrorCode::InvalidSpec);
+}
+
+/// The sidecar of a fixture, with the digest of other bytes.
+fn description(bytes: &[u8], of: &str) -> Vec<u8> {
+    let text = std::fs::read(model(&format!("{of}.json"))).unwrap();
+    let mut value: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    value["sha256"] = sha256(bytes).into();
+    value.to_string().into_bytes()
+}
+
+#[test]
+fn weights_that_are_not_the_architectures_are_named() {
+    let whole = std::fs::read(model("mlp_1.safetensors")).unwrap();
+    let mut weights = Tensors::new("w");
+    for (name, tensor) in Tensors::from_bytes(&whole, "w").unwrap().iter() {
+        match name {
+            "layers.0.bias" => weights.insert("layers.0.beta", tensor),
+            "layers.1.weight" => weights.insert(name, &tensor.transpose(0, 1)),
+            _ => weights.insert(name, tensor),
+        }
+    }
+    let bytes = weights.to_bytes().unwrap();
+    let sidecar = description(&bytes, "mlp_1.safetensors");
+    let message = GeneratorFile::new("w.safetensors", bytes, Some(&sidecar), &mlp()).unwrap_err().to_string();
+    for part in [
+        "layers.0.bias is missing",
+        "layers.1.weight has shape [16, 144], expected [144, 16]",
+        "layers.0.beta is not part of the model",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn half_precision_weights_are_refused() {
+    let whole = std::fs::read(model("mlp_1.safetensors")).unwrap();
+    let mut weights = Tensors::new("w");
+    for (name, tensor) in Tensors::from_bytes(&whole, "w").unwrap().iter() {
+        weights.insert(name, &tensor.to_kind(Kind::Half));
+    }
+    let bytes = weights.to_bytes().unwrap();
+    let sidecar = description(&bytes, "mlp_1.safetensors");
+    let error = GeneratorFile::new("w.safetensors", bytes, Some(&sidecar), &mlp()).unwrap_err();
+    assert!(error.to_string().contains("kind Half, expected"), "{error}");
+}
+
+#[test]
+fn safetensors_need_a_sound_sidecar() {
+    let bytes = std::fs::read(model("mlp_1.safetensors")).unwrap();
+    let sidecar: serde_json::Value =
+        serde_json::from_slice(&description(&bytes, "mlp_1.safetensors")).unwrap();
+    let with = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut changed = sidecar.clone();
+        change(&mut changed);
+        GeneratorFile::new("m", bytes.clone(), Some(changed.to_string().as_bytes()), &mlp()).map(drop)
+    };
+    with(&|_| {}).unwrap();
+    let none = GeneratorFile::new("m", bytes.clone(), None, &mlp()).unwrap_err();
+    assert!(none.to_string().starts_with("m.json: is missing"), "{none}");
+    for (change, part) in [
+        (
+            &(|s: &mut serde_json::Value| s["architecture"] = serde_json::Value::Null) as &dyn Fn(&mut _),
+            "no architecture",
+        ),
+        (&|s| s["schema_version"] = 2.into(), "schema_version 2, expected 1"),
+        (&|s| s["kind"] = "scorer".into(), "describes a Scorer"),
+        (&|s| s["format"] = "torchscript".into(), "says the format is TorchScript"),
+        (&|s| s["architecture"]["hidden"][0] = (-4).into(), "architecture holds the size -4"),
+        (&|s| s["architecture"]["name"] = "unet".into(), "is not a sidecar"),
+        (&|s| s["latent"]["shape"][0] = 6.into(), "latent.shape is [6], the job spec says [5]"),
+        (&|s| s["latent"]["prior"] = serde_json::json!({"uniform": [-1.0, 1.0]}), "latent.prior is Uniform"),
+        (&|s| s["output"]["range"][0] = (-1).into(), "output.range is [-1.0, 1.0]"),
+        (&|s| s["output"]["height"] = 13.into(), "output (channels, height, width) is [1, 13, 12]"),
+        (&|s| s["architecture"]["latent"] = 6.into(), "architecture takes latents of 6, the job spec says 5"),
+        (&|s| s["architecture"]["output"] = "tanh".into(), "architecture gives pixels in [-1.0, 1.0]"),
+    ] {
+        let error = with(change).unwrap_err();
+        assert!(error.to_string().contains(part), "{part}: {error}");
+    }
+}
+
+#[test]
+fn output_of_another_shape_is_refused() {
+    let mut other = script();
+    other.output = spec(ModelFormat::TorchScript, 5, [1, 10, 10], [0.0, 1.0]).output;
+    let bytes = std::fs::read(model("flat_generator.pt")).unwrap();
+    let generator = GeneratorFile::new("flat.pt", bytes, None, &other).unwrap().frozen(Device::Cpu).unwrap();
+    let error = generator.forward(&Tensor::randn([2, 5], (Kind::Float, Device::Cpu))).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::SpecMismatch);
+    assert_eq!(error.to_string(), "flat.pt: gives [2, 144] for 2 latents, the job spec says [2, 1, 10, 10]");
+}
+
+#[test]
+fn latents_of_another_length_are_refused_in_one_sentence() {
+    let generator = open("flat_generator").frozen(Device::Cpu).unwrap();
+    let error = generator.forward(&Tensor::randn([2, 7], (Kind::Float, Device::Cpu))).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::BadModel);
+    let message = error.to_string();
+    assert!(message.contains("shape [2, 7]: mat1 and mat2 shapes cannot be multiplied"), "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+}
+
+#[test]
+fn pixels_outside_the_range_or_of_another_one_are_refused() {
+    let generator = |range| {
+        let (_, mut spec) = generators().pop().unwrap();
+        spec.output.range = range;
+        let bytes = std::fs::read(model("flat_generator.pt")).unwrap();
+        GeneratorFile::new("flat.pt", bytes, None, &spec).unwrap().frozen(Device::Cpu).unwrap()
+    };
+    let images = |low: f32, high: f32| Tensor::from_slice(&[low, 0.5, high]).view([1, 1, 1, 3]);
+    let unit = generator([0.0, 1.0]);
+    assert_eq!(unit.check_images(&images(0.25, 1.0)).unwrap(), [0.25, 1.0]);
+    for (range, low, high) in [([0.0, 1.0], -0.9, 1.0), ([-1.0, 1.0], 0.0, 1.0), ([0.0, 255.0], 0.0, 1.0)] {
+        let error = generator(range).check_images(&images(low, high)).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::SpecMismatch, "{range:?}");
+    }
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let error = unit.check_images(&images(0.0, bad)).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::NotFinite);
+    }
+}
+
+#[test]
+fn too_large_a_batch_is_a_lack_of_memory() {
+    let generator = open("mlp_1").frozen(Device::Cpu).unwrap();
+    // 2^40 latents that share one row of memory; their features would take 64 TiB.
+    let z = Tensor::zeros([1, 5], (Kind::Float, Device::Cpu)).expand([1 << 40, 5], false);
+    let failure = Failure::from(generator.forward(&z).unwrap_err());
+    assert_eq!(failure.code, ErrorCode::OutOfMemory, "{failure}");
+    assert!(failure.hint.contains("lower sample.batch"), "{}", failure.hint);
+}
+
+#[test]
+fn a_prior_that_contradicts_the_sidecar_is_refused() {
+    let mut other = mlp();
+    other.prior = Prior::Uniform(-1.0, 1.0);
+    assert_eq!(refusal("mlp_1.safetensors", &other).code(), ErrorCode::SpecMismatch);
+    other = mlp();
+    other.latent = Latent::Shape(vec![5, 1, 1]);
+    assert!(refusal("mlp_1.safetensors", &other).to_string().contains("[5, 1, 1]"));
+}

@@ -1,0 +1,88 @@
+use lethe_domain::spec::{LossReduction, Unlearn};
+use lethe_models::{Loss, Similarity, Tensors};
+use tch::{Device, Kind, Tensor};
+
+use crate::fixture::{distance, reference, values};
+
+/// Name, height, width, scales.
+const CASES: [(&str, i64, i64, usize); 6] = [
+    ("digits", 28, 28, 2),
+    ("colour", 64, 48, 3),
+    ("odd", 47, 55, 3),
+    ("large", 176, 180, 5),
+    ("small", 8, 9, 1),
+    ("edge", 11, 13, 1),
+];
+
+fn image(reference: &Tensors, name: &str) -> Tensor {
+    reference.get(name).unwrap().to_kind(Kind::Float) / 255.0
+}
+
+#[test]
+fn ssim_and_ms_ssim_agree_with_numpy_and_scikit_image() {
+    let reference = reference("similarity");
+    for (name, height, width, scales) in CASES {
+        let similarity = Similarity::new(height, width, Device::Cpu).unwrap();
+        assert_eq!(similarity.scales(), scales, "{name}");
+        let [x, y] = ["x", "y"].map(|part| image(&reference, &format!("{name}.{part}")));
+        let expected = |measure: &str| reference.get(&format!("{name}.{measure}")).unwrap();
+        let ssim = similarity.ssim(&x, &y).unwrap();
+        assert!(distance(&ssim, expected("ssim")) < 2e-5, "{name}: {ssim:?}");
+        let ms_ssim = similarity.ms_ssim(&x, &y).unwrap();
+        assert!(distance(&ms_ssim, expected("ms_ssim")) < 2e-5, "{name}: {ms_ssim:?}");
+        let itself = similarity.ms_ssim(&x, &x).unwrap();
+        assert!(distance(&itself, &itself.ones_like()) < 1e-5, "{name}");
+    }
+}
+
+#[test]
+fn gradients_agree_with_finite_differences() {
+    let reference = reference("similarity");
+    for (name, height, width, _) in CASES {
+        let similarity = Similarity::new(height, width, Device::Cpu).unwrap();
+        let x = image(&reference, &format!("{name}.x")).set_requires_grad(true);
+        similarity.ms_ssim(&x, &image(&reference, &format!("{name}.y"))).unwrap().sum(Kind::Float).backward();
+        let direction = reference.get(&format!("{name}.direction")).unwrap().to_kind(Kind::Float);
+        let slopes = values(&(x.grad() * direction).flatten(1, -1).sum_dim_intlist(1, false, Kind::Double));
+        let expected = values(reference.get(&format!("{name}.slope")).unwrap());
+        for (found, expected) in slopes.iter().zip(&expected) {
+            assert!((found - expected).abs() < 1e-4 + 1e-3 * expected.abs(), "{name}: {slopes:?} {expected}");
+        }
+    }
+}
+
+#[test]
+fn equal_and_opposite_images_have_finite_gradients() {
+    let similarity = Similarity::new(28, 28, Device::Cpu).unwrap();
+    let blank = Tensor::zeros([1, 1, 28, 28], (Kind::Float, Device::Cpu));
+    let noise = Tensor::rand([1, 1, 28, 28], (Kind::Float, Device::Cpu));
+    for (one, other) in [(&blank, &blank), (&noise, &(1.0 - &noise)), (&noise, &noise), (&blank, &noise)] {
+        let x = one.copy().set_requires_grad(true);
+        let value = similarity.ms_ssim(&x, other).unwrap();
+        value.sum(Kind::Float).backward();
+        assert!(
+            value.isfinite().all().int64_value(&[]) == 1 && x.grad().isfinite().all().int64_value(&[]) == 1
+        );
+    }
+}
+
+#[test]
+fn the_loss_is_the_papers() {
+    let reference = reference("loss");
+    let [x, y] = ["x", "y"].map(|name| image(&reference, name));
+    let edited = reference.get("edited").unwrap();
+    for (reduction, name) in [(LossReduction::Mean, "mean"), (LossReduction::Sum, "sum")] {
+        let spec = Unlearn { alpha: 3.0, loss_reduction: reduction, ..Unlearn::default() };
+        let loss = Loss::new(&spec, [1, 28, 28], Device::Cpu).unwrap();
+        let found = loss.sum(&x, &y, edited, 2).unwrap().double_value(&[]);
+        let expected = reference.get_f64(name).unwrap();
+        assert!((found - expected).abs() < 1e-5 * expected, "{name}: {found}, numpy {expected}");
+        // A batch is the sum of its parts, so that ranks may share it out.
+        let part = |start: i64, length: i64, count| {
+            let [x, y, edited] = [&x, &y, edited].map(|tensor| tensor.narrow(0, start, length));
+            loss.sum(&x, &y, &edited, count).unwrap().double_value(&[])
+        };
+        assert!((part(0, 2, 1) + part(2, 1, 0) + part(3, 2, 1) - expected).abs() < 1e-5 * expected);
+        assert_eq!(loss.sum(&x, &x, &edited.zeros_like(), 0).unwrap().double_value(&[]), 0.0);
+    }
+}
