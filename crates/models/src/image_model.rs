@@ -33,6 +33,13 @@ impl ImageModel {
     /// # Errors
     /// [`Error::Forward`]; [`Error::Mismatch`] for any other shape; [`Error::NotFinite`].
     pub(crate) fn run(&self, images: &Tensor) -> Result<Tensor> {
+        // Asked of the images too: oneDNN's max(x, 0) makes a zero of NaN, and the outputs would look sound. The sum of
+        // pixels in [0, 1] cannot overflow.
+        if !f64::try_from(images.f_sum(Kind::Float)?)?.is_finite() {
+            return Err(Error::NotFinite {
+                what: format!("{}: was given images with NaN or infinity", self.name),
+            });
+        }
         let output = tch::no_grad(|| self.script.forward(images))?;
         let count = images.size()[0];
         let output = match output.size().as_slice() {

@@ -1,10 +1,12 @@
 """The numbers that the tests of lethe-models are checked against, computed another way.
 
-`python crates/models/tests/reference/make.py` writes `*.safetensors` beside this file. It uses numpy in f64, scipy,
+`python crates/models/tests/reference/make.py` writes `*.safetensors` and `normalised.pt` beside this file. It uses numpy in f64, scipy,
 scikit-image and PyTorch; nothing of Lethe. Where a library has the same measure, this script checks itself against it.
 """
 
+import io
 import math
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -219,8 +221,48 @@ def latents() -> dict[str, np.ndarray]:
     return file
 
 
+class Normalised(torch.nn.Module):
+    """A generator with batch normalisation, dropout and a counter: what changes when a module trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(3, 32)
+        self.norm = torch.nn.BatchNorm2d(2)
+        self.dropout = torch.nn.Dropout(0.5)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(self.dropout(self.norm(self.linear(z).reshape(-1, 2, 4, 4))).sum(dim=1, keepdim=True))
+
+
+def without_traces(archive: io.BytesIO) -> bytes:
+    """The same archive without debug files, which name paths of this machine, and without times and ids."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(packed, "w") as target:
+        for entry in source.infolist():
+            if not entry.filename.endswith((".debug_pkl", "serialization_id")):
+                target.writestr(zipfile.ZipInfo(entry.filename), source.read(entry))
+    return packed.getvalue()
+
+
+def normalised() -> dict[str, np.ndarray]:
+    """Also writes the module. Expected: images in eval mode, and one pass in which only the normalisation trains."""
+    torch.manual_seed(6)
+    module = Normalised().eval()
+    module.norm.running_mean += 0.3
+    module.norm.running_var *= 2.0
+    z = torch.randn(8, 3)
+    script = io.BytesIO()
+    torch.jit.save(torch.jit.script(module), script)
+    (HERE / "normalised.pt").write_bytes(without_traces(script))
+    with torch.no_grad():
+        file = {"z": z, "eval": module(z)}
+        module.norm.train()
+        file |= {"train": module(z), "mean": module.norm.running_mean, "variance": module.norm.running_var}
+    return {name: tensor.numpy() for name, tensor in file.items()}
+
+
 def main() -> None:
-    for make in (similarity, loss, adam, frechet, logistic, latents):
+    for make in (similarity, loss, adam, frechet, logistic, latents, normalised):
         content = {name: np.ascontiguousarray(value) for name, value in make().items()}
         place = HERE / f"{make.__name__}.safetensors"
         save_file(content, place)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use lethe_domain::spec::{Generator, ImageOutput, Latent, ModelFormat, Prior, Size};
 use lethe_models::{GeneratorFile, Tensors};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// A file made by tools/export.
 pub(crate) fn model(name: &str) -> PathBuf {
@@ -73,9 +73,4 @@ pub(crate) fn open(name: &str) -> GeneratorFile {
     let (_, spec) = generators().into_iter().find(|(other, _)| *other == name).unwrap();
     let suffix = if spec.format == ModelFormat::TorchScript { "pt" } else { "safetensors" };
     GeneratorFile::open(&model(&format!("{name}.{suffix}")), &spec).unwrap()
-}
-
-/// A vector of one for each of `flags`.
-pub(crate) fn flags(flags: &[bool]) -> Tensor {
-    Tensor::from_slice(flags).to_device(Device::Cpu)
 }

@@ -1,8 +1,8 @@
-use lethe_domain::spec::BatchNorm;
-use lethe_models::{Exported, Generator, GeneratorFile, Tensors};
+use lethe_domain::spec::{BatchNorm, ModelFormat};
+use lethe_models::{Error, Exported, Generator, GeneratorFile, Tensors};
 use tch::{Device, Kind, Tensor};
 
-use crate::fixture::{distance, expected, generators, open, same};
+use crate::fixture::{distance, expected, generators, model, open, reference, same, spec};
 
 fn images(generator: &Generator, z: &Tensor) -> Tensor {
     tch::no_grad(|| generator.forward(z).unwrap())
@@ -163,4 +163,50 @@ fn parameters_come_in_the_order_of_the_module() {
         ["layers.0.conv.weight", "layers.0.norm.weight", "layers.0.norm.bias", "layers.1.conv.weight"]
     );
     assert_eq!(names("flat_generator"), ["inner.0.weight", "inner.0.bias", "inner.2.weight", "inner.2.bias"]);
+}
+
+/// A TorchScript generator with batch normalisation and dropout, and PyTorch's numbers for it.
+fn normalised() -> (GeneratorFile, Tensors) {
+    let path = model("../reference/normalised.pt");
+    let spec = spec(ModelFormat::TorchScript, 3, [1, 4, 4], [0.0, 1.0]);
+    (GeneratorFile::open(&path, &spec).unwrap(), reference("normalised"))
+}
+
+#[test]
+fn a_script_switches_its_normalisation_and_nothing_else() {
+    let (file, expected) = normalised();
+    let z = expected.get("z").unwrap();
+    let mut copy = file.trainable(Device::Cpu).unwrap();
+    assert!(distance(&images(&copy, z), expected.get("eval").unwrap()) < 1e-6);
+    copy.set_batch_norm(BatchNorm::Train).unwrap();
+    // Were dropout on as well, these images would be others.
+    assert!(distance(&images(&copy, z), expected.get("train").unwrap()) < 1e-6);
+    let state = copy.state();
+    assert!(distance(state.get("norm.running_mean").unwrap(), expected.get("mean").unwrap()) < 1e-6);
+    assert!(distance(state.get("norm.running_var").unwrap(), expected.get("variance").unwrap()) < 1e-6);
+    assert_eq!(state.get("norm.num_batches_tracked").unwrap().int64_value(&[]), 1);
+    copy.set_batch_norm(BatchNorm::Eval).unwrap();
+    let settled = images(&copy, z);
+    assert!(same(&settled, &images(&copy, z)));
+
+    // Statistics travel with the state, into a published archive too.
+    let state = Tensors::from_bytes(&state.to_bytes().unwrap(), "weights").unwrap();
+    assert!(same(&images(&file.frozen_with(&state, Device::Cpu).unwrap(), z), &settled));
+    let Exported { model, sidecar } = file.export(&state, "a test").unwrap();
+    let published = GeneratorFile::new("published.pt", model, Some(&sidecar), file.spec()).unwrap();
+    assert!(same(&images(&published.frozen(Device::Cpu).unwrap(), z), &settled));
+}
+
+#[test]
+fn an_archive_without_parameters_cannot_be_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("constant.pt");
+    let input = Tensor::zeros([2, 4], (Kind::Float, Device::Cpu));
+    let traced = tch::CModule::create_by_tracing("Constant", "forward", &[input], &mut |z: &[Tensor]| {
+        vec![z[0].sigmoid()]
+    });
+    traced.unwrap().save(&path).unwrap();
+    let file = GeneratorFile::open(&path, &spec(ModelFormat::TorchScript, 4, [1, 2, 2], [0.0, 1.0])).unwrap();
+    assert!(file.frozen(Device::Cpu).is_ok());
+    assert!(matches!(file.trainable(Device::Cpu), Err(Error::NothingToTrain { .. })));
 }

@@ -1,6 +1,8 @@
 //! Tests of the public API, against numbers made by PyTorch, scipy and scikit-image (`tests/reference/make.py`,
 //! `tools/export/fixtures.py`).
 
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
 mod adam;
 mod edits;
 mod fixture;

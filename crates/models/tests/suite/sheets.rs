@@ -13,8 +13,8 @@ fn decode(png: &[u8]) -> (usize, usize, usize, Vec<u8>) {
 
 #[test]
 fn before_stands_above_after_and_pixels_are_exact() {
-    // Pair n is n/10 before and 1 - n/10 after.
-    let shades = Tensor::arange(5, (Kind::Float, Device::Cpu)).view([5, 1, 1, 1]) / 10.0;
+    // Pair n is n/7 before and 1 - n/7 after.
+    let shades = Tensor::arange(5, (Kind::Float, Device::Cpu)).view([5, 1, 1, 1]) / 7.0;
     for channels in [1, 3] {
         let before = shades.expand([5, channels, 14, 28], false);
         let png = contact_sheet(&before, &(1.0 - &before), 3).unwrap();
@@ -25,10 +25,10 @@ fn before_stands_above_after_and_pixels_are_exact() {
         let at = |x: usize, y: usize| pixels[(y * width + x) * samples];
         for pair in 0..5 {
             let (left, top) = (10 + pair % 3 * 94, 10 + pair / 3 * 96);
-            let shade = (255.0 * pair as f64 / 10.0).round() as u8;
+            let shade = (255.0 * pair as f64 / 7.0).round() as u8;
             for (x, y) in [(0, 0), (83, 41)] {
                 assert_eq!(at(left + x, top + y), shade);
-                assert_eq!(at(left + x, top + 44 + y), (255.0 * (1.0 - pair as f64 / 10.0)).round() as u8);
+                assert_eq!(at(left + x, top + 44 + y), (255.0 * (1.0 - pair as f64 / 7.0)).round() as u8);
             }
             assert_eq!(at(left, top + 42), 0xf4, "the seam");
         }
