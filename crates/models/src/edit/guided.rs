@@ -2,6 +2,7 @@
 
 use tch::Tensor;
 
+use super::walk::{Terms, Walk};
 use super::{Edited, Editor};
 use crate::direction::Target;
 use crate::error::Result;
@@ -11,27 +12,30 @@ use crate::labeller::Labeller;
 /// How far to look, and how finely.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Search {
-    /// Longest step against the direction, in units of the latent.
-    pub longest: f64,
-    /// Steps tried first, evenly spaced up to the longest, all in one pass.
-    pub grid: usize,
-    /// Halvings of the interval before the first step that was enough.
-    pub bisections: usize,
     /// How far beyond the cut a score must be, in the labeller's own units.
     pub margin: f64,
+    /// A score this little beyond the margin is near enough to it, in the labeller's own units.
+    pub slack: f64,
+    /// Longest step against the direction, in units of the latent.
+    pub longest: f64,
+    /// Two steps this near to each other are not told apart, in units of the latent.
+    pub resolution: f64,
+    /// Most images looked at for one latent.
+    pub looks: usize,
     /// Most latents rendered at once.
     pub batch: usize,
 }
 
 impl Search {
-    /// The defaults for this target: up to four standard deviations of the prior, to 1/32 of one; `margin` in standard
-    /// deviations of the scores.
+    /// The defaults for this target, with `margin` in standard deviations of the scores: up to four standard deviations
+    /// of the prior, to 1/32 of one or to 1/20 of the scores' deviation.
     pub fn new(margin: f64, target: &Target) -> Self {
         Self {
-            longest: 4.0 * target.latent_deviation,
-            grid: 8,
-            bisections: 4,
             margin: margin * target.score_deviation,
+            slack: target.score_deviation / 20.0,
+            longest: 4.0 * target.latent_deviation,
+            resolution: target.latent_deviation / 32.0,
+            looks: 12,
             batch: 256,
         }
     }
@@ -68,47 +72,32 @@ impl Trial<'_> {
 
     /// A step for each latent, and how many of them are not enough.
     ///
-    /// The smallest step of the grid that is enough, then halved towards the one before it. Where no step is enough: the
-    /// one with the lowest score, the shortest of equals, staying put included.
+    /// The smallest step that is enough; where none is, the one with the lowest score, staying put included.
     fn steps(&self, before: &[f64]) -> Result<(Vec<f64>, u64)> {
-        let cut = self.editor.target.cut;
-        let goal = cut.sign * cut.threshold - self.search.margin;
-        let (count, grid) = (before.len(), self.search.grid.max(1));
-        let spacing = self.search.longest / grid as f64;
-        let who: Vec<i64> = (0..count as i64).flat_map(|one| std::iter::repeat_n(one, grid)).collect();
-        let tried: Vec<f64> =
-            (0..count).flat_map(|_| (1..=grid).map(|place| place as f64 * spacing)).collect();
-        let scores = self.scores(&who, &tried)?;
-
-        let mut chosen = vec![0.0; count];
-        // Latents with a step that is enough: their number, a step that is too short, one that is enough.
-        let mut open: Vec<(i64, f64, f64)> = Vec::new();
-        for (one, scores) in scores.chunks(grid).enumerate() {
-            match scores.iter().position(|score| *score <= goal) {
-                Some(place) => open.push((one as i64, place as f64 * spacing, (place + 1) as f64 * spacing)),
-                None => {
-                    let mut lowest = before[one];
-                    for (place, score) in scores.iter().enumerate() {
-                        if *score < lowest {
-                            (lowest, chosen[one]) = (*score, (place + 1) as f64 * spacing);
-                        }
-                    }
-                }
+        let target = &self.editor.target;
+        let terms = Terms {
+            goal: target.cut.sign * target.cut.threshold - self.search.margin,
+            slack: self.search.slack,
+            longest: self.search.longest,
+            resolution: self.search.resolution,
+        };
+        // Were the feature linear in the latent, a deviation of the score would be one of the latent.
+        let guess = |score: f64| (score - terms.goal) / target.score_deviation * target.latent_deviation;
+        let mut walks: Vec<Walk> = before.iter().map(|score| Walk::new(*score, guess(*score))).collect();
+        for _ in 0..self.search.looks {
+            let open = (0..).zip(&walks).filter_map(|(who, walk)| Some((who, walk.next(&terms)?)));
+            let (who, steps): (Vec<i64>, Vec<f64>) = open.unzip();
+            if who.is_empty() {
+                break;
+            }
+            let scores = self.scores(&who, &steps)?;
+            for ((who, step), score) in who.into_iter().zip(steps).zip(scores) {
+                walks[who as usize].tell(step, score, &terms);
             }
         }
-        let unresolved = (count - open.len()) as u64;
-        for _ in 0..self.search.bisections {
-            let who: Vec<i64> = open.iter().map(|entry| entry.0).collect();
-            let middles: Vec<f64> = open.iter().map(|entry| 0.5 * (entry.1 + entry.2)).collect();
-            let scores = self.scores(&who, &middles)?;
-            for ((entry, middle), score) in open.iter_mut().zip(middles).zip(scores) {
-                if score <= goal { entry.2 = middle } else { entry.1 = middle }
-            }
-        }
-        for (one, _, enough) in open {
-            chosen[one as usize] = enough;
-        }
-        Ok((chosen, unresolved))
+        let results = walks.iter().map(Walk::result);
+        let unresolved = results.clone().filter(|(_, enough)| !enough).count() as u64;
+        Ok((results.map(|(step, _)| step).collect(), unresolved))
     }
 }
 

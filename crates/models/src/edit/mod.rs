@@ -4,6 +4,7 @@
 //! An edit depends on its latent alone, not on the batch around it, so it does not matter which rank makes it.
 
 mod guided;
+mod walk;
 
 use lethe_domain::spec::{self, Selection};
 use tch::{Device, Kind, Tensor};
