@@ -17,7 +17,7 @@ struct Command {
     #[arg(long, env = "LETHE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
     /// What is logged: a level, or a filter such as info,lethe_coordinator=debug.
-    #[arg(long, env = "LETHE_LOG", default_value = "info", value_name = "FILTER")]
+    #[arg(long, env = "RUST_LOG", default_value = "info", value_name = "FILTER")]
     log: EnvFilter,
     /// Check the settings and end: 0 when they are good, 2 when not.
     #[arg(long)]

@@ -210,3 +210,143 @@ fn open<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T> {
 fn unreadable(key: &str, reason: &str) -> Error {
     Error::Record { key: key.to_owned(), reason: reason.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use lethe_domain::JobState;
+    use lethe_engine::{Config, Now, State};
+    use serde_json::{Map, Value, json};
+
+    use super::*;
+
+    /// What version 1 wrote: a job that succeeded, one in the middle of sampling, one that was cancelled.
+    const V1: &str = include_str!("records_v1.json");
+
+    fn v1() -> Map<String, Value> {
+        serde_json::from_str(V1).unwrap()
+    }
+
+    fn read(entries: &Map<String, Value>) -> Result<Vec<StoredJob>> {
+        let entries: Vec<(&String, String)> =
+            entries.iter().map(|(key, value)| (key, value.to_string())).collect();
+        let jobs = entries.iter().filter(|(key, _)| key.starts_with(JOBS));
+        read_jobs(jobs.map(|(key, value)| (key.as_str(), value.as_bytes())))
+    }
+
+    #[test]
+    fn what_version_1_wrote_is_read() {
+        let entries = v1();
+        assert_eq!(read_epoch(entries[EPOCH].to_string().as_bytes()).unwrap(), 1);
+        let jobs = read(&entries).unwrap();
+        let states: Vec<_> =
+            jobs.iter().map(|(job, shards)| (job.id.as_str(), job.state, shards.len())).collect();
+        assert_eq!(
+            states,
+            [
+                ("digit-9f08bd", JobState::Cancelled, 0),
+                ("slant-dcgan-ffe3b4", JobState::Running, 2),
+                ("thick-vae-937989", JobState::Succeeded, 5),
+            ]
+        );
+        let (done, _) = &jobs[2];
+        assert_eq!((done.request_id.as_deref(), done.spec.sample.seed), (Some("r-1"), 7));
+        assert_eq!(done.outputs.fine_tune.as_ref().unwrap().loss_last, 0.025);
+        assert_eq!(done.outputs.report.as_ref().unwrap().feature.remaining_share, 0.04);
+        assert_eq!(done.seconds.len(), Phase::ALL.len());
+        assert_eq!(jobs[0].0.failure.as_ref().unwrap().message, "job digit-9f08bd was cancelled: not needed");
+        let state = State::restore(Config::default(), Epoch(2), Now::default(), jobs);
+        state.check_invariants().unwrap();
+        let running = state.status(&JobId::new("slant-dcgan-ffe3b4").unwrap(), Now::default()).unwrap();
+        assert_eq!((running.phases[1].shards_done, running.phases[1].done), (2, 100));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let key = "jobs/slant-dcgan-ffe3b4/shards/sample/1";
+        for (value, reason) in [
+            (json!({"version": 2, "output": {}}), "version 2, this program reads up to 1: use a newer lethe"),
+            (json!({"output": {}}), "missing field `version`"),
+            (json!({"version": 1, "output": {"Nap": {}}}), "unknown variant `Nap`"),
+        ] {
+            let mut entries = v1();
+            entries.insert(key.to_owned(), value);
+            let error = read(&entries).unwrap_err().to_string();
+            assert!(error.contains(key) && error.contains(reason), "{error}");
+        }
+        let mut entries = v1();
+        entries.insert("jobs/digit-9f08bd/shards/nap/0".to_owned(), json!({}));
+        assert!(read(&entries).unwrap_err().to_string().contains("no key of a shard"));
+    }
+
+    fn records(store: &Arc<dyn StateStore>) -> Records {
+        Records::new(store.clone(), Arc::new(Metrics::new().unwrap()))
+    }
+
+    fn all_writes(jobs: &[StoredJob]) -> Vec<Write> {
+        let shards = jobs.iter().flat_map(|(job, shards)| {
+            shards.iter().map(|(phase, shard, output)| Write::Shard {
+                job: job.id.clone(),
+                phase: *phase,
+                shard: *shard,
+                output: Box::new(output.clone()),
+            })
+        });
+        shards.chain(jobs.iter().map(|(job, _)| Write::Job(Box::new(job.clone())))).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_saved_is_loaded_and_the_last_write_of_a_key_counts() {
+        let store: Arc<dyn StateStore> = lethe_store::memory();
+        let mut leader = records(&store);
+        assert_eq!(leader.lead().await.unwrap().epoch, Epoch(1));
+        let jobs = read(&v1()).unwrap();
+        let mut writes = all_writes(&jobs);
+        let mut older = jobs[1].0.clone();
+        older.state = JobState::Queued;
+        writes.insert(0, Write::Job(Box::new(older)));
+        leader.save(writes.iter()).await.unwrap();
+        let loaded = records(&store).lead().await.unwrap();
+        assert_eq!((loaded.epoch, loaded.jobs), (Epoch(2), jobs));
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_was_replaced_cannot_write() {
+        let store: Arc<dyn StateStore> = lethe_store::memory();
+        let (mut old, mut new) = (records(&store), records(&store));
+        old.lead().await.unwrap();
+        new.lead().await.unwrap();
+        let writes = all_writes(&read(&v1()).unwrap());
+        let error = old.save(writes.iter()).await.unwrap_err();
+        assert!(
+            matches!(&error, Error::Store(lethe_store::Error::Conflict { key, .. }) if key == EPOCH),
+            "{error}"
+        );
+        assert_eq!(store.list(JOBS).await.unwrap().entries, vec![]);
+        new.save(writes.iter()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn more_than_a_transaction_takes_is_split_between_jobs() {
+        let store: Arc<dyn StateStore> = lethe_store::memory();
+        let mut leader = records(&store);
+        leader.lead().await.unwrap();
+        let (record, shards) = read(&v1()).unwrap().remove(1);
+        let jobs: Vec<StoredJob> = (0..limits::TXN_OPERATIONS)
+            .map(|number| {
+                let id = JobId::new(format!("job-{number:04}")).unwrap();
+                (JobRecord { id, ..record.clone() }, shards.clone())
+            })
+            .collect();
+        let before = store.list("").await.unwrap().revision.0;
+        leader.save(all_writes(&jobs).iter()).await.unwrap();
+        let listing = store.list(JOBS).await.unwrap();
+        assert_eq!(listing.entries.len(), 3 * limits::TXN_OPERATIONS);
+        // 42 jobs of three writes each fit into 128.
+        assert_eq!(listing.revision.0 - before, 4);
+        let mut commits: BTreeMap<&str, Vec<Revision>> = BTreeMap::new();
+        for entry in &listing.entries {
+            commits.entry(entry.key.split('/').nth(1).unwrap()).or_default().push(entry.version);
+        }
+        assert!(commits.values().all(|of_job| of_job.iter().all(|one| one == &of_job[0])));
+    }
+}

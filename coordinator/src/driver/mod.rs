@@ -6,6 +6,8 @@ mod recovery;
 mod requests;
 mod sessions;
 mod task;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub(crate) use sessions::Member;

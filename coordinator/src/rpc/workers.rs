@@ -23,7 +23,7 @@ const INTRODUCTION: Duration = Duration::from_secs(10);
 const IN_FLIGHT: usize = 4;
 
 /// The most slots of one worker.
-const SLOTS: usize = 256;
+const SLOTS: usize = 1024;
 
 /// The largest output of a task, as JSON: it is kept in the state store, bulk goes to artifacts.
 const OUTPUT_BYTES: usize = 64 << 10;

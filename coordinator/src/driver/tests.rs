@@ -1,0 +1,209 @@
+//! The driver over a store that fails on command.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use lethe_artifacts::ArtifactStore;
+use lethe_domain::{JobState, LeaseId, Phase, ProbeOutput, ShardIndex, SlotIndex, TaskOutput, WorkerId};
+use lethe_proto::{LeaseOutcome, PROTOCOL};
+use lethe_store::{Entry, Error, LeaseId as StoreLease, Listing, Revision, StateStore, Txn, Watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::metrics::Metrics;
+use crate::records::Records;
+use crate::results::Results;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A store that answers nothing while it is down.
+#[derive(Debug)]
+struct Flaky {
+    store: Arc<dyn StateStore>,
+    down: AtomicBool,
+}
+
+impl Flaky {
+    fn check(&self) -> lethe_store::Result<()> {
+        if self.down.load(Ordering::SeqCst) {
+            return Err(Error::Io { file: "state".into(), source: std::io::Error::other("unplugged") });
+        }
+        Ok(())
+    }
+}
+
+impl StateStore for Flaky {
+    fn get(&self, key: &str) -> BoxFuture<'_, lethe_store::Result<Option<Entry>>> {
+        let answer = self.check().map(|()| self.store.get(key));
+        async { answer?.await }.boxed()
+    }
+    fn list(&self, prefix: &str) -> BoxFuture<'_, lethe_store::Result<Listing>> {
+        let answer = self.check().map(|()| self.store.list(prefix));
+        async { answer?.await }.boxed()
+    }
+    fn commit(&self, txn: Txn) -> BoxFuture<'_, lethe_store::Result<Revision>> {
+        let answer = self.check().map(|()| self.store.commit(txn));
+        async { answer?.await }.boxed()
+    }
+    fn watch(&self, prefix: &str, after: Revision) -> Watch {
+        self.store.watch(prefix, after)
+    }
+    fn compact(&self, through: Revision) -> BoxFuture<'_, lethe_store::Result<()>> {
+        self.store.compact(through)
+    }
+    fn grant(&self, ttl: Duration) -> BoxFuture<'_, lethe_store::Result<StoreLease>> {
+        self.store.grant(ttl)
+    }
+    fn keep_alive(&self, lease: StoreLease) -> BoxFuture<'_, lethe_store::Result<Duration>> {
+        self.store.keep_alive(lease)
+    }
+    fn revoke(&self, lease: StoreLease) -> BoxFuture<'_, lethe_store::Result<()>> {
+        self.store.revoke(lease)
+    }
+}
+
+struct Bench {
+    store: Arc<Flaky>,
+    driver: DriverHandle,
+    stop: CancellationToken,
+    _folder: tempfile::TempDir,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Flaky { store: lethe_store::memory(), down: AtomicBool::new(false) });
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let artifacts = ArtifactStore::open(folder.path().to_str().unwrap()).await.unwrap();
+        let records = Records::new(store.clone(), metrics.clone());
+        let config = lethe_engine::Config::default();
+        let results = Results::new(artifacts);
+        let restored = Driver::restore(config, "file:///root".to_owned(), records, metrics, results).await;
+        let (driver, handle) = restored.unwrap();
+        let stop = CancellationToken::new();
+        tokio::spawn(driver.run(stop.clone()));
+        Self { store, driver: handle, stop, _folder: folder }
+    }
+
+    fn down(&self, down: bool) {
+        self.store.down.store(down, Ordering::SeqCst);
+    }
+
+    async fn join(&self, held: Vec<(SlotIndex, LeaseId)>) -> Membership {
+        self.driver
+            .join(Registration {
+                worker: WorkerId::new("w").unwrap(),
+                hostname: "h".to_owned(),
+                version: "0".to_owned(),
+                protocol: PROTOCOL,
+                devices: vec!["cpu".to_owned()],
+                held,
+            })
+            .await
+            .unwrap()
+    }
+
+    async fn ready(&self) {
+        let mut readiness = self.driver.readiness();
+        let wait = readiness.wait_for(|readiness| *readiness == Readiness::Ready);
+        timeout(DEADLINE, wait).await.expect("in time").unwrap();
+    }
+}
+
+fn spec() -> JobSpec {
+    JobSpec::from_value(serde_json::json!({
+        "name": "j",
+        "generator": {"uri": "/g.pt", "format": "torchscript", "latent": {"dimension": 4},
+                      "output": {"range": [0, 1], "channels": 1, "size": 8}},
+        "feature": {"name": "f", "scorer": {"uri": "/s.pt", "positive": {"above": 1}}},
+    }))
+    .unwrap()
+}
+
+fn probed(lease: LeaseId) -> WorkerEvent {
+    let output =
+        ProbeOutput { image_shape: vec![1, 8, 8], range: [0.0, 1.0], batch_seconds: 0.1, parameters: 1 };
+    let outcome = LeaseOutcome { lease, outcome: Ok(TaskOutput::Probe(output)) };
+    WorkerEvent::Finished { slot: SlotIndex(0), outcome: Box::new(outcome) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_fails_is_never_seen_and_everybody_joins_again() {
+    let bench = Bench::new().await;
+    let job = bench.driver.submit(spec(), None).await.unwrap();
+    let mut member = bench.join(vec![]).await;
+    let Some(WorkerCommand::Start { epoch, assignment, .. }) = member.commands.recv().await else {
+        panic!("expected the probe")
+    };
+    assert_eq!(assignment.artifacts, "file:///root");
+    let lease = assignment.lease;
+
+    bench.down(true);
+    bench.driver.tell(&member.member, probed(lease.clone())).await.unwrap();
+    assert_eq!(member.commands.recv().await, None, "no acknowledgement: the session ends");
+    let refused = bench.driver.submit(spec(), Some("r".to_owned())).await.unwrap_err();
+    assert!(
+        matches!(&refused, Refusal::Unavailable { message } if message.contains("unplugged")),
+        "{refused}"
+    );
+    assert!(
+        matches!(&*bench.driver.readiness().borrow(), Readiness::StoreDown(why) if why.contains("unplugged"))
+    );
+    // An hour later still, and without having given up.
+    tokio::time::advance(Duration::from_secs(3600)).await;
+    assert!(matches!(bench.driver.status(&job.id).await, Err(Refusal::Unavailable { .. })));
+
+    bench.down(false);
+    bench.ready().await;
+    let status = bench.driver.status(&job.id).await.unwrap();
+    assert_eq!(status.phases[0].phase, Phase::Probe);
+    assert_eq!(status.state, JobState::Running, "the outcome that was not written down did not happen");
+    assert!(status.version > job.version);
+    let jobs = bench.driver.look(|view| view.records().count()).await.unwrap();
+    assert_eq!(jobs, 1, "nor did the submission that was refused");
+
+    // The worker comes back with its outcome, says it again, and the job goes on.
+    let mut again = bench.join(vec![(SlotIndex(0), lease.clone())]).await;
+    assert!(again.registered.epoch > epoch, "another leader");
+    bench.driver.tell(&member.member, probed(lease.clone())).await.unwrap();
+    bench.driver.tell(&again.member, probed(lease.clone())).await.unwrap();
+    assert_eq!(again.commands.recv().await, Some(WorkerCommand::Ack(lease)));
+    let Some(WorkerCommand::Start { assignment, .. }) = again.commands.recv().await else {
+        panic!("expected a shard")
+    };
+    assert_eq!((assignment.lease.phase, assignment.lease.shard), (Phase::Sample, ShardIndex(0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_driver_sleeps_until_something_is_due() {
+    let bench = Bench::new().await;
+    let job = bench.driver.submit(spec(), None).await.unwrap();
+    let mut member = bench.join(vec![]).await;
+    assert!(matches!(member.commands.recv().await, Some(WorkerCommand::Start { .. })));
+    assert_eq!(bench.driver.status(&job.id).await.unwrap().slots, 1);
+    // Nobody asks anything: the silent worker is buried when its time is over, and the watcher hears of it.
+    let mut changed = bench.driver.watch(job.id.clone()).await.unwrap();
+    let begin = tokio::time::Instant::now();
+    changed.changed().await.unwrap();
+    let after = begin.elapsed();
+    assert!(after >= Duration::from_secs(5) && after < Duration::from_millis(5100), "{after:?}");
+    let status = bench.driver.status(&job.id).await.unwrap();
+    assert_eq!((status.slots, status.retried[0].code), (0, lethe_domain::ErrorCode::WorkerLost));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_driver_that_has_ended_says_so() {
+    let bench = Bench::new().await;
+    let job = bench.driver.submit(spec(), None).await.unwrap();
+    let mut changed = bench.driver.watch(job.id.clone()).await.unwrap();
+    assert!(bench.driver.is_alive());
+    bench.stop.cancel();
+    assert!(changed.changed().await.is_err());
+    assert!(matches!(bench.driver.status(&job.id).await, Err(Refusal::Unavailable { .. })));
+    assert!(!bench.driver.is_alive());
+    assert_eq!(*bench.driver.readiness().borrow(), Readiness::Draining);
+}

@@ -1,0 +1,12 @@
+//! A coordinator, the typed client, and fake workers that speak the real session protocol.
+
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+mod crash;
+mod edges;
+mod fake;
+mod jobs;
+mod operators;
+mod refusals;
+mod sessions;
+mod world;
