@@ -6,13 +6,19 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use lethe_domain::{JobStatus, Phase, PhaseState, PhaseStatus, Shape};
+use lethe_domain::{JobStatus, Phase, PhaseState, PhaseStatus, Shape, Waiting};
 
 use crate::output::remark;
 use crate::units::{count, duration};
 
 /// Shows statuses as they come.
-pub(crate) enum ProgressView {
+pub(crate) struct ProgressView {
+    form: Form,
+    /// The worker is on its way: that none has joined yet is not worth saying.
+    own_worker: bool,
+}
+
+enum Form {
     /// A bar for each phase, redrawn in place.
     Bars(Bars),
     /// A line when a phase begins or ends, and now and then between.
@@ -38,25 +44,36 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 impl ProgressView {
     /// Bars when stderr is a terminal, lines otherwise.
     pub(crate) fn new() -> Self {
-        if std::io::stderr().is_terminal() {
-            ProgressView::Bars(Bars::new())
+        let form = if std::io::stderr().is_terminal() {
+            Form::Bars(Bars::new())
         } else {
             let past = Instant::now().checked_sub(LINE_EVERY).unwrap_or_else(Instant::now);
-            ProgressView::Lines(Lines { last: None, last_printed: past, last_remark: String::new() })
-        }
+            Form::Lines(Lines { last: None, last_printed: past, last_remark: String::new() })
+        };
+        Self { form, own_worker: false }
+    }
+
+    /// The same, where this process brings the worker itself.
+    pub(crate) fn of_own_worker() -> Self {
+        Self { own_worker: true, ..Self::new() }
     }
 
     /// Shows how a job stands.
     pub(crate) fn show(&mut self, status: &JobStatus) {
-        match self {
-            ProgressView::Bars(bars) => bars.show(status),
-            ProgressView::Lines(lines) => lines.show(status),
+        let note = match &status.waiting {
+            Some(Waiting::NoWorkers) if self.own_worker => None,
+            Some(waiting) => Some(format!("waiting: {waiting}")),
+            None => retried(status),
+        };
+        match &mut self.form {
+            Form::Bars(bars) => bars.show(status, note.unwrap_or_default()),
+            Form::Lines(lines) => lines.show(status, note.unwrap_or_default()),
         }
     }
 
     /// Leaves the screen as it is.
     pub(crate) fn finish(self) {
-        if let ProgressView::Bars(bars) = self {
+        if let Form::Bars(bars) = self.form {
             bars.note.finish_and_clear();
             bars.phases.iter().for_each(|(_, bar)| bar.abandon());
         }
@@ -64,9 +81,7 @@ impl ProgressView {
 }
 
 impl Lines {
-    fn show(&mut self, status: &JobStatus) {
-        let said = status.waiting.as_ref().map(ToString::to_string).unwrap_or_default();
-        let note = if said.is_empty() { retried(status).unwrap_or_default() } else { said };
+    fn show(&mut self, status: &JobStatus, note: String) {
         if note != self.last_remark && !note.is_empty() {
             remark(&format!("{}: {note}", status.id));
         }
@@ -103,7 +118,7 @@ impl Bars {
         Self { all, phases, note }
     }
 
-    fn show(&mut self, status: &JobStatus) {
+    fn show(&mut self, status: &JobStatus, note: String) {
         for ((_, bar), phase) in self.phases.iter().zip(&status.phases) {
             let template = match phase.state {
                 PhaseState::Running if phase.total > 0 => "  {prefix:<10} [{bar:24}] {msg}",
@@ -116,9 +131,7 @@ impl Bars {
             bar.set_position(phase.done.min(phase.total));
             bar.set_message(details(phase));
         }
-        let note =
-            status.waiting.as_ref().map(|waiting| format!("waiting: {waiting}")).or_else(|| retried(status));
-        self.note.set_message(note.unwrap_or_default());
+        self.note.set_message(note);
         if status.state.is_final() {
             self.all.set_move_cursor(false);
         }

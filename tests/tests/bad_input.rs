@@ -1,6 +1,12 @@
 //! Bad input, one case a test: a clear error that names the cause and the remedy, the documented exit code, and nothing
 //! half-written.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking and says what it skips"
+)]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -134,14 +140,17 @@ fn bit_flipped_safetensors() {
     });
     let ended = run(folder.path(), |spec| spec["generator"]["uri"] = uri.into());
     assert!([1, 2].contains(&ended.code()), "{}", ended.code());
-    assert_clear(&ended, &["vae.safetensors", "sha256"]);
+    assert_clear(&ended, &["vae.safetensors", "SHA-256"]);
 }
 
 #[test]
 fn torchscript_without_forward() {
-    let uri = fixtures().join("broken_no_forward.pt").display().to_string();
-    refused(1, &["BAD_MODEL", "broken_no_forward.pt", "forward", "hint:"], |spec| {
-        spec["feature"]["scorer"]["uri"] = uri.into()
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("no_forward.pt");
+    std::fs::copy(fixtures().join("broken_no_forward.pt"), &copy).unwrap();
+    let uri = copy.display().to_string();
+    refused(1, &["BAD_MODEL", "no_forward.pt", "forward", "hint:"], |spec| {
+        spec["feature"]["scorer"]["uri"] = uri.into();
     });
 }
 
@@ -157,7 +166,8 @@ fn a_pickle_is_never_loaded_and_the_error_says_how_to_convert_it() {
 #[test]
 fn a_batch_that_does_not_fit() {
     refused(1, &["OUT_OF_MEMORY", "sample.batch", "hint:"], |spec| {
-        spec["sample"] = json!({"shard_size": 1_000_000, "batch": 1_000_000, "until": {"total": 1_000_000}});
+        spec["sample"] =
+            json!({"shard_size": 20_000_000, "batch": 20_000_000, "until": {"total": 20_000_000}});
     });
 }
 
@@ -166,7 +176,7 @@ fn a_missing_file_an_unknown_key_and_a_wrong_type_are_usage_errors_with_their_pa
     refused(2, &["generator.uri: found", "does not exist", "hint:"], |spec| {
         spec["generator"]["uri"] = "nowhere.pt".into()
     });
-    refused(2, &["unlearn: unknown field `stepz`", "expected one of `steps`"], |spec| {
+    refused(2, &["unlearn.stepz: unknown field `stepz`", "expected one of `steps`"], |spec| {
         spec["unlearn"]["stepz"] = 1.into()
     });
     refused(2, &["unlearn.steps: invalid type: string \"many\", expected u64"], |spec| {
@@ -205,7 +215,7 @@ fn a_full_disk() {
     let ended = Running::start_command(command.args(["-m", "sh", "-c", &script]).current_dir(folder.path()))
         .finish()
         .expect(1);
-    assert_clear(&ended, &["full", "hint:"]);
+    assert_clear(&ended, &["DISK_FULL", "hint:"]);
     assert!(
         !ended.stdout.contains("generator.safetensors") && !ended.stdout.contains(".part"),
         "{}",

@@ -1,5 +1,11 @@
 //! Coordinator, workers and clients as separate processes on loopback.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking and says what it skips"
+)]
+
 use std::path::Path;
 use std::time::Duration;
 

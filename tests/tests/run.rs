@@ -1,5 +1,11 @@
 //! `lethe run` as a person uses it, and as the world treats it: interrupted, killed, run again.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking and says what it skips"
+)]
+
 use std::path::Path;
 use std::time::Duration;
 

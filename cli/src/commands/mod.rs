@@ -77,13 +77,13 @@ pub(crate) fn job_id(text: &str) -> Result<JobId, Error> {
     JobId::new(text).map_err(|error| Error::Usage(error.to_string()))
 }
 
-/// Follows a job until it is over, showing progress. Ctrl-C leaves the job alone.
+/// Follows a job until it is over, showing progress in `view`. Ctrl-C leaves the job alone.
 pub(crate) async fn follow(
     client: &Client,
     id: &JobId,
     timeout: Option<Duration>,
+    mut view: ProgressView,
 ) -> Result<JobStatus, Error> {
-    let mut view = ProgressView::new();
     let watch = async {
         let mut statuses = client.watch(id);
         while let Some(status) = statuses.next().await {

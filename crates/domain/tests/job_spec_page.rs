@@ -1,6 +1,12 @@
 //! docs/job-spec.md and docs/job-spec.schema.json are made from the types; this fails when they are not up to date.
 //! `LETHE_BLESS=1` writes them anew.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking and says what it skips"
+)]
+
 use std::path::Path;
 
 use serde_json::Value;
@@ -43,19 +49,31 @@ const FOOT: &str = "
 /// A table of the keys of an object, then the sections of the objects in it.
 fn section(root: &Value, object: &Value, path: &str) -> String {
     let Some(properties) = object["properties"].as_object() else { return String::new() };
-    let required: Vec<&str> = object["required"].as_array().map(|r| r.iter().filter_map(Value::as_str).collect()).unwrap_or_default();
+    let required: Vec<&str> = object["required"]
+        .as_array()
+        .map(|r| r.iter().filter_map(Value::as_str).collect())
+        .unwrap_or_default();
     let title = if path.is_empty() { "Top level".to_owned() } else { format!("`{path}`") };
-    let mut text = format!("\n## {title}\n\n{}\n\n| key | value | default | meaning |\n|---|---|---|---|\n", described(object));
+    let mut text = format!(
+        "\n## {title}\n\n{}\n\n| key | value | default | meaning |\n|---|---|---|---|\n",
+        described(object)
+    );
     let mut below = String::new();
     for (key, property) in properties {
         let resolved = resolve(root, property);
         let default = match (&property["default"], required.contains(&key.as_str())) {
             (_, true) => "required".to_owned(),
             (Value::Null, _) => "-".to_owned(),
-            (value, _) if resolved["properties"].is_object() || value.is_object() && value.as_object().unwrap().len() > 1 => "see below".to_owned(),
+            (value, _)
+                if resolved["properties"].is_object()
+                    || value.is_object() && value.as_object().unwrap().len() > 1 =>
+            {
+                "see below".to_owned()
+            }
             (value, _) => format!("`{value}`"),
         };
-        let meaning = if property["description"].is_string() { described(property) } else { described(resolved) };
+        let meaning =
+            if property["description"].is_string() { described(property) } else { described(resolved) };
         text += &format!("| `{key}` | {} | {default} | {meaning} |\n", kind(root, property));
         if resolved["properties"].is_object() {
             let deeper = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
@@ -66,7 +84,13 @@ fn section(root: &Value, object: &Value, path: &str) -> String {
 }
 
 fn described(value: &Value) -> String {
-    value["description"].as_str().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
+    value["description"]
+        .as_str()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .replace('|', "\\|")
 }
 
 /// Follows a reference, also through an optional.
@@ -92,7 +116,11 @@ fn kind(root: &Value, value: &Value) -> String {
         return format!("`{constant}`");
     }
     if let Some(values) = value["enum"].as_array() {
-        return values.iter().map(|v| format!("`{}`", v.as_str().unwrap_or_default())).collect::<Vec<_>>().join(" or ");
+        return values
+            .iter()
+            .map(|v| format!("`{}`", v.as_str().unwrap_or_default()))
+            .collect::<Vec<_>>()
+            .join(" or ");
     }
     if let Some(properties) = value["properties"].as_object() {
         let one = properties.len() == 1 && value["required"].as_array().is_some_and(|r| r.len() == 1);
@@ -103,14 +131,17 @@ fn kind(root: &Value, value: &Value) -> String {
     }
     match &value["type"] {
         Value::String(name) if name == "array" => {
-            let items = if value["items"].is_object() { kind(root, &value["items"]) } else { "number".to_owned() };
+            let items =
+                if value["items"].is_object() { kind(root, &value["items"]) } else { "number".to_owned() };
             match value["minItems"].as_u64() {
                 Some(count) => format!("[{count} x {items}]"),
                 None => format!("[{items}]"),
             }
         }
         Value::String(name) => name.clone(),
-        Value::Array(names) => names.iter().filter_map(Value::as_str).filter(|n| *n != "null").collect::<Vec<_>>().join(" or "),
+        Value::Array(names) => {
+            names.iter().filter_map(Value::as_str).filter(|n| *n != "null").collect::<Vec<_>>().join(" or ")
+        }
         _ => "any".to_owned(),
     }
 }

@@ -1,5 +1,11 @@
 //! One decision a test: events in, the exact effects out.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking and says what it skips"
+)]
+
 use lethe_domain::{
     ArtifactRef, Cut, DirectionOutput, Epoch, ErrorCode, Failure, FineTuneOutput, JobId, JobSpec, JobState,
     LeaseId, Phase, ProbeOutput, Progress, SampleOutput, ShardIndex, SlotIndex, Task, TaskOutput, Waiting,

@@ -2,6 +2,12 @@
 //! of everything at any moment. After every step the invariants hold; at the end every job has succeeded with the very
 //! outputs of an undisturbed run.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking and says what it skips"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use lethe_domain::{

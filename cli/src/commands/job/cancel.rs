@@ -8,6 +8,7 @@ use lethe_domain::JobState;
 use crate::commands::{CoordinatorOption, block_on, follow, job_id};
 use crate::error::Error;
 use crate::output::{OutputOption, print};
+use crate::progress::ProgressView;
 
 /// End a job
 #[derive(Debug, clap::Args)]
@@ -35,7 +36,7 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Error> {
         let client = arguments.coordinator.connect().await?;
         let mut status = client.cancel(&id, &arguments.reason).await?;
         if !arguments.no_wait && !status.state.is_final() {
-            status = follow(&client, &id, Some(FREE_WITHIN)).await?;
+            status = follow(&client, &id, Some(FREE_WITHIN), ProgressView::new()).await?;
         }
         print(&status, arguments.output.format, |_| match status.state {
             JobState::Cancelled => format!("{id} is cancelled, its slots are free"),

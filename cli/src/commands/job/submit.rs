@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::commands::{CoordinatorOption, block_on, follow, verdict};
 use crate::error::Error;
 use crate::output::{Format, OutputOption, print, remark};
+use crate::progress::ProgressView;
 use crate::{result_table, spec_file};
 
 /// Submit a job
@@ -41,7 +42,9 @@ pub(crate) fn execute(arguments: Arguments) -> Result<ExitCode, Error> {
             }
             return Ok(ExitCode::SUCCESS);
         }
-        let status = follow(&client, &submitted.id, arguments.timeout.map(Duration::from_secs)).await?;
+        let status =
+            follow(&client, &submitted.id, arguments.timeout.map(Duration::from_secs), ProgressView::new())
+                .await?;
         print(&status, arguments.output.format, |_| {
             status.result.as_ref().map(result_table::render).unwrap_or_default()
         })?;

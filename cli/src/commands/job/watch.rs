@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::commands::{CoordinatorOption, block_on, follow, job_id, verdict};
 use crate::error::Error;
 use crate::output::{OutputOption, print};
+use crate::progress::ProgressView;
 use crate::result_table;
 
 /// Follow a job until it is over
@@ -26,7 +27,8 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Error> {
     let id = job_id(&arguments.job)?;
     block_on(async {
         let client = arguments.coordinator.connect().await?;
-        let status = follow(&client, &id, arguments.timeout.map(Duration::from_secs)).await?;
+        let status =
+            follow(&client, &id, arguments.timeout.map(Duration::from_secs), ProgressView::new()).await?;
         print(&status, arguments.output.format, |_| {
             status.result.as_ref().map(result_table::render).unwrap_or_default()
         })?;

@@ -22,6 +22,7 @@ use crate::commands::job::fetch;
 use crate::commands::{block_on, follow, log_to_stderr, verdict};
 use crate::error::Error;
 use crate::output::{OutputOption, print, remark};
+use crate::progress::ProgressView;
 use crate::{result_table, spec_file};
 use folder::Folder;
 use resume::Standing;
@@ -148,7 +149,7 @@ async fn work(agent: Agent, client: &Client, id: JobId, folder: &Folder) -> Resu
     let stop = CancellationToken::new();
     let mut running = tokio::spawn(agent.run(stop.clone().cancelled_owned()));
     let followed = tokio::select! {
-        followed = follow(client, &id, None) => followed,
+        followed = follow(client, &id, None, ProgressView::of_own_worker()) => followed,
         ended = &mut running => {
             let error = match ended {
                 Ok(Err(error)) => anyhow::Error::new(error),

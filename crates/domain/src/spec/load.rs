@@ -75,11 +75,12 @@ impl JobSpec {
                 serde_json::Error::custom("expected a mapping with the keys name, generator, feature");
             return Err(SpecError::one("", error.to_string()));
         }
-        let spec: JobSpec = serde_path_to_error::deserialize(value).map_err(|error| {
+        let mut spec: JobSpec = serde_path_to_error::deserialize(value).map_err(|error| {
             let path = error.path().to_string();
             let path = if path == "." { String::new() } else { path };
             SpecError::one(path, error.into_inner().to_string())
         })?;
+        spec.normalise();
         spec.check()?;
         Ok(spec)
     }

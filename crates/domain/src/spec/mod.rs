@@ -55,6 +55,20 @@ pub struct JobSpec {
 }
 
 impl JobSpec {
+    /// Writes what can be said in two ways in the shorter one, so that equal jobs are equal specs.
+    pub(crate) fn normalise(&mut self) {
+        if let Latent::Shape(shape) = &self.generator.latent
+            && let [length] = shape[..]
+        {
+            self.generator.latent = Latent::Dimension(length);
+        }
+        if let Size::Rectangle([height, width]) = self.generator.output.size
+            && height == width
+        {
+            self.generator.output.size = Size::Square(height);
+        }
+    }
+
     /// Every file the job reads, with the path of its key.
     pub fn files(&self) -> Vec<(&'static str, &str)> {
         let mut files = vec![("generator.uri", self.generator.uri.as_str())];
