@@ -35,7 +35,7 @@ impl Search {
             slack: target.score_deviation / 20.0,
             longest: 4.0 * target.latent_deviation,
             resolution: target.latent_deviation / 32.0,
-            looks: 12,
+            looks: 16,
             batch: 256,
         }
     }

@@ -26,14 +26,21 @@ pub(super) struct Walk {
     enough: Option<(f64, f64)>,
     /// The step with the lowest score; the shortest of equals.
     lowest: (f64, f64),
-    /// Looks in a row that fell on the same side of the goal, and that side.
-    row: (u32, bool),
+    /// How far apart the two were, one look ago and two looks ago; infinite before both were known.
+    widths: [f64; 2],
 }
 
 impl Walk {
     /// From a score above the goal, with a guess at the step.
     pub(super) fn new(start: f64, guess: f64) -> Self {
-        Self { start, guess, short: (0.0, start), enough: None, lowest: (0.0, start), row: (0, false) }
+        Self {
+            start,
+            guess,
+            short: (0.0, start),
+            enough: None,
+            lowest: (0.0, start),
+            widths: [f64::INFINITY; 2],
+        }
     }
 
     /// The next step to look at; none when the search is over.
@@ -56,8 +63,9 @@ impl Walk {
         if width <= terms.resolution || terms.goal - reached <= terms.slack {
             return None;
         }
-        // A score that falls all at once makes interpolation creep along one side: then halve.
-        let share = if self.row.0 >= 2 { 0.5 } else { ((score - aim) / (score - reached)).clamp(0.05, 0.95) };
+        // Interpolation creeps along one side where the score falls all at once; two looks must halve what is left.
+        let creeps = width > 0.5 * self.widths[1];
+        let share = if creeps { 0.5 } else { ((score - aim) / (score - reached)).clamp(0.05, 0.95) };
         Some(short + share * width)
     }
 
@@ -67,7 +75,9 @@ impl Walk {
             self.lowest = (step, score);
         }
         let enough = score <= terms.goal;
-        self.row = if self.row.1 == enough { (self.row.0 + 1, enough) } else { (1, enough) };
+        if let Some((enough, _)) = self.enough {
+            self.widths = [enough - self.short.0, self.widths[0]];
+        }
         if enough {
             self.enough = Some((step, score));
         } else {
@@ -146,7 +156,7 @@ mod tests {
             };
             let (step, enough, looks) = walk(score, guess);
             prop_assert_eq!(enough, score(TERMS.longest) <= TERMS.goal);
-            prop_assert!(looks <= 14, "{}", looks);
+            prop_assert!(looks <= 18, "{}", looks);
             if enough {
                 prop_assert!(score(step) <= TERMS.goal);
                 let sooner = step - TERMS.resolution;
