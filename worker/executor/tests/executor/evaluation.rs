@@ -1,0 +1,194 @@
+//! Evaluation, report and publishing: figures checked against what must come out.
+
+use std::fs;
+use std::path::Path;
+
+use lethe_domain::{
+    ArtifactRef, EvaluateOutput, Phase, PublishOutput, ReportOutput, Sidecar, Task, TaskOutput,
+};
+use serde_json::json;
+
+use crate::harness::Executor;
+use crate::job::{Job, mnist};
+
+fn evaluate(
+    job: &Job,
+    executor: &mut Executor,
+    target: &ArtifactRef,
+    weights: &ArtifactRef,
+) -> Vec<EvaluateOutput> {
+    let shards = job.shards(Phase::Evaluate).into_iter().zip(0..);
+    shards
+        .map(|(range, shard)| {
+            let task = Task::Evaluate { range, target: target.clone(), weights: weights.clone() };
+            match executor.run(&job.assignment(shard, task)) {
+                TaskOutput::Evaluate(output) => output,
+                other => panic!("{other:?}"),
+            }
+        })
+        .collect()
+}
+
+fn report(
+    job: &Job,
+    executor: &mut Executor,
+    target: &ArtifactRef,
+    shards: &[EvaluateOutput],
+) -> ReportOutput {
+    let moments = shards.iter().map(|shard| shard.moments.clone()).collect();
+    match executor.run(&job.assignment(0, Task::Report { moments, target: target.clone() })) {
+        TaskOutput::Report(output) => output,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn publish(job: &Job, executor: &mut Executor, target: &ArtifactRef, weights: &ArtifactRef) -> PublishOutput {
+    let task = Task::Publish { target: target.clone(), weights: weights.clone() };
+    match executor.run(&job.assignment(0, task)) {
+        TaskOutput::Publish(output) => output,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The original's own weights, as if training had changed nothing.
+fn unchanged(job: &Job) -> ArtifactRef {
+    job.store("unchanged.safetensors", fs::read(job.spec["generator"]["uri"].as_str().unwrap()).unwrap())
+}
+
+fn near(one: f64, other: f64, tolerance: f64) -> bool {
+    (one - other).abs() <= tolerance * one.abs().max(other.abs()).max(1e-9)
+}
+
+#[test]
+fn a_copy_that_did_not_change_measures_as_the_original() {
+    let job = Job::thick().set("evaluate.reference.uri", mnist("data/test.safetensors"));
+    let mut executor = Executor::start();
+    let (target, weights) = (job.target(&mut executor), unchanged(&job));
+    let shards = evaluate(&job, &mut executor, &target, &weights);
+    assert!(shards.iter().all(|shard| shard.before.is_some() && shard.before == shard.after), "{shards:?}");
+    let figures = report(&job, &mut executor, &target, &shards);
+
+    let positives: u64 = shards.iter().filter_map(|shard| shard.before).sum();
+    let feature = &figures.feature;
+    assert_eq!((feature.samples, feature.before), (400, positives as f64 / 400.0));
+    assert!((0.03..0.25).contains(&feature.before), "a tenth of the samples were positive: {feature:?}");
+    assert_eq!((feature.after, feature.remaining_share), (feature.before, 1.0));
+    assert!(feature.ci95_before[0] < feature.before && feature.before < feature.ci95_before[1]);
+
+    let locality = figures.locality;
+    assert_eq!(locality.samples, 400 - positives);
+    assert!(locality.l1 < 1e-6 && locality.ms_ssim > 0.9999, "{locality:?}");
+
+    let fidelity = figures.fidelity.unwrap();
+    assert_eq!(fidelity.reference, job.spec["evaluate"]["reference"]["uri"]);
+    assert!(near(fidelity.before, fidelity.after, 1e-4), "{fidelity:?}");
+    assert!(near(fidelity.feature_free_before, fidelity.feature_free_after, 1e-4), "{fidelity:?}");
+    assert!(near(fidelity.noise_floor, fidelity.own.after, 1e-4), "{fidelity:?}");
+    assert!(
+        fidelity.noise_floor < fidelity.before,
+        "its own samples are nearer than real images: {fidelity:?}"
+    );
+}
+
+#[test]
+fn the_figures_do_not_depend_on_how_the_range_was_cut() {
+    let job = Job::thick();
+    let mut executor = Executor::start();
+    let (target, weights) = (job.target(&mut executor), unchanged(&job));
+    let whole = evaluate(&job, &mut executor, &target, &weights);
+    let whole = report(&job, &mut executor, &target, &whole);
+    let job = job.set("sample.shard_size", 100);
+    let parts = evaluate(&job, &mut executor, &target, &weights);
+    assert_eq!(parts.len(), 4);
+    let parts = report(&job, &mut executor, &target, &parts);
+    assert_eq!(whole.feature, parts.feature);
+    let (whole, parts) = (whole.fidelity.unwrap(), parts.fidelity.unwrap());
+    assert!(near(whole.noise_floor, parts.noise_floor, 1e-6), "{whole:?} {parts:?}");
+    assert_eq!(whole.reference, "generator");
+    assert_eq!((whole.before, whole.after), (whole.noise_floor, whole.own.after));
+}
+
+#[test]
+fn a_judge_that_takes_the_top_share_gets_its_cut_from_the_originals_images() {
+    let judge = json!({"scorer": {"uri": mnist("models/slant.pt"), "positive": {"top": 0.2}}});
+    let job = Job::thick().set("evaluate.judge", judge);
+    let mut executor = Executor::start();
+    let (target, weights) = (job.target(&mut executor), unchanged(&job));
+    let shards = evaluate(&job, &mut executor, &target, &weights);
+    assert!(shards.iter().all(|shard| shard.before.is_none() && shard.after.is_none()), "{shards:?}");
+    let figures = report(&job, &mut executor, &target, &shards);
+    assert_eq!((figures.feature.before, figures.locality.samples), (0.2, 320));
+    let open = figures.fidelity.unwrap();
+
+    // The same cut, known beforehand, gives the same figures.
+    let mut scores: Vec<f64> =
+        shards.iter().flat_map(|shard| job.numbers(&shard.moments, "before")).collect();
+    scores.sort_by(f64::total_cmp);
+    let judge = json!({"scorer": {"uri": mnist("models/slant.pt"), "positive": {"above": scores[400 - 81]}}});
+    let job = job.set("evaluate.judge", judge);
+    let shards = evaluate(&job, &mut executor, &target, &weights);
+    assert_eq!(shards.iter().filter_map(|shard| shard.before).sum::<u64>(), 80);
+    let picked = report(&job, &mut executor, &target, &shards).fidelity.unwrap();
+    assert!(near(open.own.feature_free_before, picked.own.feature_free_before, 1e-6), "{open:?} {picked:?}");
+}
+
+#[test]
+fn a_feature_goes_away_and_the_published_generator_is_the_one_that_was_measured() {
+    let job = Job::thick().set("unlearn.steps", 60).set("direction.selection", "classifier");
+    let folder = job.folder().join("published");
+    let job = job.set("publish.uri", folder.to_str().unwrap());
+    let mut executors = [Executor::start()];
+    let target = job.target(&mut executors[0]);
+    let trained = job.train(&mut executors, &target, 1);
+    let executor = &mut executors[0];
+    let shards = evaluate(&job, executor, &target, &trained.weights);
+    let figures = report(&job, executor, &target, &shards);
+    assert!(figures.feature.remaining_share < 0.5, "{:?}", figures.feature);
+    assert!(figures.locality.ms_ssim > 0.8, "{:?}", figures.locality);
+
+    let output = publish(&job, executor, &target, &trained.weights);
+    assert_eq!(output.generator.path, "jobs/tiny-1/result/generator.safetensors");
+    assert_eq!(output.versions.device, "cpu");
+    for artifact in [&output.generator, &output.sidecar, &output.before_after_png] {
+        let name = Path::new(&artifact.path).file_name().unwrap();
+        assert_eq!(fs::read(job.file(&artifact.path)).unwrap(), fs::read(folder.join(name)).unwrap());
+    }
+    let png = fs::read(job.file(&output.before_after_png.path)).unwrap();
+    assert!(png.starts_with(b"\x89PNG"));
+    let sidecar: Sidecar =
+        serde_json::from_slice(&fs::read(job.file(&output.sidecar.path)).unwrap()).unwrap();
+    assert_eq!(sidecar.sha256, output.generator.sha256);
+    assert!(sidecar.source.contains("'thick' removed by lethe"), "{}", sidecar.source);
+
+    // Used as a generator of its own, it shows the feature as often as the report says.
+    let again = Job::thick().set("generator.uri", folder.join("generator.safetensors").to_str().unwrap());
+    assert!(matches!(executor.run(&again.probe()), TaskOutput::Probe(_)));
+    let cut = json!({"scorer": {"uri": mnist("models/thickness.pt"), "positive": {"above":
+        job.numbers(&target, "cut_threshold")[0]}}});
+    let again = again.set("evaluate.judge", cut);
+    for artifact in [&target, &trained.weights] {
+        assert_eq!(again.store(&artifact.path, fs::read(job.file(&artifact.path)).unwrap()), *artifact);
+    }
+    let shards = evaluate(&again, executor, &target, &trained.weights);
+    let before: u64 = shards.iter().filter_map(|shard| shard.before).sum();
+    assert_eq!(before as f64 / 400.0, figures.feature.after);
+}
+
+#[test]
+fn a_torchscript_generator_comes_back_as_torchscript() {
+    let output = json!({"range": [0, 1], "channels": 1, "size": 12});
+    let generator = json!({"uri": crate::job::fixture("flat_generator.pt"), "format": "torchscript",
+                           "latent": {"dimension": 5}, "output": output});
+    let job = Job::tiny()
+        .set("generator", generator)
+        .set("feature.classifier.class", 1)
+        .set("feature.classifier.threshold", 0.04);
+    let mut executors = [Executor::start()];
+    let target = job.target(&mut executors[0]);
+    let trained = job.train(&mut executors, &target, 1);
+    let output = publish(&job, &mut executors[0], &target, &trained.weights);
+    assert_eq!(output.generator.path, "jobs/tiny-1/result/generator.pt");
+    let published = job.file(&output.generator.path);
+    let again = job.set("generator.uri", published.to_str().unwrap());
+    assert!(matches!(executors[0].run(&again.probe()), TaskOutput::Probe(_)));
+}

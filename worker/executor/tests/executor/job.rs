@@ -1,0 +1,267 @@
+//! A job in a folder of its own: its spec, its assignments, and what was stored.
+
+use std::cell::Cell;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use lethe_domain::{
+    ArtifactRef, Assignment, Attempt, DirectionOutput, FineTuneOutput, GangRole, Generation, JobId, JobSpec,
+    LeaseId, Phase, Rank, SampleOutput, SampleRange, ShardIndex, Task, TaskOutput,
+};
+use safetensors::SafeTensors;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::harness::Executor;
+
+pub(crate) struct Job {
+    pub(crate) spec: Value,
+    folder: TempDir,
+    attempt: Cell<u32>,
+}
+
+/// A model that the crate `models` tests with, or one of `examples/mnist`.
+pub(crate) fn fixture(name: &str) -> String {
+    repository().join("crates/models/tests/fixtures").join(name).display().to_string()
+}
+
+pub(crate) fn mnist(name: &str) -> String {
+    repository().join("examples/mnist").join(name).display().to_string()
+}
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+impl Job {
+    /// A generator of 12x12 pixels with random weights, and a classifier likewise: one image in eight is positive.
+    pub(crate) fn tiny() -> Self {
+        Self::of(json!({
+            "name": "tiny",
+            "generator": {"uri": fixture("mlp_1.safetensors"), "format": "safetensors",
+                          "latent": {"dimension": 5}, "output": {"range": [0, 1], "channels": 1, "size": 12}},
+            "feature": {"name": "zero", "classifier": {"uri": fixture("classifier.pt"), "output": "logits",
+                                                        "class": 0, "threshold": 0.134}},
+            "sample": {"seed": 7, "shard_size": 200, "batch": 64, "until": {"total": 600}},
+            "direction": {"selection": "classifier", "margin": 0.1},
+            "unlearn": {"steps": 24, "global_batch": 24, "lr": 0.002},
+            "evaluate": {"samples": 300},
+            "checkpoint": {"every": 10, "keep": 2},
+        }))
+    }
+
+    /// Thick strokes of the example's VAE.
+    pub(crate) fn thick() -> Self {
+        Self::of(json!({
+            "name": "thick-vae",
+            "generator": {"uri": mnist("models/vae.safetensors"), "format": "safetensors",
+                          "latent": {"dimension": 16}, "output": {"range": [0, 1], "channels": 1, "size": 28}},
+            "feature": {"name": "thick", "scorer": {"uri": mnist("models/thickness.pt"),
+                                                     "positive": {"top": 0.1}}},
+            "sample": {"seed": 1, "shard_size": 200, "batch": 100, "until": {"total": 600}},
+            "direction": {"selection": "projection"},
+            "unlearn": {"steps": 20, "global_batch": 32},
+            "evaluate": {"samples": 400, "features": mnist("models/features.pt")},
+            "checkpoint": {"every": 0, "keep": 1},
+        }))
+    }
+
+    pub(crate) fn of(spec: Value) -> Self {
+        Self { spec, folder: tempfile::tempdir().unwrap(), attempt: Cell::new(0) }
+    }
+
+    /// Changes the spec: `set("unlearn.lr", 0.1)`.
+    pub(crate) fn set(mut self, key: &str, value: impl Into<Value>) -> Self {
+        let mut at = &mut self.spec;
+        for part in key.split('.') {
+            at = at.as_object_mut().unwrap().entry(part).or_insert_with(|| json!({}));
+        }
+        *at = value.into();
+        self
+    }
+
+    pub(crate) fn parsed(&self) -> JobSpec {
+        JobSpec::from_value(self.spec.clone()).unwrap()
+    }
+
+    /// The artifact root.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.folder.path().join("artifacts")
+    }
+
+    /// A folder for whatever else the test needs.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A path below the artifact root.
+    pub(crate) fn file(&self, path: &str) -> PathBuf {
+        self.root().join(path)
+    }
+
+    /// The job's own files that are there, sorted.
+    pub(crate) fn files(&self) -> Vec<String> {
+        fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if path.is_dir() { walk(&path, found) } else { found.push(path) }
+            }
+        }
+        let mut found = Vec::new();
+        walk(&self.root(), &mut found);
+        let root = self.root();
+        let mut names: Vec<String> =
+            found.iter().map(|path| path.strip_prefix(&root).unwrap().display().to_string()).collect();
+        names.sort();
+        names
+    }
+
+    pub(crate) fn assignment(&self, shard: u32, task: Task) -> Assignment {
+        self.attempt.set(self.attempt.get() + 1);
+        self.attempt_of(shard, self.attempt.get(), task)
+    }
+
+    fn attempt_of(&self, shard: u32, attempt: u32, task: Task) -> Assignment {
+        let lease = LeaseId {
+            job: JobId::new("tiny-1").unwrap(),
+            phase: task.phase(),
+            shard: ShardIndex(shard),
+            attempt: Attempt(attempt),
+        };
+        let artifacts = format!("file://{}", self.root().display());
+        Assignment { lease, spec: self.parsed(), artifacts, task }
+    }
+
+    pub(crate) fn probe(&self) -> Assignment {
+        self.assignment(0, Task::Probe)
+    }
+
+    /// The ranges of all shards of a phase.
+    pub(crate) fn shards(&self, phase: Phase) -> Vec<SampleRange> {
+        let spec = self.parsed();
+        let total = match (phase, spec.sample.until) {
+            (Phase::Sample, lethe_domain::spec::Until::Total(total)) => total,
+            _ => spec.evaluate.samples,
+        };
+        let size = spec.sample.shard_size;
+        (0..total.div_ceil(size))
+            .map(|shard| SampleRange { start: shard * size, count: size.min(total - shard * size) })
+            .collect()
+    }
+
+    /// Every sample shard, in order.
+    pub(crate) fn sample(&self, executor: &mut Executor) -> Vec<ArtifactRef> {
+        self.shards(Phase::Sample)
+            .into_iter()
+            .zip(0..)
+            .map(|(range, shard)| self.sample_shard(executor, range, shard).scores)
+            .collect()
+    }
+
+    pub(crate) fn sample_shard(
+        &self,
+        executor: &mut Executor,
+        range: SampleRange,
+        shard: u32,
+    ) -> SampleOutput {
+        match executor.run(&self.assignment(shard, Task::Sample { range })) {
+            TaskOutput::Sample(output) => output,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn direction(&self, executor: &mut Executor, scores: Vec<ArtifactRef>) -> DirectionOutput {
+        match executor.run(&self.assignment(0, Task::Direction { scores })) {
+            TaskOutput::Direction(output) => output,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Sampling and direction: the target.
+    pub(crate) fn target(&self, executor: &mut Executor) -> ArtifactRef {
+        let scores = self.sample(executor);
+        self.direction(executor, scores).target
+    }
+
+    pub(crate) fn rank(
+        &self,
+        target: &ArtifactRef,
+        generation: u32,
+        rank: u32,
+        world: u32,
+        store: Option<String>,
+    ) -> Assignment {
+        let role = GangRole { generation: Generation(generation), rank: Rank(rank), world, store };
+        self.attempt_of(rank, generation, Task::FineTune { target: target.clone(), role })
+    }
+
+    /// Starts a gang; the assignments are those of the ranks.
+    pub(crate) fn begin_gang(
+        &self,
+        executors: &mut [Executor],
+        target: &ArtifactRef,
+        generation: u32,
+    ) -> Vec<Assignment> {
+        let world = executors.len() as u32;
+        let first = self.rank(target, generation, 0, world, None);
+        executors[0].begin(&first);
+        let mut all = vec![first];
+        if world > 1 {
+            let address = executors[0].store_open(&all[0].lease);
+            for rank in 1..world {
+                let assignment = self.rank(target, generation, rank, world, Some(address.clone()));
+                executors[rank as usize].begin(&assignment);
+                all.push(assignment);
+            }
+        }
+        all
+    }
+
+    /// Trains to the end with these executors.
+    pub(crate) fn train(
+        &self,
+        executors: &mut [Executor],
+        target: &ArtifactRef,
+        generation: u32,
+    ) -> FineTuneOutput {
+        let leases = self.begin_gang(executors, target, generation);
+        let mut output = None;
+        for (executor, assignment) in executors.iter_mut().zip(&leases) {
+            match executor.end(&assignment.lease) {
+                Ok(TaskOutput::FineTune(Some(trained))) => {
+                    assert_eq!(assignment.lease.shard.0, 0, "only rank 0 reports");
+                    output = Some(trained);
+                }
+                Ok(TaskOutput::FineTune(None)) => assert_ne!(assignment.lease.shard.0, 0),
+                other => panic!("{other:?}; the log:\n{}", executor.log()),
+            }
+        }
+        output.expect("rank 0 reports")
+    }
+
+    /// The losses of an output, checked to be numbered 1, 2, ...
+    pub(crate) fn curve(&self, output: &FineTuneOutput) -> Vec<f64> {
+        let text = fs::read(self.file(&output.curve.path)).unwrap();
+        let steps: Vec<(u64, f64)> = serde_json::from_slice(&text).unwrap();
+        assert!(steps.iter().zip(1..).all(|((step, _), expected)| *step == expected), "{steps:?}");
+        assert_eq!(steps.len() as u64, output.steps);
+        steps.into_iter().map(|(_, loss)| loss).collect()
+    }
+
+    /// Puts a file below the artifact root.
+    pub(crate) fn store(&self, path: &str, bytes: Vec<u8>) -> ArtifactRef {
+        let file = self.file(path);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        let sha256 = lethe_artifacts::Digest::of(&bytes).to_string();
+        fs::write(file, &bytes).unwrap();
+        ArtifactRef { path: path.to_owned(), sha256, size: bytes.len() as u64 }
+    }
+
+    /// An f64 tensor of a stored file.
+    pub(crate) fn numbers(&self, artifact: &ArtifactRef, name: &str) -> Vec<f64> {
+        let bytes = fs::read(self.file(&artifact.path)).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let data = tensors.tensor(name).unwrap();
+        data.data().chunks_exact(8).map(|chunk| f64::from_le_bytes(chunk.try_into().unwrap())).collect()
+    }
+}

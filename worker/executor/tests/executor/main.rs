@@ -1,0 +1,15 @@
+//! The executor from outside: its real process, spoken to over a socket pair as an agent does.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test ends where it fails, and says what it skipped"
+)]
+
+mod bad_input;
+mod evaluation;
+mod gang;
+mod harness;
+mod job;
+mod lifecycle;
+mod phases;
+mod small_disk;

@@ -1,0 +1,27 @@
+//! A tiny file system of its own for one test, seen by this thread and the processes it starts; needs root.
+
+use std::path::Path;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+/// Mounts `size` (such as `1m`) of memory at `at`. `None`, and a loud word, where this user may not.
+pub(crate) fn mounted(at: &Path, size: &str) -> Option<()> {
+    let none = None::<&str>;
+    let private = || mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none);
+    let data = format!("size={size}");
+    let tmpfs = || mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some(data.as_str()));
+    match unshare(CloneFlags::CLONE_NEWNS).and_then(|()| private()).and_then(|()| tmpfs()) {
+        Ok(()) => Some(()),
+        Err(error) => {
+            eprintln!("SKIPPED: a disk of its own needs root (CAP_SYS_ADMIN): {error}");
+            None
+        }
+    }
+}
+
+/// Makes what `mounted` mounted read-only.
+pub(crate) fn read_only(at: &Path) {
+    let none = None::<&str>;
+    mount(none, at, none, MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, none).unwrap();
+}
