@@ -113,7 +113,7 @@ fn dcgan(
     let show = |what: &str, time: f64| println!("  {what:<28} {time:>8.2} ms");
 
     show("frozen forward", milliseconds(|| tch::no_grad(|| frozen.forward(&z).map(drop)))?);
-    show("unfolded forward", milliseconds(|| tch::no_grad(|| copy.forward(&z).map(drop)))?);
+    show("copy forward", milliseconds(|| tch::no_grad(|| copy.forward(&z).map(drop)))?);
     let mut adam = Adam::new(copy.parameters(), 1e-3)?;
     let targets = tch::no_grad(|| frozen.to_unit(&frozen.forward(&z)?))?;
     show(

@@ -30,7 +30,7 @@ impl Loss {
     ///
     /// With s = 1 where the latent was edited, x the copy's image and y the target:
     /// `sum_i s_i alpha (|x_i - y_i| + 1 - MS-SSIM(x_i, y_i)) + (1 - s_i) |x_i - y_i|`.
-    /// `images` and `targets` are [N, C, H, W] in [0, 1], `edited` is bool [N], `count` the number of true ones.
+    /// `images` and `targets` are [N, C, H, W] in [0, 1], `edited` is bool `[N]`, `count` the number of true ones.
     ///
     /// # Errors
     /// [`crate::Error::Memory`].
@@ -49,7 +49,7 @@ impl Loss {
     }
 }
 
-/// Absolute differences of each pair of images, [N, C, H, W] to [N].
+/// Absolute differences of each pair of images, [N, C, H, W] to `[N]`.
 ///
 /// # Errors
 /// [`crate::Error::Memory`].

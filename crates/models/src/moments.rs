@@ -74,7 +74,7 @@ impl Moments {
         Ok(())
     }
 
-    /// Mean [D] and unbiased covariance [D, D].
+    /// Mean `[D]` and unbiased covariance [D, D].
     ///
     /// # Errors
     /// [`Error::Mismatch`] for fewer than two vectors.

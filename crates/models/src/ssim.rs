@@ -62,7 +62,7 @@ impl Similarity {
         self.weights.len()
     }
 
-    /// MS-SSIM of each pair of images, [N, C, H, W] in [0, 1] to [N]; 1 = identical. With one scale it is SSIM.
+    /// MS-SSIM of each pair of images, [N, C, H, W] in [0, 1] to `[N]`; 1 = identical. With one scale it is SSIM.
     ///
     /// # Errors
     /// [`crate::Error::Memory`].

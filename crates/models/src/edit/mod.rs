@@ -40,7 +40,7 @@ pub struct Edited {
     pub latents: Tensor,
     /// The original's images of those latents, [N, C, H, W] in the generator's range.
     pub images: Tensor,
-    /// Which latents were edited, bool [N].
+    /// Which latents were edited, bool `[N]`.
     pub edited: Tensor,
     /// How many were edited.
     pub count: u64,
@@ -86,7 +86,7 @@ impl Editor {
         self
     }
 
-    /// Projections p = z.u of latents [N, ...latent] onto the unit vector, f64 [N].
+    /// Projections p = z.u of latents [N, ...latent] onto the unit vector, f64 `[N]`.
     ///
     /// # Errors
     /// [`Error::Memory`].
@@ -114,7 +114,7 @@ impl Editor {
         })
     }
 
-    /// z - steps * u, where `steps` is f64 [N].
+    /// z - steps * u, where `steps` is f64 `[N]`.
     fn back(&self, z: &Tensor, steps: &Tensor) -> Result<Tensor> {
         let count = z.size()[0];
         let moved = steps.f_view([count, 1])?.f_mul(&self.unit)?.f_reshape(z.size())?;
