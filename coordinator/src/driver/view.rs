@@ -18,6 +18,11 @@ impl<'a> View<'a> {
         self.state.epoch()
     }
 
+    /// The calendar's time of this look.
+    pub(crate) fn unix_ms(&self) -> u64 {
+        self.now.unix_ms
+    }
+
     /// A job as people see it. The engine counts versions from 1 in each process; the epoch above them makes them rise
     /// over a restart too, so that a watcher never takes a new state for an old one.
     pub(crate) fn status(&self, id: &JobId) -> Option<JobStatus> {

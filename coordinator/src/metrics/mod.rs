@@ -1,7 +1,7 @@
 //! What is counted and timed, under `lethe_*`: base units, closed sets of labels, never a job in a histogram.
 //!
 //! Each coordinator has its own recorder, so that several can live in one process. Counters and histograms are here;
-//! gauges are read off the state at each scrape ([`gauges`]). Not here: when something is counted (driver, `rpc`).
+//! gauges are read off the state at each scrape (`gauges`). Not here: when something is counted (driver, `rpc`).
 
 pub(crate) mod gauges;
 pub(crate) mod rpc;

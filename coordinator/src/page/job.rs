@@ -45,7 +45,7 @@ impl JobPage {
         let body = html! {
             (self.head())
             (self.notices())
-            @if let Some(figures) = self.figures() { section { h2 { "Result" } (figures) } }
+            @if let Some(figures) = self.figures() { section { h2 { @if self.status.state.is_final() { "Result" } @else { "So far" } } (figures) } }
             @if published {
                 section {
                     h2 { "Before and after, at the same latents" }
@@ -116,14 +116,18 @@ impl JobPage {
             div.cards {
                 @if let Some(feature) = feature {
                     div.card.main {
-                        span.name { "images that show the feature" }
-                        p.change { (percent(feature.before)) span.arrow { "→" } strong { (percent(feature.after)) } }
-                        p.faint {
-                            "remaining share " b { (percent(feature.remaining_share)) } " on " (grouped(feature.samples)) " latents"
+                        div {
+                            span.name { "images that show the feature" }
+                            p.change { (percent(feature.before)) span.arrow { "→" } strong { (percent(feature.after)) } }
+                            p.faint {
+                                "95\u{a0}%: " (percent(feature.ci95_before[0])) " to " (percent(feature.ci95_before[1]))
+                                " before, " (percent(feature.ci95_after[0])) " to " (percent(feature.ci95_after[1])) " after"
+                            }
                         }
-                        p.faint {
-                            "95 %: " (percent(feature.ci95_before[0])) " to " (percent(feature.ci95_before[1]))
-                            " before, " (percent(feature.ci95_after[0])) " to " (percent(feature.ci95_after[1])) " after"
+                        div {
+                            span.name { "remaining share" }
+                            p.change { strong { (percent(feature.remaining_share)) } }
+                            p.faint { "on " (grouped(feature.samples)) " latents" }
                         }
                     }
                 }

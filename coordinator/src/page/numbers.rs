@@ -1,4 +1,4 @@
-//! Numbers as people read them.
+//! Numbers as people read them. A number and its unit are never torn apart: the space between them does not break.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -39,9 +39,9 @@ fn grouped_figure(number: f64) -> String {
 /// A share as a percentage.
 pub(super) fn percent(share: f64) -> String {
     match share.abs() {
-        0.0 => "0 %".to_owned(),
-        small if small < 0.1 => format!("{:.2} %", share * 100.0),
-        _ => format!("{:.1} %", share * 100.0),
+        0.0 => "0\u{a0}%".to_owned(),
+        small if small < 0.1 => format!("{:.2}\u{a0}%", share * 100.0),
+        _ => format!("{:.1}\u{a0}%", share * 100.0),
     }
 }
 
@@ -49,11 +49,11 @@ pub(super) fn percent(share: f64) -> String {
 pub(super) fn span(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     match seconds {
-        ..0.9995 => format!("{:.0} ms", seconds * 1000.0),
-        ..9.95 => format!("{seconds:.1} s"),
-        ..59.5 => format!("{whole} s"),
-        ..3599.5 => format!("{} min {:02} s", whole / 60, whole % 60),
-        _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
+        ..0.9995 => format!("{:.0}\u{a0}ms", seconds * 1000.0),
+        ..9.95 => format!("{seconds:.1}\u{a0}s"),
+        ..59.5 => format!("{whole}\u{a0}s"),
+        ..3599.5 => format!("{}\u{a0}min\u{a0}{:02}\u{a0}s", whole / 60, whole % 60),
+        _ => format!("{}\u{a0}h\u{a0}{:02}\u{a0}min", whole / 3600, whole % 3600 / 60),
     }
 }
 
@@ -62,6 +62,17 @@ pub(super) fn moment(unix_ms: u64) -> String {
     let time = UNIX_EPOCH + Duration::from_millis(unix_ms);
     let text = humantime::format_rfc3339_seconds(time).to_string();
     text.replace('T', " ").replace('Z', " UTC")
+}
+
+/// How long ago something was, roughly.
+pub(super) fn ago(ms: u64) -> String {
+    match ms / 1000 {
+        0..2 => "just now".to_owned(),
+        seconds @ 2..60 => format!("{seconds}\u{a0}s ago"),
+        seconds @ 60..3600 => format!("{}\u{a0}min ago", seconds / 60),
+        seconds @ 3600..86_400 => format!("{}\u{a0}h ago", seconds / 3600),
+        seconds => format!("{}\u{a0}d ago", seconds / 86_400),
+    }
 }
 
 #[cfg(test)]
@@ -86,7 +97,7 @@ mod tests {
             assert_eq!(figure(number), text);
         }
         for (share, text) in [(0.0, "0 %"), (0.004_3, "0.43 %"), (0.1, "10.0 %"), (1.0, "100.0 %")] {
-            assert_eq!(percent(share), text);
+            assert_eq!(percent(share).replace('\u{a0}', " "), text);
         }
         for (seconds, text) in [
             (0.03, "30 ms"),
@@ -96,7 +107,12 @@ mod tests {
             (125.0, "2 min 05 s"),
             (3720.0, "1 h 02 min"),
         ] {
-            assert_eq!(span(seconds), text);
+            assert_eq!(span(seconds).replace('\u{a0}', " "), text);
+        }
+        for (ms, text) in
+            [(900, "just now"), (61_000, "1 min ago"), (7_300_000, "2 h ago"), (180_000_000, "2 d ago")]
+        {
+            assert_eq!(ago(ms).replace('\u{a0}', " "), text);
         }
         // `date -u -d @1795501750` prints Tue Nov 24 06:29:10 UTC 2026.
         assert_eq!(moment(1_795_501_750_999), "2026-11-24 06:29:10 UTC");

@@ -3,7 +3,7 @@
 use lethe_domain::{JobState, JobStatus, Phase, PhaseState, WorkerState, WorkerStatus};
 use maud::{Markup, html};
 
-use super::numbers::{figure, grouped, moment, percent, span};
+use super::numbers::{ago, figure, grouped, moment, percent, span};
 use super::{Page, badge, current, phase_class, phase_name, share};
 use crate::driver::View;
 
@@ -16,6 +16,7 @@ pub(crate) struct Overview {
     jobs: Vec<JobStatus>,
     older: usize,
     workers: Vec<WorkerStatus>,
+    now_unix_ms: u64,
 }
 
 impl Overview {
@@ -23,7 +24,7 @@ impl Overview {
         let jobs: Vec<JobStatus> =
             view.records().take(JOBS).filter_map(|record| view.status(&record.id)).collect();
         let older = view.records().count() - jobs.len();
-        Self { jobs, older, workers: view.workers() }
+        Self { jobs, older, workers: view.workers(), now_unix_ms: view.unix_ms() }
     }
 
     pub(crate) fn render(&self) -> Page {
@@ -77,8 +78,27 @@ impl Overview {
                 thead { tr {
                     th { "Job" } th { "Feature" } th { "State" } th.wide { "Progress" } th.right { "Remaining" } th { "Submitted" }
                 } }
-                tbody { @for job in &self.jobs { (job_row(job)) } }
+                tbody { @for job in &self.jobs { (self.job_row(job)) } }
             } }
+        }
+    }
+
+    fn job_row(&self, job: &JobStatus) -> Markup {
+        let remaining = job.result.as_ref().and_then(|result| result.feature.as_ref());
+        html! {
+            tr {
+                td { a.job href={ "/jobs/" (job.id) } { (job.id) } }
+                td { (job.feature) }
+                td { (badge(job.state)) }
+                td.wide {
+                    (phase_strip(job))
+                    p.line { (progress_line(job)) }
+                }
+                td.right {
+                    @if let Some(feature) = remaining { b { (percent(feature.remaining_share)) } } @else { span.faint { "–" } }
+                }
+                td.nowrap.faint title=(moment(job.submitted_unix_ms)) { (ago(self.now_unix_ms.saturating_sub(job.submitted_unix_ms))) }
+            }
         }
     }
 
@@ -98,25 +118,6 @@ fn tile(name: &str, value: &str, note: &str) -> Markup {
     html! { div.tile { span.name { (name) } span.value { (value) } span.note { (note) } } }
 }
 
-fn job_row(job: &JobStatus) -> Markup {
-    let remaining = job.result.as_ref().and_then(|result| result.feature.as_ref());
-    html! {
-        tr {
-            td { a.job href={ "/jobs/" (job.id) } { (job.id) } }
-            td { (job.feature) }
-            td { (badge(job.state)) }
-            td.wide {
-                (phase_strip(job))
-                p.line { (progress_line(job)) }
-            }
-            td.right {
-                @if let Some(feature) = remaining { b { (percent(feature.remaining_share)) } } @else { span.faint { "–" } }
-            }
-            td.nowrap.faint { (moment(job.submitted_unix_ms)) }
-        }
-    }
-}
-
 /// One bar per phase.
 fn phase_strip(job: &JobStatus) -> Markup {
     html! {
@@ -130,7 +131,8 @@ fn phase_strip(job: &JobStatus) -> Markup {
 
 fn progress_line(job: &JobStatus) -> Markup {
     if let Some(failure) = &job.failure {
-        return html! { span.bad { (failure.code) } " " (failure.message) };
+        let failed = job.state == JobState::Failed;
+        return html! { @if failed { span.bad { (failure.code) } " " } (failure.message) };
     }
     if let Some(waiting) = &job.waiting {
         return html! { "waiting: " (waiting) };

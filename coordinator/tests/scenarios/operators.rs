@@ -133,9 +133,9 @@ async fn the_page_shows_everything_and_escapes_what_is_hostile() {
     let page = get(&coordinator, &path).await;
     let text = page.text();
     for part in [
-        "10.0 %",
-        "0.40 %",
-        "remaining share <b>4.00 %</b>",
+        "10.0\u{a0}%",
+        "0.40\u{a0}%",
+        "<strong>4.00\u{a0}%</strong>",
         "0.983",
         "1,280 samples/s",
         "<polyline points=\"0.0,",
