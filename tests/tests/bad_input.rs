@@ -149,7 +149,7 @@ fn torchscript_without_forward() {
     let copy = folder.path().join("no_forward.pt");
     std::fs::copy(fixtures().join("broken_no_forward.pt"), &copy).unwrap();
     let uri = copy.display().to_string();
-    refused(1, &["BAD_MODEL", "no_forward.pt", "forward", "hint:"], |spec| {
+    refused(1, &["BAD_MODEL", "no_forward.pt", "forward", "export a module"], |spec| {
         spec["feature"]["scorer"]["uri"] = uri.into();
     });
 }
