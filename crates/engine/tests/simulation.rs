@@ -150,13 +150,16 @@ const STORM: Weather = Weather {
     coordinator_dies: 0.0005,
 };
 
+/// Finished shards, as they are written down.
+type Shards = BTreeMap<(Phase, ShardIndex), TaskOutput>;
+
 struct World {
     rng: ChaCha8Rng,
     weather: Weather,
     now: u64,
     epoch: u64,
     state: State,
-    disk: BTreeMap<JobId, (JobRecord, BTreeMap<(Phase, ShardIndex), TaskOutput>)>,
+    disk: BTreeMap<JobId, (JobRecord, Shards)>,
     workers: BTreeMap<WorkerId, SimWorker>,
     wire: Vec<(u64, Message)>,
     /// Progress of each gang generation, shared by its ranks.
