@@ -1,11 +1,18 @@
-# The coordinator alone: no libtorch.  docker build -f deploy/docker/coordinator.Dockerfile .
-FROM rust:1.95-bookworm AS build
+# The coordinator: one binary, no libtorch. From the root of the repository:
+#   docker build -f deploy/docker/coordinator.Dockerfile -t lethe-coordinator:0.1.0 .
+ARG DEBIAN=bookworm
+ARG RUST=1.95.0
+
+FROM rust:${RUST}-slim-${DEBIAN} AS build
 WORKDIR /src
 COPY . .
 RUN cargo build --release --locked -p lethe-coordinator
 
-FROM debian:bookworm-slim
-COPY --from=build /src/target/release/lethe-coordinator /usr/local/bin/lethe-coordinator
+FROM debian:${DEBIAN}-slim
+LABEL org.opencontainers.image.title="lethe-coordinator" \
+      org.opencontainers.image.licenses="MIT OR Apache-2.0"
+COPY --from=build /src/target/release/lethe-coordinator /opt/lethe/bin/lethe-coordinator
+# A number, so that Kubernetes can see that it is not root.
 USER 65532:65532
 EXPOSE 7400 7401
-ENTRYPOINT ["lethe-coordinator"]
+ENTRYPOINT ["/opt/lethe/bin/lethe-coordinator"]
