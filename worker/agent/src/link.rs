@@ -47,11 +47,7 @@ struct Gone;
 type Abandoned = (EventSender, CommandReceiver);
 
 impl Link {
-    pub(crate) fn new(
-        config: &AgentConfig,
-        inbox: mpsc::Sender<Input>,
-        leaving: CancellationToken,
-    ) -> Self {
+    pub(crate) fn new(config: &AgentConfig, inbox: mpsc::Sender<Input>, leaving: CancellationToken) -> Self {
         let introduction = Registration {
             worker: config.id.clone(),
             hostname: config.hostname.clone(),
