@@ -120,7 +120,7 @@ impl Attendant {
                     Some(Ok(event)) => report(&self.inbox, self.slot, event).await,
                     Some(Err(error)) => {
                         listening = false;
-                        complaint = Some(error);
+                        complaint = Some(format!("for what it said: {error}"));
                         self.kill.cancel();
                     }
                     None => {
@@ -128,7 +128,10 @@ impl Attendant {
                         silence.as_mut().reset(Instant::now() + LAST_WORDS);
                     }
                 },
-                () = &mut silence, if !self.kill.is_cancelled() => self.kill.cancel(),
+                () = &mut silence, if !self.kill.is_cancelled() => {
+                    complaint = Some("because it closed its socket and did not end".to_owned());
+                    self.kill.cancel();
+                }
             }
         };
         // What it wrote just before it ended is still in the socket.
@@ -138,8 +141,8 @@ impl Attendant {
         let lines = timeout(LAST_WORDS, last_lines).await.ok().and_then(Result::ok).unwrap_or_default();
         let place = self.log.map_or_else(|| "the worker's log".to_owned(), |path| path.display().to_string());
         let mut death = Death::of(status, lines, &place);
-        if let Some(error) = complaint {
-            death.how = format!("it was killed for what it said: {error}");
+        if let Some(complaint) = complaint {
+            death.how = format!("it was killed {complaint}");
         }
         Ok(death)
     }

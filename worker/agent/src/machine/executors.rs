@@ -82,9 +82,10 @@ impl Machine {
         }
     }
 
-    pub(super) fn on_died(&mut self, now: Now, at: SlotIndex, death: Death, effects: &mut Vec<Effect>) {
+    pub(super) fn on_died(&mut self, now: Now, at: SlotIndex, mut death: Death, effects: &mut Vec<Effect>) {
         let leaving = self.leaving.is_some();
-        let stop_seconds = self.patience.stop.as_secs_f64();
+        let (stop_seconds, start_seconds) =
+            (self.patience.stop.as_secs_f64(), self.patience.start.as_secs_f64());
         let Some(slot) = self.slots.get_mut(at.0 as usize) else { return };
         let process = replace(&mut slot.process, Process::Absent { start_at: now.at });
         let started = matches!(process, Process::Ready | Process::Doomed(Doom::DidNotStop));
@@ -98,6 +99,9 @@ impl Machine {
                 &mut self.counts.did_not_start
             }
         };
+        if process == Process::Doomed(Doom::DidNotStart) {
+            death.how = format!("it was not ready within {start_seconds:.1} s and was killed");
+        }
         if !leaving {
             *reason += 1;
             tracing::warn!(slot = %at, device = slot.device, how = death.how, "an executor died");

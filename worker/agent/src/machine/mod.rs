@@ -1,6 +1,6 @@
 //! Every decision of the agent, pure: an event and the time in, effects out.
 //!
-//! Promises, checked after every step of the tests (`tests::check`):
+//! Promises, checked after every step of the tests (`witness`):
 //! - A1 a slot works on at most one lease, and a lease is at work or in the outbox, never both, never twice;
 //! - A2 an executor is told only when it is ready, and is killed at most once;
 //! - A3 an outcome leaves the outbox only when it is acknowledged;
@@ -20,6 +20,8 @@ mod slot;
 mod simulation;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod witness;
 
 use std::time::Instant;
 

@@ -1,0 +1,112 @@
+//! The coordinator: the real engine, its records, what it says to whom.
+
+use lethe_domain::{Assignment, Epoch, Task, TaskOutput, WorkerId};
+use lethe_engine::{Command, Config, Effect as Decision, Event as Occurrence, Now, State, Write};
+use lethe_proto::session::WorkerCommand;
+use serde_json::json;
+
+use super::World;
+use super::agents::STEPS;
+use super::streams::Down;
+
+pub(super) fn config() -> Config {
+    Config {
+        attempts: 1_000,
+        generations_without_progress: 1_000,
+        lease_ms: 20_000,
+        backoff_max_ms: 2_000,
+        ..Config::default()
+    }
+}
+
+/// What a task gives.
+pub(super) fn output(assignment: &Assignment) -> TaskOutput {
+    let file = json!({"path": "a", "sha256": "0", "size": 1});
+    let value = match &assignment.task {
+        Task::Probe => json!({"Probe": {
+            "image_shape": [1, 8, 8], "range": [0.0, 1.0], "batch_seconds": 0.1, "parameters": 1
+        }}),
+        Task::Sample { range } => {
+            json!({"Sample": {"samples": range.count, "positives": 1, "scores": file}})
+        }
+        Task::Direction { scores } => json!({"Direction": {
+            "target": file, "samples": scores.len() * 10, "positives": scores.len(),
+            "cut": {"sign": 1.0, "threshold": 1.0}, "threshold": 0.5, "edited_share": 0.1, "heldout_auc": 0.9
+        }}),
+        Task::FineTune { role, .. } if role.rank.0 > 0 => json!({"FineTune": null}),
+        Task::FineTune { role, .. } => json!({"FineTune": {
+            "weights": file, "checkpoint": "c", "steps": STEPS, "world_size": role.world,
+            "samples_per_second": 1.0, "loss_first": 1.0, "loss_last": 0.1, "curve": file
+        }}),
+        Task::Evaluate { range, .. } => {
+            json!({"Evaluate": {"samples": range.count, "before": 1, "after": 0, "moments": file}})
+        }
+        Task::Report { .. } => json!({"Report": {
+            "feature": {"name": "f", "before": 0.1, "after": 0.0, "remaining_share": 0.0, "samples": 75,
+                        "ci95_before": [0.0, 1.0], "ci95_after": [0.0, 1.0]},
+            "fidelity": null,
+            "locality": {"l1": 0.0, "ms_ssim": 1.0, "samples": 1}
+        }}),
+        Task::Publish { .. } => json!({"Publish": {
+            "generator": file, "sidecar": file, "before_after_png": file,
+            "versions": {"lethe": "0", "torch": "0", "device": "cpu"}
+        }}),
+    };
+    serde_json::from_value(value).unwrap()
+}
+impl World {
+    pub(super) fn occurs(&mut self, event: Occurrence) {
+        let now = Now { mono_ms: self.now, unix_ms: self.now };
+        let decisions = self.state.step(now, event);
+        self.state.check_invariants().unwrap_or_else(|violation| panic!("at {} ms: {violation}", self.now));
+        for decision in decisions {
+            match decision {
+                Decision::Persist(Write::Job(record)) => match self.disk.get_mut(&record.id) {
+                    Some(stored) => stored.0 = *record,
+                    None => drop(self.disk.insert(record.id.clone(), (*record, Default::default()))),
+                },
+                Decision::Persist(Write::Shard { job, phase, shard, output }) => {
+                    let again = self.disk.get_mut(&job).unwrap().1.insert((phase, shard), *output);
+                    assert_eq!(again, None, "{job} {phase} shard {shard} counted twice");
+                }
+                Decision::Send { worker, command } => self.command(&worker, command),
+                Decision::Notify { .. } | Decision::Metric(_) => {}
+            }
+        }
+        // Who is dead for the engine must not believe to be a member.
+        let alive: Vec<WorkerId> = self.state.workers(now).into_iter().map(|worker| worker.id).collect();
+        let buried: Vec<WorkerId> = self.sessions.keys().filter(|id| !alive.contains(id)).cloned().collect();
+        for id in buried {
+            self.sessions.remove(&id);
+            self.break_wire(&id);
+        }
+    }
+
+    fn command(&mut self, to: &WorkerId, command: Command) {
+        let epoch = Epoch(self.epoch);
+        let command = match command {
+            Command::Start { slot, assignment } => WorkerCommand::Start { epoch, slot, assignment },
+            Command::Stop { slot, lease } => {
+                self.stopped.insert(lease.clone());
+                WorkerCommand::Stop { epoch, slot, lease }
+            }
+            Command::Ack { lease } => WorkerCommand::Ack(lease),
+        };
+        self.say_down(to, Down::Command(command));
+    }
+
+    pub(super) fn crash_coordinator(&mut self) {
+        self.epoch += 1;
+        let jobs = self.disk.values().map(|(record, shards)| {
+            let shards = shards.iter().map(|((phase, shard), output)| (*phase, *shard, output.clone()));
+            (record.clone(), shards.collect())
+        });
+        let now = Now { mono_ms: self.now, unix_ms: self.now };
+        self.state = State::restore(config(), Epoch(self.epoch), now, jobs.collect::<Vec<_>>());
+        self.sessions.clear();
+        self.stopped.clear();
+        for id in self.workers.keys().cloned().collect::<Vec<_>>() {
+            self.break_wire(&id);
+        }
+    }
+}
