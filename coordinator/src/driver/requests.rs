@@ -107,7 +107,7 @@ impl Driver {
 
     fn join(&mut self, registration: Registration, reply: Reply<Membership>, turn: &mut Turn) {
         let Registration { worker, hostname, version, protocol: _, devices, held } = registration;
-        let (member, commands) = self.sessions.open(worker.clone());
+        let (member, commands) = self.sessions.open(worker.clone(), devices.len());
         self.step(Event::WorkerJoined { worker, hostname, version, devices, held }, turn);
         let heartbeat_ms = u32::try_from(self.config.dead_after_ms / 5).unwrap_or(u32::MAX).max(10);
         let registered = Registered { epoch: self.state.epoch(), heartbeat_ms };

@@ -8,8 +8,11 @@ use lethe_domain::WorkerId;
 use lethe_proto::session::WorkerCommand;
 use tokio::sync::mpsc;
 
-/// Commands that may wait for a worker. One that does not read them loses its session and must join again.
-const COMMANDS: usize = 256;
+/// Commands that may wait for a worker with this many slots: every slot may be told to stop and to start at once, and have
+/// outcomes acknowledged. A worker that does not read them loses its session and must join again.
+fn commands(slots: usize) -> usize {
+    64 + 4 * slots
+}
 
 /// A session, told apart from others of the same worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,8 +37,8 @@ pub(crate) struct Way {
 
 impl Sessions {
     /// Begins a session; an earlier one of the same worker is over.
-    pub(crate) fn open(&mut self, worker: WorkerId) -> (Member, mpsc::Receiver<WorkerCommand>) {
-        let (commands, receiver) = mpsc::channel(COMMANDS);
+    pub(crate) fn open(&mut self, worker: WorkerId, slots: usize) -> (Member, mpsc::Receiver<WorkerCommand>) {
+        let (commands, receiver) = mpsc::channel(commands(slots));
         self.opened += 1;
         let serial = self.opened;
         self.open.insert(worker.clone(), Way { serial, commands });
@@ -92,9 +95,9 @@ mod tests {
     fn a_newer_session_ends_the_one_before_and_is_not_ended_by_it() {
         let worker = WorkerId::new("w").unwrap();
         let mut sessions = Sessions::default();
-        let (old, mut old_commands) = sessions.open(worker.clone());
+        let (old, mut old_commands) = sessions.open(worker.clone(), 1);
         let old_way = sessions.way(&worker).unwrap();
-        let (new, mut new_commands) = sessions.open(worker.clone());
+        let (new, mut new_commands) = sessions.open(worker.clone(), 1);
         assert!(!sessions.is_current(&old) && sessions.is_current(&new));
         drop(old_way);
         assert!(matches!(old_commands.try_recv(), Err(mpsc::error::TryRecvError::Disconnected)));
@@ -108,10 +111,10 @@ mod tests {
     fn a_command_decided_before_a_new_join_does_not_reach_the_new_session() {
         let worker = WorkerId::new("w").unwrap();
         let mut sessions = Sessions::default();
-        let (_, old_commands) = sessions.open(worker.clone());
+        let (_, old_commands) = sessions.open(worker.clone(), 1);
         let old_way = sessions.way(&worker).unwrap();
         drop(old_commands);
-        let (new, mut new_commands) = sessions.open(worker.clone());
+        let (new, mut new_commands) = sessions.open(worker.clone(), 1);
         sessions.send(&worker, &old_way, command());
         assert!(new_commands.try_recv().is_err());
         assert!(sessions.is_current(&new), "the loss of an old command does not end the new session");
@@ -121,14 +124,14 @@ mod tests {
     fn a_worker_that_does_not_read_must_join_again() {
         let worker = WorkerId::new("w").unwrap();
         let mut sessions = Sessions::default();
-        let (member, mut commands) = sessions.open(worker.clone());
+        let (member, mut commands) = sessions.open(worker.clone(), 1);
         let way = sessions.way(&worker).unwrap();
-        for _ in 0..=COMMANDS {
+        for _ in 0..=super::commands(1) {
             sessions.send(&worker, &way, command());
         }
         drop(way);
         assert!(!sessions.is_current(&member));
-        for _ in 0..COMMANDS {
+        for _ in 0..super::commands(1) {
             assert!(commands.try_recv().is_ok());
         }
         assert!(matches!(commands.try_recv(), Err(mpsc::error::TryRecvError::Disconnected)));

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
+use lethe_client::{Client, Options};
 use lethe_coordinator::Coordinator;
 use lethe_domain::{JobState, LeaseId, Phase, PhaseState};
 use lethe_proto::PROTOCOL;
@@ -109,22 +110,30 @@ impl Drop for Process {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_coordinator_killed_again_and_again_loses_and_repeats_nothing() {
-    let world = World::new();
-    let free = TcpListener::bind(any_port()).await.unwrap();
-    let address = free.local_addr().unwrap();
-    drop(free);
-    let mut process = Process::start(&world, address);
-    let client = timeout(DEADLINE, async {
+/// An address nobody listens on.
+async fn free_address() -> SocketAddr {
+    TcpListener::bind(any_port()).await.unwrap().local_addr().unwrap()
+}
+
+/// A client of a process that may still be starting.
+async fn connected(address: SocketAddr) -> Client {
+    let connect = async {
         loop {
-            match lethe_client::Client::connect(&[url(address)], Default::default()).await {
+            match Client::connect(&[url(address)], Options::default()).await {
                 Ok(client) => return client,
                 Err(_) => sleep(Duration::from_millis(20)).await,
             }
         }
-    });
-    let client = client.await.expect("the coordinator serves");
+    };
+    timeout(DEADLINE, connect).await.expect("the coordinator serves")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coordinator_killed_again_and_again_loses_and_repeats_nothing() {
+    let world = World::new();
+    let address = free_address().await;
+    let mut process = Process::start(&world, address);
+    let client = connected(address).await;
     let job = client.submit(&world.job(), Some("once")).await.unwrap();
     let mut worker = FakeWorker::start(&url(address), "one", 2, 0);
     for kill in 0..4 {
@@ -143,6 +152,19 @@ async fn a_coordinator_killed_again_and_again_loses_and_repeats_nothing() {
     assert_eq!(started.len(), 40, "what the worker held was not granted again: {started:?}");
     assert_eq!(client.submit(&world.job(), Some("once")).await.unwrap().id, job.id);
     drop(process);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_coordinator_stays_small() {
+    let world = World::new();
+    let address = free_address().await;
+    let process = Process::start(&world, address);
+    let client = connected(address).await;
+    client.submit(&world.job(), None).await.unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.0.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let kilobytes: u64 = line.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+    assert!(kilobytes < 40_000, "{kilobytes} kB resident");
 }
 
 #[test]

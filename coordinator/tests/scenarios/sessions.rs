@@ -1,11 +1,12 @@
 //! Workers coming, going, and coming again.
 
 use lethe_client::Error;
-use lethe_domain::{SlotIndex, WorkerId};
+use lethe_domain::{JobSpec, SlotIndex, WorkerId};
 use lethe_proto::PROTOCOL;
 use lethe_proto::session::{Registration, WorkerCommand, WorkerEvent};
 use lethe_proto::v1::SessionRequest;
 use lethe_proto::v1::worker_service_client::WorkerServiceClient;
+use serde_json::json;
 use tokio::time::timeout;
 
 use crate::fake::{FREELY, FakeWorker};
@@ -89,4 +90,19 @@ async fn a_session_begins_with_who_is_there() {
     let status = raw.session(tokio_stream::iter([beat])).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::InvalidArgument);
     assert!(status.message().contains("register: missing"), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_with_many_slots_gets_them_all_filled_at_once() {
+    let world = World::new();
+    let coordinator = world.start().await;
+    let client = client(coordinator.grpc_address()).await;
+    let mut spec = world.spec();
+    spec["sample"]["until"] = json!({"total": 50 * 700});
+    let job = client.submit(&JobSpec::from_value(spec).unwrap(), None).await.unwrap();
+    let mut worker = FakeWorker::start(&url(coordinator.grpc_address()), "large", 600, 1);
+    assert_eq!(worker.started(601).await.len(), 601, "the probe, then a shard for every slot");
+    worker.permits.add_permits(FREELY);
+    succeeded(&client, &job.id).await;
+    assert_eq!(worker.started.borrow().len(), 1 + 700 + 1 + 2 + 10 + 1 + 1, "in one session");
 }
