@@ -1,7 +1,7 @@
 //! Which slots this machine gives: a device and a number of threads each.
 //!
-//! GPUs are counted without CUDA, from what the driver shows in `/proc`: the agent links neither libtorch nor CUDA, and a
-//! GPU that is there and does not work is found by the executor, which says so when it starts.
+//! GPUs are counted without CUDA, from what the driver shows in `/proc` and `/dev`: the agent links neither libtorch nor
+//! CUDA, and a GPU that is there and does not work is found by the executor, which says so when it starts.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -82,24 +82,34 @@ impl Hardware {
     fn detect() -> Self {
         let visible = env::var("CUDA_VISIBLE_DEVICES").ok();
         Self {
-            gpus: count_gpus(Path::new("/proc/driver/nvidia/gpus"), visible.as_deref()),
+            gpus: count_gpus(Path::new("/proc/driver/nvidia/gpus"), Path::new("/dev"), visible.as_deref()),
             cores: thread::available_parallelism()
                 .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
         }
     }
 }
 
-/// GPUs that CUDA will number from 0: those the driver lists, or those of them in `CUDA_VISIBLE_DEVICES`, where the first
-/// entry that is none hides the rest.
-fn count_gpus(driver: &Path, visible: Option<&str>) -> u32 {
-    let listed = fs::read_dir(driver).map_or(0, |entries| entries.flatten().count());
+/// GPUs that CUDA will number from 0: those the driver lists and has a device file for, or those of them in
+/// `CUDA_VISIBLE_DEVICES`, where the first entry that is none hides the rest. A container may see the whole machine's list
+/// and only its own device files, or, where `/proc` is not the kernel's, no list; device files may not be made yet.
+fn count_gpus(driver: &Path, dev: &Path, visible: Option<&str>) -> u32 {
+    let names = |folder: &Path| {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
+    };
+    let is_gpu =
+        |name: &String| name.strip_prefix("nvidia").is_some_and(|number| number.parse::<u8>().is_ok());
+    let there = match (names(driver).count(), names(dev).filter(is_gpu).count()) {
+        (0, count) | (count, 0) => count,
+        (listed, files) => listed.min(files),
+    };
     let shown = match visible {
         Some(text) => {
             text.split(',').map(str::trim).take_while(|entry| !entry.is_empty() && *entry != "-1").count()
         }
-        None => listed,
+        None => there,
     };
-    if listed == 0 { 0 } else { u32::try_from(shown).unwrap_or(u32::MAX) }
+    if there == 0 { 0 } else { u32::try_from(shown).unwrap_or(u32::MAX) }
 }
 
 fn plan(
@@ -124,7 +134,7 @@ fn plan(
             let wanted = count.unwrap_or(hardware.gpus);
             if hardware.gpus == 0 || wanted > hardware.gpus {
                 let reason = format!(
-                    "this machine shows {} GPUs (/proc/driver/nvidia/gpus, CUDA_VISIBLE_DEVICES); {}",
+                    "this machine shows {} GPUs (/proc/driver/nvidia/gpus, /dev/nvidia*, CUDA_VISIBLE_DEVICES); {}",
                     hardware.gpus,
                     if hardware.gpus == 0 {
                         "use cpu, or install the driver"
@@ -202,10 +212,12 @@ mod tests {
 
     #[test]
     fn gpus_are_those_the_driver_lists_and_cuda_shows() {
-        let driver = tempfile::tempdir().unwrap();
-        assert_eq!(count_gpus(driver.path(), Some("0,1")), 0);
+        let folder = tempfile::tempdir().unwrap();
+        let (driver, dev, none) =
+            (folder.path().join("driver"), folder.path().join("dev"), folder.path().join("none"));
+        assert_eq!(count_gpus(&driver, &dev, Some("0,1")), 0);
         for address in ["0000:01:00.0", "0000:02:00.0", "0000:03:00.0"] {
-            fs::create_dir(driver.path().join(address)).unwrap();
+            fs::create_dir_all(driver.join(address)).unwrap();
         }
         for (visible, gpus) in [
             (None, 3),
@@ -215,8 +227,13 @@ mod tests {
             (Some("0,-1,1"), 1),
             (Some("GPU-8932f937,GPU-1"), 2),
         ] {
-            assert_eq!(count_gpus(driver.path(), visible), gpus, "{visible:?}");
+            assert_eq!(count_gpus(&driver, &none, visible), gpus, "{visible:?}");
         }
-        assert_eq!(count_gpus(&driver.path().join("none"), None), 0);
+        fs::create_dir(&dev).unwrap();
+        for name in ["nvidia0", "nvidia7", "nvidiactl", "nvidia-uvm", "null"] {
+            fs::write(dev.join(name), "").unwrap();
+        }
+        assert_eq!(count_gpus(&driver, &dev, None), 2, "a container with two of the machine's three");
+        assert_eq!(count_gpus(&none, &dev, None), 2, "and without a list");
     }
 }

@@ -32,7 +32,7 @@ pub(crate) struct Flags {
     #[arg(long, env = "LETHE_DEVICES", value_name = "DEVICES", default_value = "auto")]
     devices: DeviceChoice,
     /// How many slots [default: one per GPU; one on the CPU]
-    #[arg(long, env = "LETHE_SLOTS", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, env = "LETHE_SLOTS", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=256))]
     slots: Option<u32>,
     /// CPU threads of each executor [default: the processors shared out evenly over the slots]
     #[arg(long, env = "LETHE_THREADS", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=4096))]

@@ -218,6 +218,9 @@ async fn a_repeated_start_is_done_once() {
     member.start(1, 0, wait()).await;
     member.begun().await;
     member.start(1, 0, wait()).await;
+    // Commands are taken in order: with this answer the repeated start has been taken.
+    member.stop(1, 0, lease("never-heard-of")).await;
+    assert_eq!(member.finished().await.1.lease, lease("never-heard-of"));
     release(&fifo).await;
     assert_eq!(member.finished().await.1.outcome, DONE);
     member.acknowledge(lease("wait")).await;
