@@ -6,6 +6,7 @@ use lethe_domain::{ErrorCode, spec};
 use tch::{Cuda, Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
+use crate::memory;
 
 /// Reads `cpu`, `cuda` or `cuda:N`.
 pub(crate) fn parse(text: &str) -> std::result::Result<Device, String> {
@@ -33,6 +34,7 @@ pub(crate) fn label(device: Device) -> String {
 /// # Errors
 /// [`Error::Device`] when it does not exist or does not work.
 pub(crate) fn open(device: Device, threads: u32) -> Result<()> {
+    memory::keep_freed();
     tch::set_num_threads(i32::try_from(threads).unwrap_or(1));
     // Operators of one model run one after the other anyway; a second pool of threads would only compete.
     tch::set_num_interop_threads(1);

@@ -57,6 +57,7 @@ pub(crate) fn serve(slot: u32, device: Device, threads: u32) -> Result<()> {
             tracing::warn!("{failure}; {}", failure.hint);
         }
         drop(span);
+        memory::give_back();
         events.send(ExecutorEvent::Finished(Box::new(LeaseOutcome { lease, outcome })));
     }
     Ok(())

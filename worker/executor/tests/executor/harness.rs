@@ -82,6 +82,12 @@ impl Executor {
         Self { process, socket: Some(ours), events, progress: Vec::new(), folder }
     }
 
+    /// A file of the process's own folder in /proc.
+    pub(crate) fn proc(&self, file: &str) -> String {
+        let bytes = fs::read(format!("/proc/{}/{file}", self.process.id())).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// Everything it said on standard error.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()

@@ -94,6 +94,20 @@ fn the_death_of_its_parent_is_its_end_though_the_socket_stays_open() {
 }
 
 #[test]
+fn a_task_has_a_ceiling_of_memory_and_several_threads_do_not_spin_for_long() {
+    let mut executor = Executor::with(&["--threads", "2"]);
+    assert!(executor.proc("environ").contains("GOMP_SPINCOUNT=1000"));
+    executor.run(&Job::tiny().probe());
+    let limits = executor.proc("limits");
+    let ceiling = limits.lines().find_map(|line| line.strip_prefix("Max data size")).unwrap();
+    let bytes: u64 = ceiling.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(bytes > 512 << 20, "{ceiling}");
+    let mut single = Executor::start();
+    assert!(!single.proc("environ").contains("GOMP_SPINCOUNT"));
+    assert!(matches!(single.run(&Job::tiny().probe()), TaskOutput::Probe(_)));
+}
+
+#[test]
 fn one_lease_may_wait_and_a_third_is_turned_away() {
     let (job, mut executor) = (Job::tiny(), Executor::start());
     let (first, second, third) = (endless(&job), job.probe(), job.probe());
