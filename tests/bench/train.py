@@ -35,7 +35,7 @@ def pytorch(settings: dict, weights: pathlib.Path, folder: pathlib.Path) -> floa
     file = folder / "settings.json"
     file.write_text(json.dumps({**COMMON, **settings, "weights": str(weights)}))
     torchrun = pathlib.Path(sys.executable).with_name("torchrun")
-    command = [torchrun, "--nproc-per-node=2", "--master-port=0", pathlib.Path(__file__).with_name("ddp.py"), file]
+    command = [torchrun, "--standalone", "--nproc-per-node=2", pathlib.Path(__file__).with_name("ddp.py"), file]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode != 0:
