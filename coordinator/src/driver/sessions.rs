@@ -50,6 +50,11 @@ impl Sessions {
         self.open.get(&member.worker).is_some_and(|way| way.serial == member.serial)
     }
 
+    /// A worker's newest session.
+    pub(crate) fn member(&self, worker: &WorkerId) -> Option<Member> {
+        self.open.get(worker).map(|way| Member { worker: worker.clone(), serial: way.serial })
+    }
+
     /// The way to a worker as it is now.
     pub(crate) fn way(&self, worker: &WorkerId) -> Option<Way> {
         self.open.get(worker).cloned()

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::recovery::store_down;
-use super::sessions::{Sessions, Way};
+use super::sessions::{Member, Sessions, Way};
 use super::{Answer, DriverHandle, REQUESTS, Readiness, Request, View};
 use crate::Result;
 use crate::clock::Clock;
@@ -49,6 +49,7 @@ pub(crate) struct Driver {
 pub(super) struct Turn {
     writes: Vec<Write>,
     commands: Vec<(WorkerId, Way, WorkerCommand)>,
+    ended: Vec<Member>,
     metrics: Vec<Metric>,
     changed: Vec<JobId>,
     pub(super) answers: Vec<Answer>,
@@ -147,6 +148,7 @@ impl Driver {
                     let Some(way) = self.sessions.way(&worker) else { continue };
                     turn.commands.push((worker, way, self.wire(command)));
                 }
+                Effect::CloseSession { worker } => turn.ended.extend(self.sessions.member(&worker)),
                 Effect::Notify { job } => turn.changed.push(job),
                 Effect::Metric(metric) => turn.metrics.push(metric),
             }
@@ -170,6 +172,7 @@ impl Driver {
         for (worker, way, command) in turn.commands {
             self.sessions.send(&worker, &way, command);
         }
+        turn.ended.iter().for_each(|member| self.sessions.close(member));
         turn.metrics.iter().for_each(|metric| self.metrics.count(metric));
         for job in &turn.changed {
             self.notify(job);

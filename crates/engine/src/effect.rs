@@ -18,6 +18,11 @@ pub enum Effect {
         /// What.
         command: Command,
     },
+    /// A worker counts as dead: end its session, so that it learns so and joins again if it lives.
+    CloseSession {
+        /// Whose.
+        worker: WorkerId,
+    },
     /// A job looks different now.
     Notify {
         /// Which.

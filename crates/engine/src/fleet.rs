@@ -1,10 +1,10 @@
 //! Workers: joining, living, leaving; and leases coming back from them.
 
 use lethe_domain::{
-    ErrorCode, Failure, JobId, LeaseId, Phase, Progress, SlotIndex, SlotRef, TaskOutput, WorkerId,
+    ErrorCode, Failure, JobId, JobState, LeaseId, Phase, Progress, SlotIndex, SlotRef, TaskOutput, WorkerId,
 };
 
-use crate::state::{Slot, Work, Worker};
+use crate::state::{Job, Slot, Work, Worker};
 use crate::{Command, Effect, Metric, State};
 
 /// What a worker says about itself when it joins.
@@ -46,6 +46,11 @@ impl State {
             places.partition(|(at, lease)| self.leases.get(lease).is_some_and(|held| &held.slot == at));
         // What is known first: a slot may also name an older lease whose acknowledgement was lost.
         for (at, lease) in known {
+            // The word to stop may have been lost with the session before.
+            if self.leases.get(&lease).is_some_and(|held| held.stopping) {
+                let command = Command::Stop { slot: at.slot, lease: lease.clone() };
+                effects.push(Effect::Send { worker: at.worker.clone(), command });
+            }
             if let Some(slot) = self.slot_mut(&at) {
                 slot.lease = Some(lease);
             }
@@ -164,6 +169,7 @@ impl State {
             .collect();
         for id in dead {
             effects.push(Effect::Metric(Metric::WorkerLost));
+            effects.push(Effect::CloseSession { worker: id.clone() });
             self.lose_worker(&id, effects);
         }
         let expired: Vec<(LeaseId, SlotRef)> = self
@@ -175,8 +181,6 @@ impl State {
         for (lease, slot) in expired {
             self.expire(&lease, &slot, effects);
         }
-        let cancelling: Vec<JobId> = self.order.clone();
-        cancelling.iter().for_each(|id| self.settle_cancel(id, effects));
     }
 
     fn expire(&mut self, lease: &LeaseId, slot: &SlotRef, effects: &mut Vec<Effect>) {
@@ -237,6 +241,14 @@ impl State {
         job.record.remember(failure);
         job.touch();
         effects.push(Effect::Notify { job: lease.job.clone() });
+    }
+
+    /// Cancelled jobs whose last slot became free, or whose wait after a restart is over.
+    pub(crate) fn settle_cancelled(&mut self, effects: &mut Vec<Effect>) {
+        let cancelling = |job: &&Job| job.record.state == JobState::Cancelling;
+        let ids: Vec<JobId> =
+            self.jobs.values().filter(cancelling).map(|job| job.record.id.clone()).collect();
+        ids.iter().for_each(|id| self.settle_cancel(id, effects));
     }
 
     fn settle_job(&mut self, id: &JobId, effects: &mut Vec<Effect>) {

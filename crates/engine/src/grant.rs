@@ -138,6 +138,8 @@ impl State {
         let Some(job) = self.jobs.get_mut(id) else { return };
         if job.record.state == JobState::Queued {
             job.record.state = JobState::Running;
+            // The time spent in the queue is not the probe's.
+            job.phase_began_ms = self.now.mono_ms;
             effects.push(Effect::Persist(Write::Job(Box::new(job.record.clone()))));
         }
         job.touch();

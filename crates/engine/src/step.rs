@@ -25,6 +25,8 @@ impl State {
             Event::StoreOpen { lease, address } => self.on_store_open(&lease, &address, &mut effects),
             Event::Tick => self.on_tick(&mut effects),
         }
+        // At every event, not only at a tick: the event may come at the very moment the tick was due.
+        self.settle_cancelled(&mut effects);
         self.grant(&mut effects);
         in_order(effects)
     }
@@ -38,7 +40,7 @@ fn in_order(effects: Vec<Effect>) -> Vec<Effect> {
     for effect in effects {
         match effect {
             Effect::Persist(_) => persist.push(effect),
-            Effect::Send { .. } | Effect::Metric(_) => act.push(effect),
+            Effect::Send { .. } | Effect::CloseSession { .. } | Effect::Metric(_) => act.push(effect),
             Effect::Notify { .. } if notify.contains(&effect) => {}
             Effect::Notify { .. } => notify.push(effect),
         }

@@ -428,3 +428,50 @@ fn a_half_cancelled_job_waits_for_its_workers_after_a_restart() {
     bench.step(Event::Tick);
     assert_eq!(bench.state_of().0, JobState::Cancelled);
 }
+
+#[test]
+fn a_stop_that_was_lost_with_the_session_is_said_again() {
+    let mut bench = Bench::training(Config::default());
+    let (first, second) = (bench.lease("w", 0).unwrap(), bench.lease("w", 1).unwrap());
+    bench.step(Event::Cancel { job: job(), reason: String::new() });
+    let effects = bench.step(Event::WorkerJoined {
+        worker: worker("w"),
+        hostname: "h".to_owned(),
+        version: "1".to_owned(),
+        devices: vec!["cpu".to_owned(); 2],
+        held: vec![(SlotIndex(0), first), (SlotIndex(1), second)],
+    });
+    assert_eq!(stops(&effects), [0, 1]);
+}
+
+#[test]
+fn a_silent_worker_is_told_that_it_is_out() {
+    let mut bench = Bench::new(Config::default());
+    bench.join("w", 1);
+    bench.now = bench.state.next_deadline().unwrap();
+    let effects = bench.step(Event::Tick);
+    assert!(effects.contains(&Effect::CloseSession { worker: worker("w") }), "{effects:?}");
+}
+
+#[test]
+fn a_half_cancelled_job_settles_at_whatever_event_comes_when_its_wait_is_over() {
+    let mut bench = Bench::training(Config::default());
+    bench.step(Event::Cancel { job: job(), reason: String::new() });
+    let record = bench.state.record(&job()).unwrap().clone();
+    bench.state =
+        State::restore(Config::default(), Epoch(2), Now { mono_ms: 0, unix_ms: 0 }, [(record, vec![])]);
+    bench.now = bench.state.next_deadline().unwrap();
+    bench.step(Event::Heartbeat { worker: worker("w"), progress: vec![] });
+    assert_eq!(bench.state_of().0, JobState::Cancelled);
+}
+
+#[test]
+fn the_time_in_the_queue_is_not_the_probes() {
+    let mut bench = Bench::new(Config::default());
+    bench.submit(|_| {});
+    bench.now = 50_000;
+    bench.join("w", 2);
+    bench.now = 51_000;
+    bench.finish("w", 0, Ok(probe()));
+    assert_eq!(bench.state.record(&job()).unwrap().seconds[&Phase::Probe], 1.0);
+}

@@ -230,6 +230,12 @@ impl World {
                     acted = true;
                     self.send(Message::ToWorker(worker, command));
                 }
+                Effect::CloseSession { worker } => {
+                    acted = true;
+                    let worker = self.workers.get_mut(&worker).unwrap();
+                    worker.joined = false;
+                    worker.join_at = self.now + 500;
+                }
                 Effect::Notify { .. } | Effect::Metric(_) => acted = true,
             }
         }

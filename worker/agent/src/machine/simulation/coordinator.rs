@@ -70,15 +70,12 @@ impl World {
                     assert_eq!(again, None, "{job} {phase} shard {shard} counted twice");
                 }
                 Decision::Send { worker, command } => self.command(&worker, command),
+                Decision::CloseSession { worker } => {
+                    self.sessions.remove(&worker);
+                    self.break_wire(&worker);
+                }
                 Decision::Notify { .. } | Decision::Metric(_) => {}
             }
-        }
-        // Who is dead for the engine must not believe to be a member.
-        let alive: Vec<WorkerId> = self.state.workers(now).into_iter().map(|worker| worker.id).collect();
-        let buried: Vec<WorkerId> = self.sessions.keys().filter(|id| !alive.contains(id)).cloned().collect();
-        for id in buried {
-            self.sessions.remove(&id);
-            self.break_wire(&id);
         }
     }
 
@@ -86,10 +83,7 @@ impl World {
         let epoch = Epoch(self.epoch);
         let command = match command {
             Command::Start { slot, assignment } => WorkerCommand::Start { epoch, slot, assignment },
-            Command::Stop { slot, lease } => {
-                self.stopped.insert(lease.clone());
-                WorkerCommand::Stop { epoch, slot, lease }
-            }
+            Command::Stop { slot, lease } => WorkerCommand::Stop { epoch, slot, lease },
             Command::Ack { lease } => WorkerCommand::Ack(lease),
         };
         self.say_down(to, Down::Command(command));
@@ -104,7 +98,6 @@ impl World {
         let now = Now { mono_ms: self.now, unix_ms: self.now };
         self.state = State::restore(config(), Epoch(self.epoch), now, jobs.collect::<Vec<_>>());
         self.sessions.clear();
-        self.stopped.clear();
         for id in self.workers.keys().cloned().collect::<Vec<_>>() {
             self.break_wire(&id);
         }

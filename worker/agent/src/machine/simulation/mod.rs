@@ -8,10 +8,10 @@ mod agents;
 mod coordinator;
 mod streams;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
-use lethe_domain::{Epoch, JobId, JobState, LeaseId, Phase, ShardIndex, TaskOutput, WorkerId};
+use lethe_domain::{Epoch, JobId, JobState, Phase, ShardIndex, TaskOutput, WorkerId};
 use lethe_engine::{Event as Occurrence, JobRecord, State};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -61,8 +61,6 @@ struct World {
     workers: BTreeMap<WorkerId, Worker>,
     /// The coordinator's newest session of each worker.
     sessions: BTreeMap<WorkerId, u64>,
-    /// Leases it has told to stop.
-    stopped: BTreeSet<LeaseId>,
     serials: u64,
     gangs: BTreeMap<(JobId, u32), Gang>,
     counts: Counts,
@@ -122,7 +120,6 @@ impl World {
             disk: BTreeMap::new(),
             workers: slots.iter().enumerate().map(worker).collect(),
             sessions: BTreeMap::new(),
-            stopped: BTreeSet::new(),
             serials: 0,
             gangs: BTreeMap::new(),
             counts: Counts::default(),

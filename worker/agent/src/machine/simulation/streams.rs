@@ -110,8 +110,6 @@ impl World {
                 let devices = vec!["cpu".to_owned(); self.worker(id).executors.len()];
                 // In the order of the real coordinator: the answer first, then what joining brings.
                 self.say_down(id, Down::Registered(Epoch(self.epoch)));
-                let stopped: Vec<_> =
-                    held.iter().filter(|(_, lease)| self.stopped.contains(lease)).cloned().collect();
                 self.occurs(Occurrence::WorkerJoined {
                     worker: id.clone(),
                     hostname: String::new(),
@@ -119,11 +117,6 @@ impl World {
                     devices,
                     held,
                 });
-                // A stop that was lost with the session before must be said again.
-                for (slot, lease) in stopped {
-                    let stop = WorkerCommand::Stop { epoch: Epoch(self.epoch), slot, lease };
-                    self.say_down(id, Down::Command(stop));
-                }
             }
             Up::Event(_) | Up::Bye if !current => {}
             Up::Event(WorkerEvent::Heartbeat(progress)) => {
