@@ -279,7 +279,13 @@ impl World {
             }
             return;
         }
-        let at = self.now + self.rng.random_range(1..60);
+        let mut at = self.now + self.rng.random_range(1..60);
+        if let Message::ToWorker(to, _) = &message {
+            // A session is one stream: a worker hears its commands in order, however the rest of the world is reordered.
+            let earlier =
+                self.wire.iter().filter(|(_, other)| matches!(other, Message::ToWorker(id, _) if id == to));
+            at = earlier.map(|(at, _)| *at).fold(at, u64::max);
+        }
         if let Message::ToCoordinator(event) = &message
             && self.chance(self.weather.duplicate)
         {
