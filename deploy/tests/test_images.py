@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import manifests
-from conftest import DEPLOY, ROOT, binary, skip_loudly
+from checkout import DEPLOY, ROOT, binary, skip_loudly
 
 DOCKERFILES = sorted((DEPLOY / "docker").glob("*.Dockerfile"))
 EACH = pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)

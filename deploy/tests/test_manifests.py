@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 import manifests
-from conftest import binary, skip_loudly
+from checkout import binary, skip_loudly
 
 # The oldest Kubernetes we support, and the newest whose schemas the checker has.
 VERSIONS = ["1.29", kubernetes_validate.latest_version()]

@@ -219,7 +219,7 @@ impl LeaseWork {
 const FRESH_COUNTED: usize = 4096;
 
 /// Samples in all, and the positives after which it is enough.
-fn sample_goal(spec: &JobSpec) -> (u64, Option<u64>) {
+pub(crate) fn sample_goal(spec: &JobSpec) -> (u64, Option<u64>) {
     match spec.sample.until {
         Until::Total(total) => (total, None),
         Until::Positives(wanted) => {

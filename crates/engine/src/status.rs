@@ -5,6 +5,7 @@ use lethe_domain::{
 };
 
 use crate::grant::shards_done;
+use crate::lease_work::sample_goal;
 use crate::state::{Job, Work};
 use crate::{Now, State};
 
@@ -135,14 +136,17 @@ fn phase_state(job: &Job, phase: Phase) -> PhaseState {
 fn finished(job: &Job, phase: Phase, status: &mut PhaseStatus) {
     let outputs = &job.record.outputs;
     let spec = &job.record.spec;
+    let shards = shards_done(job, phase);
     let samples = match phase {
-        Phase::Sample => outputs.direction.as_ref().map_or(0, |direction| direction.samples),
+        Phase::Sample => match &outputs.direction {
+            Some(direction) => direction.samples,
+            None => sample_goal(spec).0.min(u64::from(shards) * spec.sample.shard_size),
+        },
         Phase::Evaluate => spec.evaluate.samples,
         Phase::FineTune => outputs.fine_tune.as_ref().map_or(0, |trained| trained.steps),
         Phase::Probe | Phase::Direction | Phase::Report | Phase::Publish => 1,
     };
     (status.done, status.total) = (samples, samples);
-    let shards = shards_done(job, phase);
     (status.shards_done, status.shards) = (shards, shards);
     match (phase, &outputs.fine_tune) {
         (Phase::FineTune, Some(trained)) => {

@@ -129,10 +129,3 @@ def test_generator_weights_are_finite_f32(path: Path):
     assert tensors
     assert all(tensor.dtype == torch.float32 for tensor in tensors.values())
     assert all(tensor.isfinite().all() for tensor in tensors.values())
-
-
-def test_the_digit_scorer_gives_the_classifiers_log_odds(strided: torch.Tensor):
-    probability = run("classifier", strided).double().softmax(1)[:, 1]
-    score = run("one", strided)
-    assert torch.equal(score > 0, probability > 0.5)
-    torch.testing.assert_close(score.double().sigmoid(), probability, atol=1e-5, rtol=0)

@@ -40,7 +40,7 @@ impl Line {
 /// Where positive begins by the spec alone.
 pub(crate) fn line(labeller: Labeller<'_>) -> Line {
     match labeller {
-        Labeller::Classifier(classifier) => Line::At(Cut { sign: 1.0, threshold: classifier.threshold }),
+        Labeller::Classifier(classifier) => Line::At(classifier.cut()),
         Labeller::Scorer(scorer) => match scorer.positive {
             Positive::Above(threshold) => Line::At(Cut { sign: 1.0, threshold }),
             Positive::Below(threshold) => Line::At(Cut { sign: -1.0, threshold }),
@@ -125,7 +125,8 @@ mod tests {
             of("scorer: {uri: s, positive: {below: 2}}"),
             Line::At(Cut { sign: -1.0, threshold: 2.0 })
         );
-        let classifier = "classifier: {uri: c, output: logits, class: 1, threshold: 0.7}";
-        assert_eq!(of(classifier), Line::At(Cut { sign: 1.0, threshold: 0.7 }));
+        // A classifier's threshold is a probability, its scores are log-odds.
+        let classifier = "classifier: {uri: c, output: logits, class: 1, threshold: 0.75}";
+        assert_eq!(of(classifier), Line::At(Cut { sign: 1.0, threshold: 3f64.ln() }));
     }
 }

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::task::Cut;
+
 /// The feature to remove. Exactly one of classifier, scorer and labels says which images show it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -20,7 +22,8 @@ pub struct Feature {
     pub labels: Option<Labels>,
 }
 
-/// A model that looks at images in [0, 1] and gives logits or probabilities.
+/// A model that looks at images in [0, 1] and gives logits or probabilities. Its score is the log-odds of the class,
+/// in which margins and reported thresholds are meant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Classifier {
@@ -34,6 +37,13 @@ pub struct Classifier {
     /// Positive above this probability of the class (softmax over K logits, sigmoid of one).
     #[serde(default = "half")]
     pub threshold: f64,
+}
+
+impl Classifier {
+    /// Which scores are positive: the threshold as log-odds, ln p - ln(1 - p).
+    pub fn cut(&self) -> Cut {
+        Cut { sign: 1.0, threshold: (self.threshold / (1.0 - self.threshold)).ln() }
+    }
 }
 
 fn half() -> f64 {

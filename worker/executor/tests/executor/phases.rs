@@ -37,7 +37,8 @@ fn a_shard_stores_its_scores_and_counts_positives() {
     assert_eq!(output.samples, 200);
     let scores = job.numbers(&output.scores, "scores");
     assert_eq!((scores.len(), job.numbers(&output.scores, "start")), (200, vec![200.0]));
-    let positives = scores.iter().filter(|score| **score > 0.134).count() as u64;
+    let cut = (0.134_f64 / 0.866).ln();
+    let positives = scores.iter().filter(|score| **score > cut).count() as u64;
     assert_eq!(output.positives, Some(positives));
     assert!((5..100).contains(&positives), "{positives}");
     assert_eq!(output.scores.path, "jobs/tiny-1/sample/shard-00001-a1.safetensors");
