@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-LETHE = ROOT / "target" / "release" / "lethe"
+LETHE = pathlib.Path(os.environ.get("LETHE_BIN_DIR", ROOT / "target" / "release")) / "lethe"
 sys.path.insert(0, str(ROOT / "tools"))
 from export import native, sidecar  # noqa: E402
 

@@ -94,8 +94,7 @@ fn train_step(reducer: &mut Reducer, params: &mut [Tensor]) -> Result<(), lethe_
     for weight in &*params {
         x = x.matmul(weight).tanh();
     }
-    params.iter_mut().for_each(Tensor::zero_grad);
-    reducer.backward(&x.square().mean(Kind::Float))?;
+    reducer.finish(&x.square().mean(Kind::Float))?;
     tch::no_grad(|| params.iter_mut().for_each(|p| *p -= 0.01 * p.grad()));
     Ok(())
 }

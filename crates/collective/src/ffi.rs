@@ -133,7 +133,7 @@ foreign!(
     lethe_group_free
 );
 foreign!(
-    /// A `c10d::Reducer` and its one setting.
+    /// A `c10d::Reducer`, none in a group of one, and the gradients of earlier parts.
     Reducer,
     lethe_reducer_free
 );
@@ -225,10 +225,11 @@ unsafe extern "C" {
         count: usize,
         first_bucket_bytes: usize,
         bucket_bytes: usize,
-        find_unused: bool,
         out: *mut *mut Reducer,
         message: Message,
     ) -> c_int;
-    pub(crate) fn lethe_reducer_backward(reducer: *mut Reducer, loss: TensorPtr, message: Message) -> c_int;
+    pub(crate) fn lethe_reducer_accumulate(reducer: *mut Reducer, loss: TensorPtr, message: Message)
+    -> c_int;
+    pub(crate) fn lethe_reducer_finish(reducer: *mut Reducer, loss: TensorPtr, message: Message) -> c_int;
     fn lethe_reducer_free(reducer: *mut Reducer);
 }

@@ -10,7 +10,7 @@
 //! group.broadcast(&mut params, 0)?;
 //! let mut reducer = Reducer::new(&group, &params, ReducerOptions::default())?;
 //! # let loss = &params[0] * 2.0;
-//! reducer.backward(&loss)?; // the gradients are now the mean over the ranks, everywhere the same
+//! reducer.finish(&loss)?; // the gradients are now the sum over the ranks, everywhere the same
 //! # Ok(()) }
 //! ```
 //!

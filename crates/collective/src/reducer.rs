@@ -1,10 +1,15 @@
-//! Data-parallel gradients: DistributedDataParallel's reducer.
+//! Data-parallel gradients: DistributedDataParallel's reducer, with sums in f64.
 //!
-//! It hangs a hook on every parameter's gradient accumulator. During a backward pass the hooks copy finished
-//! gradients into buckets, and a bucket that is full travels while autograd computes the next one.
+//! It hangs a hook on every parameter's gradient accumulator. During the backward pass of a rank's last part the hooks copy
+//! finished gradients into buckets, and a bucket that is full travels while autograd computes the next one.
 //!
-//! Not here: the forward pass, the optimiser, and weighting. Gradients come out as the mean over the ranks.
+//! A gradient is an f32 of 24 significant bits, and an f64 has 53: unless two gradients of one entry differ 2^25-fold and
+//! more, their f64 sum is exact, and does not depend on the order. So a batch cut into the same parts gives the same
+//! gradient, bit for bit, whoever computes which part.
+//!
+//! Not here: the forward pass, the optimiser, how a batch is cut.
 
+use std::ffi::c_int;
 use std::ptr;
 use std::sync::Arc;
 
@@ -21,22 +26,19 @@ pub struct ReducerOptions {
     pub first_bucket_bytes: usize,
     /// Size of the others. 25 MiB unless set.
     pub bucket_bytes: usize,
-    /// Look in every step for parameters that get no gradient on this rank. Costs a walk over the graph and one
-    /// more all-reduce; without it, such a parameter is an error.
-    pub find_unused: bool,
 }
 
 impl Default for ReducerOptions {
     fn default() -> Self {
-        Self { first_bucket_bytes: 1 << 20, bucket_bytes: 25 << 20, find_unused: false }
+        Self { first_bucket_bytes: 1 << 20, bucket_bytes: 25 << 20 }
     }
 }
 
 /// Reduces the gradients of a fixed list of parameters. One at a time per parameter.
 #[derive(Debug)]
 pub struct Reducer {
-    // Dropped before the group: it holds hooks that send through it. `None` in a loopback, and after an error.
-    hooks: Option<Owned<ffi::Reducer>>,
+    // Dropped before the group: it holds hooks that send through it. `None` after an error.
+    inner: Option<Owned<ffi::Reducer>>,
     group: Arc<Inner>,
 }
 
@@ -60,49 +62,67 @@ impl Reducer {
             )));
         }
         let pointers = pointers(params);
-        let ReducerOptions { first_bucket_bytes, bucket_bytes, find_unused } = options;
+        let ReducerOptions { first_bucket_bytes, bucket_bytes } = options;
         let hooks = inner.collective("reducer", |peers| {
-            let Some(peers) = peers else { return Ok(None) };
+            let group = peers.map_or(ptr::null(), |peers| peers.group.as_ptr().cast_const());
             Owned::create(|out, message| {
-                // SAFETY: group and tensors outlive the call; the reducer takes its own shares of both.
+                // SAFETY: group (null in a group of one) and tensors outlive the call; the reducer takes its own shares of
+                // both.
                 unsafe {
                     ffi::lethe_reducer_new(
-                        peers.group.as_ptr(),
+                        group,
                         pointers.as_ptr(),
                         pointers.len(),
                         first_bucket_bytes,
                         bucket_bytes,
-                        find_unused,
                         out,
                         message,
                     )
                 }
             })
-            .map(Some)
         })?;
-        Ok(Self { hooks, group: Arc::clone(inner) })
+        Ok(Self { inner: Some(hooks), group: Arc::clone(inner) })
     }
 
-    /// The backward pass of `loss`, a scalar: adds to every parameter's gradient the mean, over the ranks, of the
-    /// ranks' gradients. So for a global batch of B samples of which a rank has n, its loss is the sum over its n
-    /// samples times world / B. Zero the gradients before, step the optimiser after.
+    /// The backward pass of one part of a rank's share, not its last. `loss` is a scalar. Nothing is sent; the gradients are
+    /// kept until [`Reducer::finish`], and the parameters have none.
+    ///
+    /// # Errors
+    /// As [`Reducer::finish`].
+    pub fn accumulate(&mut self, loss: &Tensor) -> Result<(), Error> {
+        self.pass("accumulate", loss, ffi::lethe_reducer_accumulate)
+    }
+
+    /// The backward pass of a rank's last part: makes every parameter's gradient the sum over all parts of all ranks since
+    /// the last time. What it was before is forgotten. For the mean over a global batch of B samples, each part's loss is
+    /// the sum over its own samples, divided by B.
     ///
     /// # Errors
     /// See [`Group`]. The gradients are then worthless and the parameters untouched. Also an [`Error::Torch`] when
-    /// a parameter got no gradient and [`ReducerOptions::find_unused`] is off.
-    pub fn backward(&mut self, loss: &Tensor) -> Result<(), Error> {
-        let hooks = self.hooks.as_ref().map_or(ptr::null_mut(), Owned::as_ptr);
-        let result = self.group.collective("backward", |_| {
-            // SAFETY: `hooks` is null (a plain backward pass) or owned by `self`, which is borrowed mutably: no
-            // other pass uses it. `loss` outlives the call. The hooks may run on autograd's threads; they are C++
-            // only, lock the reducer's own mutex, and are done when this returns. Should the group have failed,
-            // this closure is not called, so null never stands for a reducer that is gone.
-            ffi::call(|message| unsafe { ffi::lethe_reducer_backward(hooks, loss.as_ptr().cast(), message) })
+    /// a parameter got no gradient.
+    pub fn finish(&mut self, loss: &Tensor) -> Result<(), Error> {
+        self.pass("finish", loss, ffi::lethe_reducer_finish)
+    }
+
+    fn pass(&mut self, operation: &'static str, loss: &Tensor, run: Pass) -> Result<(), Error> {
+        let inner = self.inner.as_ref();
+        let result = self.group.collective(operation, |_| {
+            let inner = inner.ok_or_else(|| ffi::Failure {
+                code: ffi::Code::Torch,
+                detail: "the reducer failed before".to_owned(),
+            })?;
+            // SAFETY: the reducer is owned by `self`, which is borrowed mutably: no other pass uses it. `loss` outlives the
+            // call. The hooks may run on autograd's threads; they are C++ only, lock the reducer's own mutex, and are
+            // done when this returns.
+            ffi::call(|message| unsafe { run(inner.as_ptr(), loss.as_ptr().cast(), message) })
         });
         if result.is_err() {
             // A half-done pass leaves the hooks armed, and a later backward pass of the caller's would send. Away.
-            self.hooks = None;
+            self.inner = None;
         }
         result
     }
 }
+
+/// One of the two passes.
+type Pass = unsafe extern "C" fn(*mut ffi::Reducer, ffi::TensorPtr, ffi::Message) -> c_int;

@@ -108,8 +108,8 @@ impl State {
             Work::Gang(work) if work.gang.is_some() || work.not_before_ms > now => Kind::Leases { ready: 0 },
             Work::Gang(work) => {
                 let slots = job.record.spec.resources.slots;
-                let batch = u32::try_from(job.record.spec.unlearn.global_batch).unwrap_or(u32::MAX);
-                let max = slots.max.min(batch);
+                let parts = u32::try_from(job.record.spec.unlearn.parts()).unwrap_or(u32::MAX);
+                let max = slots.max.min(parts);
                 let suits = if cuda_only { fleet.1 } else { fleet.0 };
                 let patient =
                     work.enough_since_ms.is_none_or(|since| now < since + self.config.gang_patience_ms);

@@ -119,7 +119,7 @@ fn dcgan(
     show(
         "forward and backward, L1",
         milliseconds(|| {
-            adam.forget_gradients();
+            copy.parameters().iter().for_each(|(_, weight)| weight.shallow_clone().zero_grad());
             let images = copy.to_unit(&copy.forward(&z)?)?;
             l1(&images, &targets, LossReduction::Mean)?.sum(Kind::Float).backward();
             Ok(())

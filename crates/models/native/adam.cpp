@@ -26,5 +26,3 @@ extern "C" char* lethe_adam_step(
   });
 }
 
-// What PyTorch's zero_grad does: none is left, so that the next backward pass need not add.
-extern "C" void lethe_forget_gradient(at::Tensor* weight) { weight->mutable_grad().reset(); }

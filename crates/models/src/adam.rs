@@ -77,14 +77,6 @@ impl Adam {
         ffi::check(message).map_err(|message| classify(&message))
     }
 
-    /// Forgets all gradients: the next backward pass writes new ones instead of adding to zeros.
-    pub fn forget_gradients(&mut self) {
-        for weight in &mut self.weights {
-            // SAFETY: the tensor is alive; the function resets its gradient, which nobody else holds on to.
-            unsafe { ffi::lethe_forget_gradient(weight.as_mut_ptr().cast()) };
-        }
-    }
-
     /// Moments and steps by the weights' names, sharing storage.
     pub fn state(&self) -> Tensors {
         let mut state = Tensors::new("optimiser state");

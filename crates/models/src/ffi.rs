@@ -59,7 +59,6 @@ unsafe extern "C" {
         beta2: f64,
         eps: f64,
     ) -> *mut c_char;
-    pub(crate) fn lethe_forget_gradient(weight: *mut c_void);
 }
 
 /// Takes over what a function returned: null is success.

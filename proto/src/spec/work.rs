@@ -100,6 +100,7 @@ impl From<Unlearn> for v1::Unlearn {
         Self {
             steps: Some(unlearn.steps),
             global_batch: Some(unlearn.global_batch),
+            micro_batches: Some(unlearn.micro_batches),
             lr: Some(unlearn.lr),
             alpha: Some(unlearn.alpha),
             loss_reduction: v1::LossReduction::from(unlearn.loss_reduction).into(),
@@ -119,6 +120,7 @@ impl TryFrom<v1::Unlearn> for Unlearn {
         Ok(Self {
             steps: unlearn.steps.unwrap_or(default.steps),
             global_batch: unlearn.global_batch.unwrap_or(default.global_batch),
+            micro_batches: unlearn.micro_batches.unwrap_or(default.micro_batches),
             lr: unlearn.lr.unwrap_or(default.lr),
             alpha: unlearn.alpha.unwrap_or(default.alpha),
             loss_reduction: choice::<v1::LossReduction, _>(unlearn.loss_reduction, "loss_reduction")?

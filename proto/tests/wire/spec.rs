@@ -118,17 +118,10 @@ fn unlearn() -> impl Strategy<Value = Unlearn> {
     let norm = prop_oneof![Just(BatchNorm::Eval), Just(BatchNorm::Train)];
     let plateau =
         (1..u64::MAX, 0.0..1.0_f64).prop_map(|(patience, min_delta)| Plateau { patience, min_delta });
-    (1..u64::MAX, 64..u64::MAX, 1e-9..10.0_f64, 1e-9..100.0_f64, reduction, norm, of(plateau)).prop_map(
-        |(steps, global_batch, lr, alpha, loss_reduction, batch_norm, plateau)| Unlearn {
-            steps,
-            global_batch,
-            lr,
-            alpha,
-            loss_reduction,
-            batch_norm,
-            plateau,
-        },
-    )
+    (1..u64::MAX, 64..u64::MAX, 64..u32::MAX, 1e-9..10.0_f64, 1e-9..100.0_f64, reduction, norm, of(plateau))
+        .prop_map(|(steps, global_batch, micro_batches, lr, alpha, loss_reduction, batch_norm, plateau)| {
+            Unlearn { steps, global_batch, micro_batches, lr, alpha, loss_reduction, batch_norm, plateau }
+        })
 }
 
 fn evaluate() -> impl Strategy<Value = Evaluate> {

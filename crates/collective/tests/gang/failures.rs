@@ -173,20 +173,20 @@ pub(crate) fn lost_in_backward(seat: &Seat) {
     let params: Vec<Tensor> = (0..4)
         .map(|_| Tensor::ones([1000], (Kind::Float, tch::Device::Cpu)).set_requires_grad(true))
         .collect();
-    let options = ReducerOptions { first_bucket_bytes: 4000, bucket_bytes: 4000, find_unused: false };
+    let options = ReducerOptions { first_bucket_bytes: 4000, bucket_bytes: 4000 };
     let mut reducer = Reducer::new(&group, &params, options).expect("a reducer");
     let loss = || params.iter().map(|p| p.square().sum(Kind::Float)).sum::<Tensor>();
-    reducer.backward(&loss()).expect("all are alive");
+    reducer.finish(&loss()).expect("all are alive");
     if seat.rank == seat.world - 1 {
         seat.report("idle");
         return seat.stay();
     }
     seat.report("waiting");
-    let error = reducer.backward(&loss()).expect_err("a peer was killed");
+    let error = reducer.finish(&loss()).expect_err("a peer was killed");
     seat.report(&describe(&error));
     // The parameters are the survivor's own again: a plain backward pass must not touch the broken group.
     loss().backward();
-    assert!(reducer.backward(&loss()).is_err());
+    assert!(reducer.finish(&loss()).is_err());
     seat.stay();
 }
 

@@ -35,8 +35,7 @@ fn nccl_works_on_a_cuda_machine_and_is_refused_clearly_elsewhere() {
     group.broadcast(&mut params, 0).expect("a broadcast");
     let mut reducer = Reducer::new(&group, &params, ReducerOptions::default()).expect("a reducer");
     for _ in 0..3 {
-        params[0].zero_grad();
-        reducer.backward(&params[0].square().sum(Kind::Float)).expect("a backward pass");
+        reducer.finish(&params[0].square().sum(Kind::Float)).expect("a backward pass");
         assert_eq!(params[0].grad().mean(Kind::Float).double_value(&[]), 6.0, "d(x^2)/dx at 3");
     }
     group.barrier().expect("nobody to wait for");

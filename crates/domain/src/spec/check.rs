@@ -54,10 +54,11 @@ impl JobSpec {
         problems.require(slots.min >= 1 && slots.min <= slots.max, "resources.slots", || {
             format!("found min {} and max {}, expected 1 <= min <= max", slots.min, slots.max)
         });
-        problems.require(u64::from(slots.min) <= self.unlearn.global_batch, "resources.slots.min", || {
+        problems.require(u64::from(slots.min) <= self.unlearn.parts(), "resources.slots.min", || {
             format!(
-                "found {}, expected at most unlearn.global_batch ({}): every rank needs a latent",
-                slots.min, self.unlearn.global_batch
+                "found {}, expected at most unlearn.micro_batches and unlearn.global_batch ({}): every rank needs a part",
+                slots.min,
+                self.unlearn.parts()
             )
         });
         problems.require(self.checkpoint.keep >= 1, "checkpoint.keep", || {
@@ -232,6 +233,7 @@ fn check_direction(direction: &Direction, problems: &mut Problems) {
 fn check_unlearn(unlearn: &Unlearn, problems: &mut Problems) {
     problems.positive(unlearn.steps, "unlearn.steps");
     problems.positive(unlearn.global_batch, "unlearn.global_batch");
+    problems.positive(u64::from(unlearn.micro_batches), "unlearn.micro_batches");
     problems.require(unlearn.lr.is_finite() && unlearn.lr > 0.0, "unlearn.lr", || {
         format!("found {}, expected above 0", unlearn.lr)
     });

@@ -105,6 +105,10 @@ pub struct Unlearn {
     pub steps: u64,
     /// Latents of one step, over all ranks together.
     pub global_batch: u64,
+    /// Parts that the global batch is cut into, whatever the number of ranks; each rank takes whole parts. So every number
+    /// of ranks computes the same bits, and no more ranks than parts are used. More parts spread better and cost some
+    /// speed. At most global_batch.
+    pub micro_batches: u32,
     /// Adam's learning rate.
     pub lr: f64,
     /// Weight of the unlearning terms against the reconstruction term.
@@ -123,12 +127,20 @@ impl Default for Unlearn {
         Self {
             steps: 400,
             global_batch: 128,
+            micro_batches: 6,
             lr: 1e-3,
             alpha: 3.0,
             loss_reduction: LossReduction::Mean,
             batch_norm: BatchNorm::Eval,
             plateau: None,
         }
+    }
+}
+
+impl Unlearn {
+    /// Parts of a step's batch: `micro_batches`, but none of them empty.
+    pub fn parts(&self) -> u64 {
+        u64::from(self.micro_batches).min(self.global_batch)
     }
 }
 
@@ -146,9 +158,9 @@ pub enum LossReduction {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BatchNorm {
-    /// Keeps the statistics it came with. Training then does not depend on the number of ranks.
+    /// Keeps the statistics it came with.
     Eval,
-    /// Uses each rank's own batch. Results depend on the number of ranks.
+    /// Uses those of each micro-batch. The running statistics follow the first micro-batch of each step.
     Train,
 }
 

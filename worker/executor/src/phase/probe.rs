@@ -11,6 +11,7 @@ use lethe_models::{Generator, Loss, Stream};
 use nix::sys::statvfs::statvfs;
 use tch::{Kind, Tensor};
 
+use super::fine_tune;
 use super::sample::{SMALLER, read_labels};
 use crate::error::{Error, Result};
 use crate::models::Original;
@@ -33,11 +34,13 @@ pub(super) fn run(work: &mut Work<'_>) -> Result<ProbeOutput> {
     reference(work)?;
     work.step(3, STAGES)?;
 
-    let slots = u64::from(work.spec.resources.slots.min).max(1);
-    let share = work.spec.unlearn.global_batch.div_ceil(slots);
-    let what = format!("a training batch of {share} latents (unlearn.global_batch over resources.slots.min)");
-    let hint = "lower unlearn.global_batch, or raise resources.slots.min";
-    train_once(work, &original, share, &what, hint).map_err(|error| error.too_large(&what, hint))?;
+    let unlearn = &work.spec.unlearn;
+    let part = unlearn.global_batch.div_ceil(unlearn.parts());
+    let what = format!(
+        "a part of {part} latents of the training batch (unlearn.global_batch over unlearn.micro_batches)"
+    );
+    let hint = fine_tune::SMALLER;
+    train_once(work, &original, part, &what, hint).map_err(|error| error.too_large(&what, hint))?;
     let image_shape = work.spec.generator.output.shape().to_vec();
     Ok(ProbeOutput { image_shape, range, batch_seconds, parameters })
 }
@@ -136,7 +139,7 @@ fn reference(work: &mut Work<'_>) -> Result<()> {
     Ok(())
 }
 
-/// One forward and backward pass of the largest batch a rank may get, with every term of the loss.
+/// One forward and backward pass of the largest part of a batch, with every term of the loss.
 fn train_once(work: &Work<'_>, original: &Original, batch: u64, what: &str, hint: &str) -> Result<()> {
     let latents = work.latents();
     memory::require(batch.saturating_mul(12 * latents.numel() as u64), what, hint)?;

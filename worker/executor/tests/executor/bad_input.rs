@@ -280,8 +280,8 @@ fn a_batch_that_no_machine_can_hold() {
     let words =
         ["a batch of 1099511627776 images (sample.batch) does not fit in memory", "lower sample.batch"];
     refused(&mut executor, &job, ErrorCode::OutOfMemory, &words);
-    let job = Job::tiny().set("unlearn.global_batch", 1_u64 << 40);
-    let words = ["a training batch of 1099511627776 latents", "lower unlearn.global_batch"];
+    let job = Job::tiny().set("unlearn.global_batch", 1_u64 << 40).set("unlearn.micro_batches", 1);
+    let words = ["a part of 1099511627776 latents of the training batch", "lower unlearn.global_batch"];
     refused(&mut executor, &job, ErrorCode::OutOfMemory, &words);
     assert!(matches!(executor.run(&Job::tiny().probe()), TaskOutput::Probe(_)), "the slot is as good as new");
 }
@@ -291,8 +291,8 @@ fn a_training_batch_that_this_machine_cannot_hold_fails_inside_libtorch_and_not_
     // As on a machine with two gigabytes: the ceiling never goes above the hard limit.
     let limited = ["-Sd", "-Hd"].map(|which| format!("ulimit {which} 2097152"));
     let mut executor = Executor::behind(&limited.join(" && "));
-    let job = Job::tiny().set("unlearn.global_batch", 400_000);
-    let words = ["a training batch of 400000 latents", "does not fit in memory", "resources.slots.min"];
+    let job = Job::tiny().set("unlearn.global_batch", 800_000).set("unlearn.micro_batches", 2);
+    let words = ["a part of 400000 latents", "does not fit in memory", "raise unlearn.micro_batches"];
     refused(&mut executor, &job, ErrorCode::OutOfMemory, &words);
     let job = Job::tiny().set("sample.batch", 2_000_000).set("sample.shard_size", 2_000_000);
     let words = ["a batch of 2000000 images (sample.batch)", "does not fit in memory", "lower sample.batch"];

@@ -1,7 +1,8 @@
 //! Fine-tune: train the copy as one rank of a gang.
 //!
-//! Step t uses latents [tB, (t+1)B) of the training stream, whatever the number of ranks; each rank takes a slice. So a
-//! gang of another size, formed after a loss, goes on with the same mathematics from the last checkpoint.
+//! Step t uses latents [tB, (t+1)B) of the training stream, cut into parts that do not depend on the number of ranks; each
+//! rank takes some of them. So a gang of another size, formed after a loss, goes on from the last checkpoint with the
+//! same bits.
 //!
 //! One file each: meeting the other ranks (`gang`), the step itself (`trainer`), where to go on from (`resume`), saving beside the
 //! training (`saver`), the losses so far (`curve`).
@@ -35,8 +36,7 @@ use trainer::Trainer;
 const WINDOW: usize = 8;
 
 /// What to do when a training batch does not fit.
-const SMALLER: &str =
-    "lower unlearn.global_batch, or raise resources.slots.min: each rank holds its part of the batch";
+pub(super) const SMALLER: &str = "lower unlearn.global_batch, or raise unlearn.micro_batches: a rank holds one part of the batch at a time";
 
 /// Gives something on rank 0, nothing on the others.
 ///
@@ -59,8 +59,12 @@ pub(super) fn run(
 
     work.speaker.begin();
     let before = curve.len();
-    let share =
-        format!("rank {}'s part of unlearn.global_batch ({})", role.rank, work.spec.unlearn.global_batch);
+    let unlearn = &work.spec.unlearn;
+    let part = format!(
+        "a part of the training batch (unlearn.global_batch {} over unlearn.micro_batches {})",
+        unlearn.global_batch,
+        unlearn.parts()
+    );
     if let Err(error) = train(work, role, &mut trainer, &mut curve, saver.as_mut()) {
         // What was handed over is worth the wait: the next generation goes on from it. Unless there will be none.
         if let Some(saver) = saver.as_mut().filter(|_| !error.is_stop())
@@ -68,7 +72,7 @@ pub(super) fn run(
         {
             tracing::warn!("saving failed too: {beside}");
         }
-        return Err(error.too_large(&share, SMALLER));
+        return Err(error.too_large(&part, SMALLER));
     }
     let trained = (curve.len() - before) as f64 * work.spec.unlearn.global_batch as f64;
     let speed = trained / work.speaker.seconds().max(1e-9);

@@ -1,4 +1,7 @@
-//! The training step: forward passes of the original and the copy, the loss, gradients averaged over the ranks, Adam.
+//! The training step: forward passes of the original and the copy, the loss, gradients summed over the ranks, Adam.
+//!
+//! A part of the batch is computed by itself, edit included: how fast kernels add up depends on the size of what they are
+//! given. So which rank has it makes no difference to a bit of it, nor does it to the sum (see `lethe_collective::Reducer`).
 //!
 //! Nothing here waits for a number: losses stay tensors until a window of them is asked for. Not here: when to stop, what to
 //! save.
@@ -8,6 +11,7 @@ use std::rc::Rc;
 
 use lethe_collective::{Group, Reducer, ReducerOptions};
 use lethe_domain::JobSpec;
+use lethe_domain::spec::BatchNorm;
 use lethe_models::{Adam, Editor, Generator, Labeller, Latents, Loss, Stream, Target, Tensors};
 use tch::{Device, Kind, Tensor};
 
@@ -27,16 +31,19 @@ pub(crate) struct Trainer {
     reducer: Reducer,
     group: Group,
     global_batch: u64,
-    /// This rank's part of the global batch.
-    slice: Range<u64>,
+    /// Parts of a global batch.
+    parts: u64,
+    /// Those that this rank takes.
+    own: Range<u64>,
+    batch_norm: BatchNorm,
     steps: u64,
-    /// Losses of this rank's samples that nobody has asked for yet, one scalar per step.
+    /// Losses of this rank's samples that nobody has asked for yet, one f64 scalar per step.
     pending: Vec<Tensor>,
 }
 
-/// The part of `batch` samples that belongs to a rank: contiguous, and equal to within one.
-fn slice(batch: u64, rank: u64, world: u64) -> Range<u64> {
-    batch * rank / world..batch * (rank + 1) / world
+/// Piece `place` of `count` things cut into `pieces`: contiguous, and of equal size to within one.
+fn piece(count: u64, place: u64, pieces: u64) -> Range<u64> {
+    count * place / pieces..count * (place + 1) / pieces
 }
 
 impl Trainer {
@@ -53,11 +60,10 @@ impl Trainer {
     ) -> Result<Self> {
         let device = original.generator.device();
         let global_batch = spec.unlearn.global_batch;
-        let slice = slice(global_batch, group.rank() as u64, group.world() as u64);
-        if slice.is_empty() {
-            let reason =
-                format!("{}: unlearn.global_batch of {global_batch} leaves it no latent", group.place());
-            return Err(Error::internal(reason));
+        let parts = spec.unlearn.parts();
+        let own = piece(parts, group.rank() as u64, group.world() as u64);
+        if own.is_empty() {
+            return Err(Error::internal(format!("{}: {parts} parts leave it none", group.place())));
         }
         let latents = Latents::new(spec.sample.seed, &spec.generator);
         let editor = Editor::new(target, &spec.direction, labeller, device)?;
@@ -78,7 +84,9 @@ impl Trainer {
             reducer,
             group,
             global_batch,
-            slice,
+            parts,
+            own,
+            batch_norm: spec.unlearn.batch_norm,
             steps: 0,
             pending: Vec::new(),
         })
@@ -99,21 +107,52 @@ impl Trainer {
     /// # Errors
     /// Those of the models and of the gang.
     pub(crate) fn step(&mut self) -> Result<()> {
-        let start = self.steps * self.global_batch + self.slice.start;
-        let count = self.slice.end - self.slice.start;
-        let z = self.latents.batch(Stream::Train, start, count, self.copy.device())?;
+        let mut losses = Vec::new();
+        let mut statistics = None;
+        for part in self.own.clone() {
+            let loss = self.loss(part)?;
+            let mean = loss.f_div_scalar(self.global_batch as f64)?;
+            if part + 1 < self.own.end {
+                self.reducer.accumulate(&mean)?;
+            } else {
+                self.reducer.finish(&mean)?;
+            }
+            losses.push(loss.f_detach()?);
+            if part == 0 && self.batch_norm == BatchNorm::Train {
+                statistics = Some(self.statistics()?);
+            }
+        }
+        if let Some(statistics) = statistics {
+            // The first part's are kept, which one rank has whatever their number.
+            for ((_, now), first) in self.copy.buffers().iter().zip(&statistics) {
+                now.shallow_clone().f_copy_(first)?;
+            }
+        }
+        self.adam.step()?;
+        self.pending.push(Tensor::f_stack(&losses, 0)?.f_sum(Kind::Double)?);
+        self.steps += 1;
+        Ok(())
+    }
+
+    /// The loss summed over the latents of one part of this step's batch.
+    fn loss(&self, part: u64) -> Result<Tensor> {
+        let range = piece(self.global_batch, part, self.parts);
+        let start = self.steps * self.global_batch + range.start;
+        let z = self.latents.batch(Stream::Train, start, range.end - range.start, self.copy.device())?;
         let edited = self.editor.edit(&self.original.generator, &z)?;
         let targets = self.copy.to_unit(&edited.images)?;
         let images = self.copy.to_unit(&self.copy.forward(&z)?)?;
-        let loss = self.loss.sum(&images, &targets, &edited.edited, edited.count)?;
-        self.adam.forget_gradients();
-        // The reducer gives the mean over the ranks of each rank's gradient; what is wanted is the mean over all samples.
-        let weight = self.group.world() as f64 / self.global_batch as f64;
-        self.reducer.backward(&loss.f_mul_scalar(weight)?)?;
-        self.adam.step()?;
-        self.pending.push(loss.f_detach()?);
-        self.steps += 1;
-        Ok(())
+        Ok(self.loss.sum(&images, &targets, &edited.edited, edited.count)?)
+    }
+
+    /// A copy of the running statistics.
+    fn statistics(&self) -> Result<Vec<Tensor>> {
+        Ok(self
+            .copy
+            .buffers()
+            .iter()
+            .map(|(_, buffer)| buffer.f_detach_copy())
+            .collect::<std::result::Result<_, _>>()?)
     }
 
     /// Steps whose losses nobody has asked for.
@@ -130,7 +169,7 @@ impl Trainer {
         if pending.is_empty() {
             return Ok(Vec::new());
         }
-        let mut sums = Tensor::f_stack(&pending, 0)?.f_to_kind(Kind::Double)?;
+        let mut sums = Tensor::f_stack(&pending, 0)?;
         self.group.all_reduce_sum(&mut sums)?;
         Ok(Vec::try_from(sums.f_div_scalar(self.global_batch as f64)?.f_to_device(Device::Cpu)?)?)
     }
@@ -191,13 +230,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranks_share_a_batch_out_evenly_and_completely() {
-        for (batch, world) in [(128, 1), (128, 2), (128, 3), (7, 3), (3, 3), (1000, 7)] {
-            let slices: Vec<_> = (0..world).map(|rank| slice(batch, rank, world)).collect();
-            assert_eq!((slices[0].start, slices[world as usize - 1].end), (0, batch));
-            assert!(slices.windows(2).all(|pair| pair[0].end == pair[1].start));
-            let sizes = slices.iter().map(|slice| slice.end - slice.start);
-            assert!(sizes.clone().max().unwrap() - sizes.min().unwrap() <= 1, "{batch} over {world}");
+    fn a_count_is_cut_evenly_and_completely() {
+        for (count, pieces) in [(128, 12), (12, 1), (12, 2), (12, 3), (12, 5), (7, 3), (3, 3), (1000, 7)] {
+            let cut: Vec<_> = (0..pieces).map(|place| piece(count, place, pieces)).collect();
+            assert_eq!((cut[0].start, cut[pieces as usize - 1].end), (0, count));
+            assert!(cut.windows(2).all(|pair| pair[0].end == pair[1].start));
+            let sizes = cut.iter().map(|piece| piece.end - piece.start);
+            assert!(sizes.clone().max().unwrap() - sizes.min().unwrap() <= 1, "{count} in {pieces}");
         }
     }
 }
