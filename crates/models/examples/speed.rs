@@ -114,7 +114,7 @@ fn dcgan(
 
     show("frozen forward", milliseconds(|| tch::no_grad(|| frozen.forward(&z).map(drop)))?);
     show("copy forward", milliseconds(|| tch::no_grad(|| copy.forward(&z).map(drop)))?);
-    let mut adam = Adam::new(copy.parameters(), 1e-3)?;
+    let mut adam = Adam::new(copy.parameters())?;
     let targets = tch::no_grad(|| frozen.to_unit(&frozen.forward(&z)?))?;
     show(
         "forward and backward, L1",
@@ -125,7 +125,7 @@ fn dcgan(
             Ok(())
         })?,
     );
-    show("adam", milliseconds(|| adam.step())?);
+    show("adam", milliseconds(|| adam.step(2e-3))?);
     let loss = Loss::new(&Unlearn::default(), [channels, side, side], Device::Cpu)?;
     for edited in [batch / 8, batch] {
         let flags = Tensor::arange(batch, (Kind::Int64, Device::Cpu)).lt(edited);

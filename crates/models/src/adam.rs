@@ -13,7 +13,6 @@ use crate::weights::Tensors;
 /// The optimiser with its moments.
 #[derive(Debug)]
 pub struct Adam {
-    lr: f64,
     names: Vec<String>,
     weights: Vec<Tensor>,
     means: Vec<Tensor>,
@@ -31,12 +30,11 @@ impl Adam {
     ///
     /// # Errors
     /// [`crate::Error::Memory`].
-    pub fn new(weights: &[(String, Tensor)], lr: f64) -> Result<Self> {
+    pub fn new(weights: &[(String, Tensor)]) -> Result<Self> {
         let zeros =
             || weights.iter().map(|(_, w)| Ok(w.f_detach()?.f_zeros_like()?)).collect::<Result<Vec<_>>>();
         let step = |(_, w): &(String, Tensor)| Ok(Tensor::f_zeros([], (Kind::Float, w.device()))?);
         Ok(Self {
-            lr,
             names: weights.iter().map(|(name, _)| name.clone()).collect(),
             weights: weights.iter().map(|(_, w)| w.shallow_clone()).collect(),
             means: zeros()?,
@@ -45,11 +43,11 @@ impl Adam {
         })
     }
 
-    /// One step along the gradients that are there. A weight without a gradient stays, as does its state.
+    /// One step along the gradients that are there, with this learning rate. A weight without a gradient stays, as does its state.
     ///
     /// # Errors
     /// [`crate::Error::Torch`], [`crate::Error::Memory`].
-    pub fn step(&mut self) -> Result<()> {
+    pub fn step(&mut self, lr: f64) -> Result<()> {
         let gradients: Vec<Tensor> =
             self.weights.iter().map(Tensor::f_grad).collect::<std::result::Result<_, _>>()?;
         let present: Vec<usize> = (0..gradients.len()).filter(|place| gradients[*place].defined()).collect();
@@ -68,7 +66,7 @@ impl Adam {
                 lists[2].as_ptr(),
                 lists[3].as_ptr(),
                 lists[4].as_ptr(),
-                self.lr,
+                lr,
                 Self::BETA1,
                 Self::BETA2,
                 Self::EPS,

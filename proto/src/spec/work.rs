@@ -1,8 +1,8 @@
 //! How the work is done: sampling, direction, training, resources, checkpoints.
 
 use lethe_domain::spec::{
-    BatchNorm, Checkpoint, Device, Direction, DirectionMethod, LossReduction, Plateau, Resources, Sample,
-    Selection, SlotRange, Threshold, Unlearn, Until,
+    BatchNorm, Checkpoint, Device, Direction, DirectionMethod, LossReduction, LrSchedule, Plateau, Resources,
+    Sample, Selection, SlotRange, Threshold, Unlearn, Until,
 };
 
 use crate::conversion::{choice, enumeration};
@@ -12,6 +12,7 @@ enumeration!(v1::DirectionMethod, DirectionMethod: MeanDifference = MeanDifferen
 enumeration!(v1::Selection, Selection: Projection = Projection, Classifier = Classifier);
 enumeration!(v1::LossReduction, LossReduction: Mean = Mean, Sum = Sum);
 enumeration!(v1::BatchNorm, BatchNorm: Eval = Eval, Train = Train);
+enumeration!(v1::LrSchedule, LrSchedule: Constant = Constant, Linear = Linear);
 enumeration!(v1::Device, Device: Auto = Auto, Cpu = Cpu, Cuda = Cuda);
 
 impl From<Sample> for v1::Sample {
@@ -102,6 +103,7 @@ impl From<Unlearn> for v1::Unlearn {
             global_batch: Some(unlearn.global_batch),
             micro_batches: Some(unlearn.micro_batches),
             lr: Some(unlearn.lr),
+            lr_schedule: v1::LrSchedule::from(unlearn.lr_schedule).into(),
             alpha: Some(unlearn.alpha),
             loss_reduction: v1::LossReduction::from(unlearn.loss_reduction).into(),
             batch_norm: v1::BatchNorm::from(unlearn.batch_norm).into(),
@@ -122,6 +124,8 @@ impl TryFrom<v1::Unlearn> for Unlearn {
             global_batch: unlearn.global_batch.unwrap_or(default.global_batch),
             micro_batches: unlearn.micro_batches.unwrap_or(default.micro_batches),
             lr: unlearn.lr.unwrap_or(default.lr),
+            lr_schedule: choice::<v1::LrSchedule, _>(unlearn.lr_schedule, "lr_schedule")?
+                .unwrap_or(default.lr_schedule),
             alpha: unlearn.alpha.unwrap_or(default.alpha),
             loss_reduction: choice::<v1::LossReduction, _>(unlearn.loss_reduction, "loss_reduction")?
                 .unwrap_or(default.loss_reduction),

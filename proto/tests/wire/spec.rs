@@ -2,9 +2,9 @@
 
 use lethe_domain::spec::{
     BatchNorm, Checkpoint, Classifier, ClassifierOutput, Device, Direction, DirectionMethod, Evaluate,
-    Feature, Generator, ImageOutput, Judge, Labels, Latent, LossReduction, ModelFormat, Plateau, Positive,
-    Prior, Publish, Reference, Resources, Sample, Scorer, Selection, Size, SlotRange, Threshold, Unlearn,
-    Until,
+    Feature, Generator, ImageOutput, Judge, Labels, Latent, LossReduction, LrSchedule, ModelFormat, Plateau,
+    Positive, Prior, Publish, Reference, Resources, Sample, Scorer, Selection, Size, SlotRange, Threshold,
+    Unlearn, Until,
 };
 use lethe_domain::{JobSpec, SpecError};
 use lethe_proto::v1;
@@ -115,13 +115,46 @@ fn direction() -> impl Strategy<Value = Direction> {
 
 fn unlearn() -> impl Strategy<Value = Unlearn> {
     let reduction = prop_oneof![Just(LossReduction::Mean), Just(LossReduction::Sum)];
+    let schedule = prop_oneof![Just(LrSchedule::Constant), Just(LrSchedule::Linear)];
     let norm = prop_oneof![Just(BatchNorm::Eval), Just(BatchNorm::Train)];
     let plateau =
         (1..u64::MAX, 0.0..1.0_f64).prop_map(|(patience, min_delta)| Plateau { patience, min_delta });
-    (1..u64::MAX, 64..u64::MAX, 64..u32::MAX, 1e-9..10.0_f64, 1e-9..100.0_f64, reduction, norm, of(plateau))
-        .prop_map(|(steps, global_batch, micro_batches, lr, alpha, loss_reduction, batch_norm, plateau)| {
-            Unlearn { steps, global_batch, micro_batches, lr, alpha, loss_reduction, batch_norm, plateau }
-        })
+    (
+        1..u64::MAX,
+        64..u64::MAX,
+        64..u32::MAX,
+        1e-9..10.0_f64,
+        schedule,
+        1e-9..100.0_f64,
+        reduction,
+        norm,
+        of(plateau),
+    )
+        .prop_map(
+            |(
+                steps,
+                global_batch,
+                micro_batches,
+                lr,
+                lr_schedule,
+                alpha,
+                loss_reduction,
+                batch_norm,
+                plateau,
+            )| {
+                Unlearn {
+                    steps,
+                    global_batch,
+                    micro_batches,
+                    lr,
+                    lr_schedule,
+                    alpha,
+                    loss_reduction,
+                    batch_norm,
+                    plateau,
+                }
+            },
+        )
 }
 
 fn evaluate() -> impl Strategy<Value = Evaluate> {

@@ -14,8 +14,8 @@ pub use feature::{
 pub use generator::{Generator, ImageOutput, Latent, ModelFormat, Prior, Size};
 pub use load::{SpecError, SpecProblem, json_schema};
 pub use work::{
-    BatchNorm, Checkpoint, Device, Direction, DirectionMethod, LossReduction, Plateau, Publish, Resources,
-    Sample, Selection, SlotRange, Threshold, Unlearn, Until,
+    BatchNorm, Checkpoint, Device, Direction, DirectionMethod, LossReduction, LrSchedule, Plateau, Publish,
+    Resources, Sample, Selection, SlotRange, Threshold, Unlearn, Until,
 };
 
 use schemars::JsonSchema;

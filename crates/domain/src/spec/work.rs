@@ -111,6 +111,8 @@ pub struct Unlearn {
     pub micro_batches: u32,
     /// Adam's learning rate.
     pub lr: f64,
+    /// How the learning rate changes over the steps.
+    pub lr_schedule: LrSchedule,
     /// Weight of the unlearning terms against the reconstruction term.
     pub alpha: f64,
     /// Whether L1 is a mean or a sum over pixels; decides what alpha and lr mean.
@@ -129,6 +131,7 @@ impl Default for Unlearn {
             global_batch: 128,
             micro_batches: 6,
             lr: 1e-3,
+            lr_schedule: LrSchedule::Linear,
             alpha: 3.0,
             loss_reduction: LossReduction::Mean,
             batch_norm: BatchNorm::Eval,
@@ -141,6 +144,26 @@ impl Unlearn {
     /// Parts of a step's batch: `micro_batches`, but none of them empty.
     pub fn parts(&self) -> u64 {
         u64::from(self.micro_batches).min(self.global_batch)
+    }
+}
+
+/// How the learning rate changes over the steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LrSchedule {
+    /// Not at all.
+    Constant,
+    /// Falls to nothing in a straight line: step t of T, counted from 0, has lr (1 - t / T).
+    Linear,
+}
+
+impl LrSchedule {
+    /// What the learning rate is multiplied with in a step, counted from 0.
+    pub fn factor(self, step: u64, steps: u64) -> f64 {
+        match self {
+            Self::Constant => 1.0,
+            Self::Linear => 1.0 - step as f64 / steps as f64,
+        }
     }
 }
 
@@ -237,4 +260,24 @@ impl Default for Checkpoint {
 pub struct Publish {
     /// A folder: path or file://. The generator, result.json and the contact sheet are written there.
     pub uri: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_linear_rate_begins_whole_and_ends_one_step_before_nothing() {
+        let factors: Vec<f64> = (0..4).map(|step| LrSchedule::Linear.factor(step, 4)).collect();
+        assert_eq!(factors, [1.0, 0.75, 0.5, 0.25]);
+        assert_eq!(LrSchedule::Constant.factor(3, 4), 1.0);
+    }
+
+    #[test]
+    fn no_part_of_a_batch_is_empty() {
+        let of = |global_batch, micro_batches| {
+            Unlearn { global_batch, micro_batches, ..Unlearn::default() }.parts()
+        };
+        assert_eq!([of(128, 6), of(4, 6), of(6, 6), of(128, 1)], [6, 4, 6, 1]);
+    }
 }

@@ -28,10 +28,10 @@ fn forget(weights: &[(String, Tensor)]) {
 fn steps_are_those_of_torch_optim_adam() {
     let reference = reference("adam");
     let weights = weights(&reference);
-    let mut adam = Adam::new(&weights, 2e-3).unwrap();
+    let mut adam = Adam::new(&weights).unwrap();
     for step in 0..7 {
         backward(&reference, &weights, step);
-        adam.step().unwrap();
+        adam.step(2e-3).unwrap();
         forget(&weights);
         for (name, weight) in &weights {
             let expected = reference.get(&format!("after.{step}.{name}")).unwrap();
@@ -44,10 +44,10 @@ fn steps_are_those_of_torch_optim_adam() {
 fn a_saved_state_goes_on_bit_by_bit() {
     let reference = reference("adam");
     let through = weights(&reference);
-    let mut adam = Adam::new(&through, 2e-3).unwrap();
+    let mut adam = Adam::new(&through).unwrap();
     let step = |adam: &mut Adam, weights: &[(String, Tensor)], step| {
         backward(&reference, weights, step);
-        adam.step().unwrap();
+        adam.step(2e-3).unwrap();
         forget(weights);
     };
     (0..3).for_each(|at| step(&mut adam, &through, at));
@@ -56,7 +56,7 @@ fn a_saved_state_goes_on_bit_by_bit() {
         through.iter().map(|(name, w)| (name.clone(), w.detach().copy().set_requires_grad(true))).collect();
     (3..7).for_each(|at| step(&mut adam, &through, at));
 
-    let mut again = Adam::new(&resumed, 2e-3).unwrap();
+    let mut again = Adam::new(&resumed).unwrap();
     again.set_state(&Tensors::from_bytes(&saved, "state").unwrap()).unwrap();
     (3..7).for_each(|at| step(&mut again, &resumed, at));
     for ((name, one), (_, other)) in through.iter().zip(&resumed) {
@@ -69,9 +69,9 @@ fn a_saved_state_goes_on_bit_by_bit() {
 fn a_weight_without_a_gradient_stays() {
     let reference = reference("adam");
     let weights = weights(&reference);
-    let mut adam = Adam::new(&weights, 2e-3).unwrap();
+    let mut adam = Adam::new(&weights).unwrap();
     backward(&reference, &weights[..1], 0);
-    adam.step().unwrap();
+    adam.step(2e-3).unwrap();
     assert!(!same(&weights[0].1.detach(), reference.get("start.a").unwrap()));
     assert!(same(&weights[1].1.detach(), reference.get("start.b").unwrap()));
     assert_eq!(adam.state().get_f64("step.b").unwrap(), 0.0);
@@ -79,7 +79,7 @@ fn a_weight_without_a_gradient_stays() {
 
 #[test]
 fn another_models_state_is_refused() {
-    let mut adam = Adam::new(&weights(&reference("adam")), 2e-3).unwrap();
+    let mut adam = Adam::new(&weights(&reference("adam"))).unwrap();
     let error = adam.set_state(&Tensors::new("empty")).unwrap_err();
     assert!(matches!(error, Error::Tensors { .. }) && error.to_string().contains("mean.a"), "{error}");
 }

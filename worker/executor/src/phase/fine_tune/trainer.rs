@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use lethe_collective::{Group, Reducer, ReducerOptions};
 use lethe_domain::JobSpec;
-use lethe_domain::spec::BatchNorm;
+use lethe_domain::spec::{BatchNorm, Unlearn};
 use lethe_models::{Adam, Editor, Generator, Labeller, Latents, Loss, Stream, Target, Tensors};
 use tch::{Device, Kind, Tensor};
 
@@ -30,12 +30,9 @@ pub(crate) struct Trainer {
     // Dropped before the group, which it sends through.
     reducer: Reducer,
     group: Group,
-    global_batch: u64,
-    /// Parts of a global batch.
-    parts: u64,
-    /// Those that this rank takes.
+    unlearn: Unlearn,
+    /// The parts of a global batch that this rank takes.
     own: Range<u64>,
-    batch_norm: BatchNorm,
     steps: u64,
     /// Losses of this rank's samples that nobody has asked for yet, one f64 scalar per step.
     pending: Vec<Tensor>,
@@ -59,7 +56,6 @@ impl Trainer {
         group: Group,
     ) -> Result<Self> {
         let device = original.generator.device();
-        let global_batch = spec.unlearn.global_batch;
         let parts = spec.unlearn.parts();
         let own = piece(parts, group.rank() as u64, group.world() as u64);
         if own.is_empty() {
@@ -72,7 +68,7 @@ impl Trainer {
         let trained = trained(&copy, &latents, device)?;
         copy.set_batch_norm(spec.unlearn.batch_norm)?;
         let weights: Vec<Tensor> = trained.iter().map(|(_, weight)| weight.shallow_clone()).collect();
-        let adam = Adam::new(&trained, spec.unlearn.lr)?;
+        let adam = Adam::new(&trained)?;
         let reducer = Reducer::new(&group, &weights, ReducerOptions::default())?;
         Ok(Self {
             latents,
@@ -83,10 +79,8 @@ impl Trainer {
             adam,
             reducer,
             group,
-            global_batch,
-            parts,
+            unlearn: spec.unlearn.clone(),
             own,
-            batch_norm: spec.unlearn.batch_norm,
             steps: 0,
             pending: Vec::new(),
         })
@@ -111,14 +105,14 @@ impl Trainer {
         let mut statistics = None;
         for part in self.own.clone() {
             let loss = self.loss(part)?;
-            let mean = loss.f_div_scalar(self.global_batch as f64)?;
+            let mean = loss.f_div_scalar(self.unlearn.global_batch as f64)?;
             if part + 1 < self.own.end {
                 self.reducer.accumulate(&mean)?;
             } else {
                 self.reducer.finish(&mean)?;
             }
             losses.push(loss.f_detach()?);
-            if part == 0 && self.batch_norm == BatchNorm::Train {
+            if part == 0 && self.unlearn.batch_norm == BatchNorm::Train {
                 statistics = Some(self.statistics()?);
             }
         }
@@ -128,7 +122,7 @@ impl Trainer {
                 now.shallow_clone().f_copy_(first)?;
             }
         }
-        self.adam.step()?;
+        self.adam.step(self.unlearn.lr * self.unlearn.lr_schedule.factor(self.steps, self.unlearn.steps))?;
         self.pending.push(Tensor::f_stack(&losses, 0)?.f_sum(Kind::Double)?);
         self.steps += 1;
         Ok(())
@@ -136,8 +130,9 @@ impl Trainer {
 
     /// The loss summed over the latents of one part of this step's batch.
     fn loss(&self, part: u64) -> Result<Tensor> {
-        let range = piece(self.global_batch, part, self.parts);
-        let start = self.steps * self.global_batch + range.start;
+        let batch = self.unlearn.global_batch;
+        let range = piece(batch, part, self.unlearn.parts());
+        let start = self.steps * batch + range.start;
         let z = self.latents.batch(Stream::Train, start, range.end - range.start, self.copy.device())?;
         let edited = self.editor.edit(&self.original.generator, &z)?;
         let targets = self.copy.to_unit(&edited.images)?;
@@ -171,7 +166,7 @@ impl Trainer {
         }
         let mut sums = Tensor::f_stack(&pending, 0)?;
         self.group.all_reduce_sum(&mut sums)?;
-        Ok(Vec::try_from(sums.f_div_scalar(self.global_batch as f64)?.f_to_device(Device::Cpu)?)?)
+        Ok(Vec::try_from(sums.f_div_scalar(self.unlearn.global_batch as f64)?.f_to_device(Device::Cpu)?)?)
     }
 
     /// Parameters and buffers of the copy, sharing storage.
