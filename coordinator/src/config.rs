@@ -1,10 +1,10 @@
 //! What a coordinator is told, and the same as flags and environment, shared by `lethe-coordinator` and `lethe serve`.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// What a coordinator is told.
 #[derive(Debug, Clone)]
@@ -30,17 +30,16 @@ pub struct Flags {
     /// Where /livez, /readyz, /metrics and the page are served, or "off".
     #[arg(long, env = "LETHE_HTTP", default_value = "127.0.0.1:7401", value_name = "ADDRESS", value_parser = http_address)]
     pub http: HttpAddress,
-    /// State store: redb:///absolute/folder, or memory:// to forget everything at the end.
-    #[arg(long, env = "LETHE_STORE", default_value = "redb:///var/lib/lethe/state", value_name = "URI")]
-    pub store: String,
-    /// Artifact root, the same for coordinator and workers: file:///absolute/folder.
-    #[arg(
-        long,
-        env = "LETHE_ARTIFACTS",
-        default_value = "file:///var/lib/lethe/artifacts",
-        value_name = "URI"
-    )]
-    pub artifacts: String,
+    /// Folder of the state store and the artifacts, where they are not named themselves. [default: /var/lib/lethe; lethe-state
+    /// in the working folder for `lethe serve`]
+    #[arg(long, env = "LETHE_DATA", value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
+    /// State store: redb:///absolute/folder, or memory:// to forget everything at the end. [default: state in --data]
+    #[arg(long, env = "LETHE_STORE", value_name = "URI")]
+    pub store: Option<String>,
+    /// Artifact root, the same for coordinator and workers: file:///absolute/folder. [default: artifacts in --data]
+    #[arg(long, env = "LETHE_ARTIFACTS", value_name = "URI")]
+    pub artifacts: Option<String>,
     /// A worker silent for this long is dead: its leases are granted again.
     #[arg(long, env = "LETHE_DEAD_AFTER", default_value = "5s", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub dead_after: Duration,
@@ -68,16 +67,23 @@ fn http_address(text: &str) -> Result<HttpAddress, String> {
     })
 }
 
-impl From<Flags> for CoordinatorConfig {
-    fn from(flags: Flags) -> Self {
+impl Flags {
+    /// What they say, with this folder where they name none.
+    ///
+    /// # Errors
+    /// A relative folder, when the working folder is gone.
+    pub fn config(self, data: &str) -> Result<CoordinatorConfig> {
+        let flags = self;
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let dead_after_ms = ms(flags.dead_after).max(1);
         let defaults = lethe_engine::Config::default();
-        Self {
+        let data = std::path::absolute(flags.data.unwrap_or_else(|| data.into())).map_err(Error::Data)?;
+        let below = |scheme: &str, name: &str| format!("{scheme}://{}", data.join(name).display());
+        Ok(CoordinatorConfig {
             listen: flags.listen,
             http: flags.http.0,
-            store: flags.store,
-            artifacts: flags.artifacts,
+            store: flags.store.unwrap_or_else(|| below("redb", "state")),
+            artifacts: flags.artifacts.unwrap_or_else(|| below("file", "artifacts")),
             engine: lethe_engine::Config {
                 dead_after_ms,
                 suspect_after_ms: dead_after_ms / 5 * 3,
@@ -86,7 +92,7 @@ impl From<Flags> for CoordinatorConfig {
                 attempts: flags.attempts,
                 ..defaults
             },
-        }
+        })
     }
 }
 

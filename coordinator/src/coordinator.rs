@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lethe_artifacts::ArtifactStore;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -96,6 +97,27 @@ impl Handle {
     /// Where probes, metrics and the page are served.
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.http_address
+    }
+
+    /// Serves until SIGTERM or Ctrl-C, and ends in good order.
+    ///
+    /// # Errors
+    /// When a part ends by itself.
+    pub async fn until_told(mut self) -> Result<()> {
+        let ended =
+            |source: std::io::Error| Error::Ended { part: "signal handler", reason: source.to_string() };
+        let mut terminate = signal(SignalKind::terminate()).map_err(ended)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(ended)?;
+        let result = tokio::select! {
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+            error = self.ended() => Err(error),
+        };
+        if result.is_ok() {
+            tracing::info!("told to end");
+        }
+        self.shutdown().await;
+        result
     }
 
     /// Waits until a part ends that should run for ever, and says why it did. Never, when all is well.

@@ -32,6 +32,9 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A relative folder, and no working folder to begin from.
+    #[error("cannot tell where --data is: {0}; name an absolute folder")]
+    Data(std::io::Error),
     /// gRPC reflection refuses its descriptors, which are built in.
     #[error("the built-in service descriptors are damaged: {reason}; build the program again")]
     Descriptors {
@@ -62,6 +65,7 @@ impl Error {
             Error::Artifacts(error) => error.retryable(),
             Error::Record { .. }
             | Error::Listen { .. }
+            | Error::Data(_)
             | Error::Descriptors { .. }
             | Error::Metrics { .. }
             | Error::Ended { .. } => false,

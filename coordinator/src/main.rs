@@ -3,8 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use lethe_coordinator::{Coordinator, CoordinatorConfig, Error, Flags};
-use tokio::signal::unix::{SignalKind, signal};
+use lethe_coordinator::{Coordinator, Error, Flags};
 use tracing_subscriber::EnvFilter;
 
 /// Drives Lethe's jobs: answers clients and workers over gRPC, and shows operators what happens.
@@ -37,7 +36,10 @@ const THREADS: usize = 2;
 
 fn main() -> ExitCode {
     let Command { flags, log_format, log, check_config } = Command::parse();
-    let config = CoordinatorConfig::from(flags);
+    let config = match flags.config("/var/lib/lethe") {
+        Ok(config) => config,
+        Err(error) => return ended(Err(error)),
+    };
     if check_config {
         return ended(config.check());
     }
@@ -52,31 +54,14 @@ fn main() -> ExitCode {
         .enable_all()
         .build();
     match runtime {
-        Ok(runtime) => ended(runtime.block_on(run(config))),
+        Ok(runtime) => {
+            ended(runtime.block_on(async { Coordinator::start(config).await?.until_told().await }))
+        }
         Err(source) => {
             tracing::error!(%source, "cannot start the runtime");
             ExitCode::FAILURE
         }
     }
-}
-
-/// Runs until it is told to end, by SIGTERM or Ctrl-C, or until it cannot go on.
-async fn run(config: CoordinatorConfig) -> Result<(), Error> {
-    let ended = |source: std::io::Error| Error::Ended { part: "signal handler", reason: source.to_string() };
-    let mut terminate = signal(SignalKind::terminate()).map_err(ended)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(ended)?;
-    let mut coordinator = Coordinator::start(config).await?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        error = coordinator.ended() => {
-            coordinator.shutdown().await;
-            return Err(error);
-        }
-    }
-    tracing::info!("told to end");
-    coordinator.shutdown().await;
-    Ok(())
 }
 
 /// The exit code: 0, 2 for settings that cannot be right, 1 otherwise.
