@@ -76,7 +76,7 @@ impl Error {
 
     fn code(&self) -> u8 {
         match self {
-            Error::Spec { .. } | Error::Usage(_) => exit::USAGE,
+            Error::Spec { .. } | Error::Usage(_) | Error::Io { what: "read", .. } => exit::USAGE,
             Error::Client(lethe_client::Error::Invalid(_) | lethe_client::Error::Address { .. }) => {
                 exit::USAGE
             }
@@ -99,6 +99,17 @@ impl Error {
             Error::Spec { .. } => Some("the keys are described in docs/job-spec.md and by `lethe job schema`".to_owned()),
             Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 Some("the disk is full: free some space and run the same command again".to_owned())
+            }
+            Error::Io { source, what, .. }
+                if matches!(
+                    source.kind(),
+                    std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem
+                ) =>
+            {
+                Some(match *what {
+                    "read" => "let this user read it".to_owned(),
+                    _ => "name a folder this user may write to, with --out".to_owned(),
+                })
             }
             _ => None,
         }

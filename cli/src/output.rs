@@ -1,5 +1,8 @@
 //! Data on stdout, in the form asked for.
 
+use std::io::Write;
+use std::path::Path;
+
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -28,18 +31,23 @@ pub(crate) struct OutputOption {
 }
 
 /// Prints `value` as data, or the text that `table` makes of it (given whether it may be wide).
-#[expect(clippy::print_stdout, reason = "the one place where data is printed")]
+/// A reader that has gone is no error: it has seen enough.
 pub(crate) fn print<T: Serialize>(
     value: &T,
     format: Format,
     table: impl FnOnce(bool) -> String,
 ) -> Result<(), Error> {
-    match format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(value).map_err(anyhow::Error::from)?),
-        Format::Yaml => print!("{}", serde_saphyr::to_string(value).map_err(anyhow::Error::from)?),
-        Format::Table | Format::Wide => println!("{}", table(format == Format::Wide).trim_end()),
+    let text = match format {
+        Format::Json => serde_json::to_string_pretty(value).map_err(anyhow::Error::from)?,
+        Format::Yaml => serde_saphyr::to_string(value).map_err(anyhow::Error::from)?,
+        Format::Table | Format::Wide => table(format == Format::Wide),
+    };
+    match writeln!(std::io::stdout(), "{}", text.trim_end()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::io("write to", Path::new("standard output"), error))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Text for people, beside the data.

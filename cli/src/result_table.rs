@@ -52,6 +52,7 @@ pub(crate) fn render(result: &JobResult) -> String {
             percent(direction.edited_share),
             direction.heldout_auc
         ));
+        lines.extend(direction.warnings.iter().map(|warning| format!("    warning: {warning}")));
     }
     if let Some(train) = &result.train {
         lines.push(format!(

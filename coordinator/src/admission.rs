@@ -53,7 +53,7 @@ fn look(spec: &JobSpec, root: Option<&Path>) -> Vec<SpecProblem> {
         }
     }
     if let Some(publish) = &spec.publish
-        && let Err(message) = absolute(&publish.uri).and_then(|folder| writable(&folder))
+        && let Err(message) = absolute(&publish.uri).and_then(|folder| publishable(spec, &folder))
     {
         problems.push(problem("publish.uri", message));
     }
@@ -61,6 +61,48 @@ fn look(spec: &JobSpec, root: Option<&Path>) -> Vec<SpecProblem> {
         problems.push(problem("", format!("the coordinator's artifact root cannot take results: {message}")));
     }
     problems
+}
+
+fn publishable(spec: &JobSpec, folder: &Path) -> Result<(), String> {
+    if let Some((key, file)) = replaced(spec, folder) {
+        return Err(format!(
+            "found {}, where the result would replace {}, which {key} names: expected another folder",
+            folder.display(),
+            file.display()
+        ));
+    }
+    writable(folder)
+}
+
+/// Files that a result consists of.
+const RESULT: [&str; 6] = [
+    "generator.pt",
+    "generator.pt.json",
+    "generator.safetensors",
+    "generator.safetensors.json",
+    "before_after.png",
+    "result.json",
+];
+
+/// The first file that the job reads and that a result in `folder` would replace, with its key. Files are compared by
+/// their real places, whatever links lead there.
+pub fn replaced(spec: &JobSpec, folder: &Path) -> Option<(&'static str, PathBuf)> {
+    let folder = fs::canonicalize(folder).ok()?;
+    spec.files().into_iter().find_map(|(key, uri)| {
+        let file = fs::canonicalize(absolute(uri).ok()?).ok()?;
+        let inside = file.parent() == Some(&folder);
+        let named = file.file_name().is_some_and(|name| RESULT.iter().any(|result| name == *result));
+        (inside && named).then_some((key, file))
+    })
+}
+
+/// Everything that can be seen of a spec's files on this machine. Paths are absolute.
+///
+/// # Errors
+/// Every problem found, under the path of its key.
+pub fn look_at_files(spec: &JobSpec) -> Result<(), SpecError> {
+    let problems = look(spec, None);
+    if problems.is_empty() { Ok(()) } else { Err(SpecError { problems }) }
 }
 
 /// Whether the spec can be written down and read back as it is.
@@ -303,7 +345,7 @@ mod tests {
         let error = check(&spec, &world.artifacts).await.unwrap_err();
         assert!(error.problems[0].message.contains("not finite"), "{error}");
         let mut spec = JobSpec::from_value(world.spec()).unwrap();
-        spec.feature.name = "x".repeat(RECORD_BYTES);
+        spec.evaluate.space = "x".repeat(RECORD_BYTES);
         let error = check(&spec, &world.artifacts).await.unwrap_err();
         assert!(error.problems[0].message.contains("expected at most"), "{error}");
     }

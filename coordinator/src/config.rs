@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lethe_artifacts::Location;
+
 use crate::{Error, Result};
 
 /// What a coordinator is told.
@@ -78,12 +80,11 @@ impl Flags {
         let dead_after_ms = ms(flags.dead_after).max(1);
         let defaults = lethe_engine::Config::default();
         let data = std::path::absolute(flags.data.unwrap_or_else(|| data.into())).map_err(Error::Data)?;
-        let below = |scheme: &str, name: &str| format!("{scheme}://{}", data.join(name).display());
         Ok(CoordinatorConfig {
             listen: flags.listen,
             http: flags.http.0,
-            store: flags.store.unwrap_or_else(|| below("redb", "state")),
-            artifacts: flags.artifacts.unwrap_or_else(|| below("file", "artifacts")),
+            store: flags.store.unwrap_or_else(|| format!("redb://{}", data.join("state").display())),
+            artifacts: flags.artifacts.unwrap_or_else(|| Location::File(data.join("artifacts")).to_string()),
             engine: lethe_engine::Config {
                 dead_after_ms,
                 suspect_after_ms: dead_after_ms / 5 * 3,

@@ -20,6 +20,7 @@ mod records;
 mod results;
 mod rpc;
 
+pub use admission::{look_at_files, replaced};
 pub use config::{CoordinatorConfig, Flags, HttpAddress};
 pub use coordinator::{Coordinator, Handle};
 pub use error::{Error, Result};

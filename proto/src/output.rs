@@ -94,6 +94,7 @@ impl From<DirectionOutput> for v1::DirectionOutput {
             threshold: output.threshold,
             edited_share: output.edited_share,
             heldout_auc: output.heldout_auc,
+            warnings: output.warnings,
         }
     }
 }
@@ -110,6 +111,7 @@ impl TryFrom<v1::DirectionOutput> for DirectionOutput {
             threshold: output.threshold,
             edited_share: output.edited_share,
             heldout_auc: output.heldout_auc,
+            warnings: output.warnings,
         })
     }
 }

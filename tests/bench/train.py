@@ -1,6 +1,7 @@
 """`make bench-train`: fine-tuning with Lethe beside the same fine-tuning in PyTorch DDP under torchrun.
 
-Two ranks of one thread each, Gloo, Adam; the two alternate, five runs each after one of each that does not count. What is
+Two ranks of one thread each, Gloo, Adam, the batch in two halves, as DDP cuts it (`--micro-batches 6` is Lethe's default, which makes
+any number of ranks compute the same bits); the two alternate, five runs each after one of each that does not count. What is
 compared is latents per second inside the training loop, without starting processes and loading models. One JSON line per
 model: {"ratio": Lethe's median / PyTorch's median, ...}; above 1 Lethe is faster.
 """
@@ -43,7 +44,7 @@ def pytorch(settings: dict, weights: pathlib.Path, folder: pathlib.Path) -> floa
     return json.loads(done.stdout.strip().splitlines()[-1])["samples_per_second"]
 
 
-def lethe(settings: dict, models: dict, folder: pathlib.Path) -> float:
+def lethe(settings: dict, micro_batches: int, models: dict, folder: pathlib.Path) -> float:
     architecture = settings["architecture"]
     spec = {
         "name": "bench-train",
@@ -60,6 +61,7 @@ def lethe(settings: dict, models: dict, folder: pathlib.Path) -> float:
         "unlearn": {
             "steps": settings["steps"] + COMMON["warmup"],
             "global_batch": settings["global_batch"],
+            "micro_batches": micro_batches,
             "lr": COMMON["lr"],
             "alpha": COMMON["alpha"],
         },
@@ -73,6 +75,7 @@ def lethe(settings: dict, models: dict, folder: pathlib.Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--micro-batches", type=int, default=2)
     parser.add_argument("--model", choices=MODELS, action="append")
     arguments = parser.parse_args()
     for name in arguments.model or MODELS:
@@ -82,13 +85,14 @@ def main() -> None:
             models = write_models(folder, settings["architecture"])
             ours, theirs = [], []
             for run in range(arguments.runs + 1):
-                mine, other = lethe(settings, models, folder), pytorch(settings, models["generator"], folder)
+                mine, other = lethe(settings, arguments.micro_batches, models, folder), pytorch(settings, models["generator"], folder)
                 if run > 0:
                     ours.append(mine)
                     theirs.append(other)
         line = {
             "benchmark": "train",
             "model": name,
+            "micro_batches": arguments.micro_batches,
             "ratio": round(statistics.median(ours) / statistics.median(theirs), 4),
             "lethe_samples_per_second": round(statistics.median(ours), 1),
             "pytorch_samples_per_second": round(statistics.median(theirs), 1),

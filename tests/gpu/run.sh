@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every example job on the GPUs of this machine, from binaries that were built elsewhere: Gloo is not used, one slot exercises
+# Runs two example jobs on the GPUs of this machine, from binaries that were built elsewhere: Gloo is not used, one slot exercises
 # the NCCL path with world size 1, several GPUs a real gang.
 set -euo pipefail
 cd "$(dirname "$0")/../.."

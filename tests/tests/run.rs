@@ -175,7 +175,48 @@ fn two_runs_in_one_folder_are_one_too_many() {
     thick_vae(folder.path(), |spec| spec["unlearn"]["steps"] = 2_000.into());
     let mut first = start(folder.path(), "1");
     first.wait_for("sample");
-    let second = start(folder.path(), "1").finish();
-    assert_ne!(second.code(), 0);
-    assert!(second.stderr.contains("another") && second.stderr.contains("out"), "{}", second.stderr);
+    let command = ["run", "job.json", "--out", "out", "--slots", "1"];
+    for more in [&[][..], &["--fresh"]] {
+        let second = Running::start("lethe", &[&command, more].concat(), folder.path()).finish().expect(2);
+        assert!(second.stderr.contains("another lethe run is at work in out"), "{}", second.stderr);
+    }
+    assert!(folder.path().join("out/.lethe/state").exists(), "the first one's state is still there");
+}
+
+#[test]
+fn a_result_never_replaces_the_generator_it_was_made_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("generator.safetensors");
+    std::fs::copy(lethe_tests::examples().join("models/vae.safetensors"), &own).unwrap();
+    std::fs::copy(
+        lethe_tests::examples().join("models/vae.safetensors.json"),
+        folder.path().join("generator.safetensors.json"),
+    )
+    .unwrap();
+    let before = std::fs::read(&own).unwrap();
+    thick_vae(folder.path(), |spec| spec["generator"]["uri"] = "generator.safetensors".into());
+    let refused =
+        Running::start("lethe", &["run", "job.json", "--out", "."], folder.path()).finish().expect(2);
+    assert!(refused.stderr.contains("which generator.uri names"), "{}", refused.stderr);
+
+    thick_vae(folder.path(), |spec| {
+        spec["generator"]["uri"] = "generator.safetensors".into();
+        spec["publish"] = serde_json::json!({"uri": "."});
+    });
+    for command in [&["run", "job.json", "--out", "out"][..], &["job", "validate", "job.json"]] {
+        let refused = Running::start("lethe", command, folder.path()).finish().expect(2);
+        assert!(refused.stderr.contains("publish.uri"), "{}", refused.stderr);
+    }
+    assert!(std::fs::read(&own).unwrap() == before);
+}
+
+#[test]
+fn a_folder_with_a_percent_sign_is_that_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    thick_vae(folder.path(), |spec| spec["unlearn"]["steps"] = 4.into());
+    Running::start("lethe", &["run", "job.json", "--out", "a%20#b", "--slots", "1"], folder.path())
+        .finish()
+        .expect(0);
+    assert!(folder.path().join("a%20#b/.lethe/artifacts/jobs").exists());
+    assert!(!folder.path().join("a b").exists());
 }

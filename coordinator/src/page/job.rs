@@ -156,6 +156,7 @@ impl JobPage {
                             (grouped(direction.positives)) " positives in " (grouped(direction.samples)) " samples · "
                             (percent(direction.edited_share)) " of the latents edited"
                         }
+                        @for warning in &direction.warnings { p.faint { "warning: " (warning) } }
                     }
                 }
                 @if let Some(train) = train {

@@ -266,6 +266,7 @@ async fn output(assignment: &Assignment) -> TaskOutput {
             threshold: 0.7,
             edited_share: 0.17,
             heldout_auc: 0.97,
+            warnings: Vec::new(),
         }),
         Task::FineTune { role, .. } if role.rank.0 > 0 => TaskOutput::FineTune(None),
         Task::FineTune { role, .. } => {

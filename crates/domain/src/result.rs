@@ -107,7 +107,7 @@ pub struct Locality {
 }
 
 /// Where the feature was found.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DirectionSummary {
     /// Where the edit begins, as a projection onto the unit direction.
     pub threshold: f64,
@@ -121,6 +121,9 @@ pub struct DirectionSummary {
     pub positives: u64,
     /// The labeller's threshold, in its own units.
     pub label_threshold: f64,
+    /// What makes the direction doubtful, a sentence each.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// How training went.

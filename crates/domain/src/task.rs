@@ -172,6 +172,9 @@ pub struct DirectionOutput {
     pub edited_share: f64,
     /// Area under the ROC curve of the projection as a predictor of the label, on held-out samples.
     pub heldout_auc: f64,
+    /// What makes the direction doubtful, a sentence each.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// What training gives. Rank 0 reports it.

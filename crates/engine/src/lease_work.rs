@@ -198,7 +198,7 @@ impl LeaseWork {
         match self.wanted_positives {
             Some(wanted) if self.prefix_positives > 0 => {
                 let seen = u64::from(self.prefix) * self.shard_size;
-                (seen * wanted).div_ceil(self.prefix_positives).clamp(seen, self.samples)
+                (seen * wanted).div_ceil(self.prefix_positives).max(seen).min(self.samples)
             }
             Some(_) | None => self.samples,
         }

@@ -16,6 +16,7 @@ impl State {
             samples: direction.samples,
             positives: direction.positives,
             label_threshold: direction.cut.threshold,
+            warnings: direction.warnings.clone(),
         });
         let train = outputs.fine_tune.as_ref().map(|trained| TrainSummary {
             steps: trained.steps,

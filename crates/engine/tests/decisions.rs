@@ -66,6 +66,7 @@ fn direction() -> TaskOutput {
         threshold: 0.5,
         edited_share: 0.1,
         heldout_auc: 0.9,
+        warnings: Vec::new(),
     })
 }
 

@@ -62,6 +62,7 @@ fn output(assignment: &Assignment) -> TaskOutput {
             threshold: 0.5,
             edited_share: 0.1,
             heldout_auc: 0.9,
+            warnings: Vec::new(),
         }),
         Task::FineTune { role, .. } if role.rank.0 > 0 => TaskOutput::FineTune(None),
         Task::FineTune { .. } => TaskOutput::FineTune(Some(FineTuneOutput {

@@ -135,6 +135,18 @@ pub enum Error {
         /// What was found and what is expected.
         reason: String,
     },
+    /// The labels cannot be split into parts that each show both.
+    #[error(
+        "all {positives} positives, or all {negatives} negatives, of the samples lie at indices {apart} apart, so that no part of them can be held out"
+    )]
+    Unsplit {
+        /// How many show the feature.
+        positives: u64,
+        /// How many lack it.
+        negatives: u64,
+        /// The number of parts.
+        apart: usize,
+    },
     /// Memory ran out.
     #[error("memory ran out: {reason}")]
     Memory {
@@ -167,7 +179,7 @@ impl Error {
             Error::NotFinite { .. } => ErrorCode::NotFinite,
             Error::NoPositives { .. } => ErrorCode::NoPositives,
             Error::NoNegatives { .. } => ErrorCode::NoNegatives,
-            Error::Labels { .. } => ErrorCode::InvalidSpec,
+            Error::Labels { .. } | Error::Unsplit { .. } => ErrorCode::InvalidSpec,
             Error::Memory { .. } => ErrorCode::OutOfMemory,
             Error::Torch { .. } => ErrorCode::Internal,
         }
@@ -201,6 +213,7 @@ impl Error {
             Error::NoNegatives { .. } => {
                 "raise the labeller's threshold: it calls nearly every image positive"
             }
+            Error::Unsplit { .. } => "sample more, or check the labels",
             Error::Memory { .. } => {
                 "lower sample.batch or unlearn.global_batch, or give the slot more memory"
             }

@@ -141,12 +141,15 @@ fn is_script_code(entry: &[u8]) -> bool {
 }
 
 fn conversion(name: &str, kind: ModelKind) -> String {
-    let kind = match kind {
-        ModelKind::Generator => "generator",
-        ModelKind::Classifier => "classifier",
-        ModelKind::Scorer => "scorer",
-        ModelKind::Features => "features",
+    const IMAGES: &str = "--channels C --size H,W";
+    let (kind, more) = match kind {
+        ModelKind::Generator => ("generator", format!("--latent D --output-range LO,HI {IMAGES}")),
+        ModelKind::Classifier => ("classifier", IMAGES.to_owned()),
+        ModelKind::Scorer => ("scorer", IMAGES.to_owned()),
+        ModelKind::Features => ("features", IMAGES.to_owned()),
     };
     let out = Path::new(name).file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy());
-    format!("python tools/export --kind {kind} --module FILE.py:CLASS --weights {name} --out {out}-export.pt")
+    format!(
+        "python tools/export --kind {kind} --module FILE.py:CLASS --weights {name} {more} --out {out}-export.pt"
+    )
 }

@@ -119,6 +119,7 @@ pub(crate) fn outputs() -> Vec<TaskOutput> {
             threshold: 1.75,
             edited_share: 0.17,
             heldout_auc: 0.93,
+            warnings: vec!["the direction is noisy".to_owned()],
         }),
         TaskOutput::FineTune(None),
         TaskOutput::FineTune(Some(FineTuneOutput {
@@ -175,6 +176,7 @@ pub(crate) fn result() -> JobResult {
             samples: 10_000,
             positives: 1_000,
             label_threshold: 3.25,
+            warnings: vec!["the direction is noisy".to_owned()],
         }),
         train: Some(TrainSummary {
             steps: 400,

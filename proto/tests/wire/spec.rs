@@ -167,7 +167,7 @@ fn evaluate() -> impl Strategy<Value = Evaluate> {
 
 fn resources() -> impl Strategy<Value = Resources> {
     let device = prop_oneof![Just(Device::Auto), Just(Device::Cpu), Just(Device::Cuda)];
-    (1..=64_u32, 0..1000_u32, device, any::<u32>()).prop_map(|(min, more, device, threads)| Resources {
+    (1..=64_u32, 0..1000_u32, device, 0..=1024_u32).prop_map(|(min, more, device, threads)| Resources {
         slots: SlotRange { min, max: min + more },
         device,
         threads,

@@ -31,14 +31,15 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Error> {
             return Err(Error::Usage(format!("job {id} is {}: it has no result yet", status.state)));
         };
         let result = fetch(&client, &id, result, &arguments.out).await?;
+        write_result(&arguments.out, &result)?;
         remark(&format!("written to {}", arguments.out.display()));
         print(&result, Format::Json, |_| String::new())?;
         Ok(ExitCode::SUCCESS)
     })
 }
 
-/// Fetches the generator, its sidecar and the contact sheet into `out`, then writes result.json with their names.
-/// Every file appears whole or not at all.
+/// Fetches the generator, its sidecar and the contact sheet into `out`; the result with their names. Every file appears
+/// whole or not at all.
 pub(crate) async fn fetch(
     client: &Client,
     id: &JobId,
@@ -59,13 +60,22 @@ pub(crate) async fn fetch(
         fetch_file(client, id, "before_after_png", &out.join(&name)).await?;
         result.artifacts.before_after_png = Some(name);
     }
-    let text = serde_json::to_vec_pretty(&result).map_err(anyhow::Error::from)?;
-    let temporary = out.join(".result.json.part");
-    std::fs::write(&temporary, text).map_err(|error| Error::io("write", &temporary, error))?;
-    let target = out.join("result.json");
-    std::fs::rename(&temporary, &target).map_err(|error| Error::io("write", &target, error))?;
     Ok(result)
 }
+
+/// Writes result.json into `out`, whole or not at all. It comes last: where it is, all is.
+pub(crate) fn write_result(out: &Path, result: &JobResult) -> Result<(), Error> {
+    let text = serde_json::to_vec_pretty(result).map_err(anyhow::Error::from)?;
+    let (temporary, target) = (out.join(".result.json.part"), out.join(RESULT));
+    let written = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, &target));
+    written.map_err(|error| {
+        let _ = std::fs::remove_file(&temporary);
+        Error::io("write", &target, error)
+    })
+}
+
+/// The file with the figures.
+pub(crate) const RESULT: &str = "result.json";
 
 async fn fetch_file(client: &Client, id: &JobId, name: &str, target: &Path) -> Result<(), Error> {
     let file_name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

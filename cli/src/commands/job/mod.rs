@@ -10,7 +10,7 @@ mod watch;
 
 use std::process::ExitCode;
 
-pub(crate) use download::fetch;
+pub(crate) use download::{RESULT, fetch, write_result};
 
 use crate::error::Error;
 

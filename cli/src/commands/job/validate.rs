@@ -22,6 +22,8 @@ pub(crate) struct Arguments {
 
 pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Error> {
     let spec = spec_file::read(&arguments.file)?;
+    lethe_coordinator::look_at_files(&spec)
+        .map_err(|problems| Error::Spec { file: arguments.file.display().to_string(), problems })?;
     if arguments.remote {
         block_on(async { Ok(arguments.coordinator.connect().await?.validate(&spec).await?) })?;
     }

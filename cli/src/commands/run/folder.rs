@@ -1,9 +1,12 @@
-//! The folder of a run: the result on top, the state below `.lethe`.
+//! The folder of a run: the result on top, the state below `.lethe`. One run at a time has it.
 
+use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use lethe_domain::JobResult;
+use lethe_domain::JobSpec;
 
+use crate::commands::job::RESULT;
 use crate::error::Error;
 
 /// An opened folder.
@@ -11,22 +14,40 @@ use crate::error::Error;
 pub(crate) struct Folder {
     /// As it was named, for people.
     out: PathBuf,
-    /// The same, absolute.
-    path: PathBuf,
     state: PathBuf,
+    /// Held until the end; the system lets go of it whatever happens to this process.
+    _lock: File,
 }
 
 impl Folder {
-    /// Creates the folder if need be; `fresh` forgets the state it holds.
-    pub(crate) fn open(out: &Path, fresh: bool) -> Result<Self, Error> {
+    /// Creates the folder if need be; `fresh` forgets the state it holds. Refused while another run has it, and where the
+    /// result would replace a file that `spec` reads.
+    pub(crate) fn open(out: &Path, fresh: bool, spec: &JobSpec) -> Result<Self, Error> {
         let path = std::path::absolute(out).map_err(|error| Error::io("find", out, error))?;
-        let state = path.join(".lethe");
-        if fresh && state.join("state").exists() {
-            std::fs::remove_dir_all(&state).map_err(|error| Error::io("remove", &state, error))?;
+        if let Some((key, file)) = lethe_coordinator::replaced(spec, &path) {
+            return Err(Error::Usage(format!(
+                "--out {} would replace {}, which {key} names: choose another folder",
+                out.display(),
+                file.display()
+            )));
         }
-        let logs = state.join("logs");
-        std::fs::create_dir_all(&logs).map_err(|error| Error::io("create", &logs, error))?;
-        Ok(Self { out: out.to_owned(), path, state })
+        let state = path.join(".lethe");
+        fs::create_dir_all(&state).map_err(|error| Error::io("create", &state, error))?;
+        let lock = lock(&state, out)?;
+        let folder = Self { out: out.to_owned(), state, _lock: lock };
+        if fresh {
+            for part in [folder.state.join("state"), folder.state.join("artifacts"), folder.logs()] {
+                match fs::remove_dir_all(&part) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => {
+                        return Err(Error::io("remove", &part, error));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let logs = folder.logs();
+        fs::create_dir_all(&logs).map_err(|error| Error::io("create", &logs, error))?;
+        Ok(folder)
     }
 
     /// Where the result goes.
@@ -34,12 +55,21 @@ impl Folder {
         &self.out
     }
 
+    /// Takes the figures of an earlier run away, so that nobody takes them for those of the one that begins.
+    pub(crate) fn forget_result(&self) -> Result<(), Error> {
+        let file = self.out.join(RESULT);
+        match fs::remove_file(&file) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", &file, error)),
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn store_uri(&self) -> String {
         format!("redb://{}", self.state.join("state").display())
     }
 
     pub(crate) fn artifacts_uri(&self) -> String {
-        format!("file://{}", self.state.join("artifacts").display())
+        lethe_artifacts::Location::File(self.state.join("artifacts")).to_string()
     }
 
     pub(crate) fn logs(&self) -> PathBuf {
@@ -50,13 +80,17 @@ impl Folder {
     pub(crate) fn artifact_path(&self, path: &str) -> String {
         format!(".lethe/artifacts/{path}")
     }
+}
 
-    /// Writes result.json, whole or not at all.
-    pub(crate) fn write_result(&self, result: &JobResult) -> Result<(), Error> {
-        let text = serde_json::to_vec_pretty(result).map_err(anyhow::Error::from)?;
-        let temporary = self.path.join(".result.json.part");
-        let target = self.path.join("result.json");
-        std::fs::write(&temporary, text).map_err(|error| Error::io("write", &temporary, error))?;
-        std::fs::rename(&temporary, &target).map_err(|error| Error::io("write", &target, error))
+fn lock(state: &Path, out: &Path) -> Result<File, Error> {
+    let path = state.join("lock");
+    let file = File::create(&path).map_err(|error| Error::io("write", &path, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Usage(format!(
+            "another lethe run is at work in {}: wait for it, end it, or choose another --out",
+            out.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(Error::io("lock", &path, error)),
     }
 }

@@ -15,10 +15,10 @@ use lethe_agent::{
 use lethe_client::{Client, Options};
 use lethe_coordinator::{Coordinator, CoordinatorConfig};
 use lethe_domain::spec::Device;
-use lethe_domain::{JobId, JobResult, JobSpec, JobStatus};
+use lethe_domain::{JobId, JobResult, JobSpec, JobState, JobStatus};
 use tokio_util::sync::CancellationToken;
 
-use crate::commands::job::fetch;
+use crate::commands::job::{fetch, write_result};
 use crate::commands::{block_on, follow, log_to_stderr, verdict};
 use crate::error::Error;
 use crate::output::{OutputOption, print, remark};
@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     out: Option<PathBuf>,
     /// Executors to start. Default: the GPUs, or on a cpu as many as resources.slots allows and cores there are
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=256))]
     slots: Option<u32>,
     /// Begin anew, whatever the folder holds
     #[arg(long)]
@@ -56,7 +56,7 @@ pub(crate) fn execute(arguments: Arguments) -> Result<ExitCode, Error> {
     let executor =
         find_executor(arguments.executor.as_deref()).map_err(|error| Error::Usage(error.to_string()))?;
     let out = arguments.out.clone().unwrap_or_else(|| PathBuf::from("lethe-out").join(&spec.name));
-    let folder = Folder::open(&out, arguments.fresh)?;
+    let folder = Folder::open(&out, arguments.fresh, &spec)?;
     let (status, result) = block_on(run(&spec, slots, executor, &folder))?;
     if let Some(result) = result {
         print(&result, arguments.output.format, |_| result_table::render(&result))?;
@@ -115,13 +115,21 @@ async fn run(spec: &JobSpec, slots: Slots, executor: PathBuf, folder: &Folder) -
             work(agent(&address, slots, executor, folder)?, &client, id, folder).await
         }
         Ok(Standing::New) => {
+            folder.forget_result()?;
             let submitted = client.submit(spec, None).await?;
             work(agent(&address, slots, executor, folder)?, &client, submitted.id, folder).await
         }
         Err(error) => Err(error),
     };
     let outcome = match outcome {
-        Ok(status) => deliver(&client, status, folder).await,
+        Ok(status) => match deliver(&client, status.clone(), folder).await {
+            // What stopped the job also stops its result from being written: the first cause is the one to name.
+            Err(error) if status.state != JobState::Succeeded => {
+                remark(&format!("there is no result: {error}"));
+                Ok((status, None))
+            }
+            delivered => delivered,
+        },
         Err(error) => Err(error),
     };
     coordinator.shutdown().await;
@@ -183,6 +191,6 @@ async fn deliver(client: &Client, status: JobStatus, folder: &Folder) -> Result<
     let Some(result) = status.result.clone() else { return Ok((status, None)) };
     let mut result = fetch(client, &status.id, result, folder.out()).await?;
     result.artifacts.checkpoint = result.artifacts.checkpoint.map(|path| folder.artifact_path(&path));
-    folder.write_result(&result)?;
+    write_result(folder.out(), &result)?;
     Ok((status, Some(result)))
 }

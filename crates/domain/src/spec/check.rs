@@ -28,6 +28,9 @@ impl Problems {
     }
 }
 
+/// More threads than any machine has.
+const MOST_THREADS: u32 = 1024;
+
 impl JobSpec {
     /// Checks what can be known without opening a file.
     ///
@@ -60,6 +63,9 @@ impl JobSpec {
                 slots.min,
                 self.unlearn.parts()
             )
+        });
+        problems.require(self.resources.threads <= MOST_THREADS, "resources.threads", || {
+            format!("found {}, expected at most {MOST_THREADS}", self.resources.threads)
         });
         problems.require(self.checkpoint.keep >= 1, "checkpoint.keep", || {
             "found 0, expected at least 1".to_owned()
@@ -132,8 +138,10 @@ fn check_generator(generator: &Generator, problems: &mut Problems) {
 }
 
 fn check_feature(feature: &Feature, problems: &mut Problems) {
-    problems.require(!feature.name.is_empty(), "feature.name", || {
-        "found an empty text, expected a name".to_owned()
+    let length = feature.name.chars().count();
+    let printable = !feature.name.chars().any(char::is_control);
+    problems.require((1..=64).contains(&length) && printable, "feature.name", || {
+        format!("found {:?}, expected a name of 1 to 64 characters, all of them printable", feature.name)
     });
     problems.require(feature.labeller().is_some(), "feature", || {
         let given: Vec<&str> = [
@@ -344,6 +352,8 @@ feature:
                 "needs evaluate.features",
             ),
             ("direction.threshold", json!({"quantile": 2}), "direction.threshold.quantile", "found 2"),
+            ("feature.name", json!("red\u{1b}[31m"), "feature.name", "all of them printable"),
+            ("resources.threads", json!(4_000_000_000_u32), "resources.threads", "found 4000000000"),
             ("name", json!("No Spaces"), "name", "lower-case"),
         ];
         for (path, value, at, message) in cases {

@@ -205,7 +205,8 @@ pub struct Resources {
     pub slots: SlotRange,
     /// What the work runs on.
     pub device: Device,
-    /// Threads of one slot on a cpu; 0 = the machine's cores shared out evenly.
+    /// Threads of one slot on a cpu; 0 = the machine's cores shared out evenly. Training gives the same bits for the same
+    /// number.
     pub threads: u32,
 }
 

@@ -88,13 +88,16 @@ fn enough(positive: &[bool]) -> Result<()> {
         let first = folds.next();
         folds.any(|other| Some(other) != first)
     };
-    if !splits(true) {
-        return Err(Error::NoPositives { positives, samples, needed: NEEDED.max(positives + 1) });
+    if positives < NEEDED {
+        return Err(Error::NoPositives { positives, samples, needed: NEEDED });
     }
-    if !splits(false) {
-        return Err(Error::NoNegatives { negatives, samples, needed: NEEDED.max(negatives + 1) });
+    if negatives < NEEDED {
+        return Err(Error::NoNegatives { negatives, samples, needed: NEEDED });
     }
-    Ok(())
+    if splits(true) && splits(false) {
+        return Ok(());
+    }
+    Err(Error::Unsplit { positives, negatives, apart: FOLDS })
 }
 
 /// Where the edit begins, from held-out projections.

@@ -146,7 +146,7 @@ fn groups_that_are_too_small_are_refused() {
     assert!(matches!(with(&[], 50), Err(Error::NoPositives { positives: 0, samples: 50, needed: 2 })));
     assert!(matches!(with(&[3], 50), Err(Error::NoPositives { positives: 1, .. })));
     // Both in one fold: nothing would be left to hold out.
-    assert!(matches!(with(&[3, 8], 50), Err(Error::NoPositives { positives: 2, needed: 3, .. })));
+    assert!(matches!(with(&[3, 8], 50), Err(Error::Unsplit { positives: 2, negatives: 48, apart: 5 })));
     assert!(with(&[3, 9], 50).is_ok());
     let all: Vec<usize> = (0..50).collect();
     assert!(matches!(with(&all, 50), Err(Error::NoNegatives { negatives: 0, .. })));

@@ -39,5 +39,6 @@ pub(super) fn run(work: &mut Work<'_>, shards: &[ArtifactRef]) -> Result<Directi
         threshold: target.threshold,
         edited_share: target.edited_share,
         heldout_auc: target.heldout_auc,
+        warnings: located.warnings,
     })
 }
