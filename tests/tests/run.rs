@@ -211,6 +211,25 @@ fn a_result_never_replaces_the_generator_it_was_made_from() {
 }
 
 #[test]
+fn a_run_does_not_go_on_with_another_generator() {
+    let folder = tempfile::tempdir().unwrap();
+    let examples = lethe_tests::examples().join("models");
+    let own = folder.path().join("own.pt");
+    std::fs::copy(examples.join("thickness.pt"), &own).unwrap();
+    thick_vae(folder.path(), |spec| {
+        spec["feature"]["scorer"]["uri"] = "own.pt".into();
+        spec["unlearn"]["steps"] = 4.into();
+    });
+    let run = || start(folder.path(), "1").finish();
+    run().expect(0);
+    std::fs::copy(examples.join("slant.pt"), &own).unwrap();
+    let refused = run().expect(2);
+    assert!(refused.stderr.contains("feature.scorer.uri names has changed"), "{}", refused.stderr);
+    std::fs::copy(examples.join("thickness.pt"), &own).unwrap();
+    run().expect(0);
+}
+
+#[test]
 fn a_folder_with_a_percent_sign_is_that_folder() {
     let folder = tempfile::tempdir().unwrap();
     thick_vae(folder.path(), |spec| spec["unlearn"]["steps"] = 4.into());

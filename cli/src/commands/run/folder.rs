@@ -6,8 +6,12 @@ use std::path::{Path, PathBuf};
 
 use lethe_domain::JobSpec;
 
+use super::inputs::Inputs;
 use crate::commands::job::RESULT;
 use crate::error::Error;
+
+/// Digests of what the job reads.
+const INPUTS: &str = "inputs.json";
 
 /// An opened folder.
 #[derive(Debug)]
@@ -62,6 +66,18 @@ impl Folder {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", &file, error)),
             _ => Ok(()),
         }
+    }
+
+    /// What the job that was begun here reads; none when that is not known.
+    pub(crate) fn inputs(&self) -> Option<Inputs> {
+        serde_json::from_slice(&fs::read(self.state.join(INPUTS)).ok()?).ok()
+    }
+
+    /// Keeps what the job that begins here reads.
+    pub(crate) fn remember(&self, inputs: &Inputs) -> Result<(), Error> {
+        let file = self.state.join(INPUTS);
+        let text = serde_json::to_vec_pretty(inputs).map_err(anyhow::Error::from)?;
+        fs::write(&file, text).map_err(|error| Error::io("write", &file, error))
     }
 
     pub(crate) fn store_uri(&self) -> String {

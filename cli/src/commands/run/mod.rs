@@ -4,6 +4,7 @@
 //! executors are child processes. State lies in a folder, so that the same command goes on after an interruption.
 
 mod folder;
+mod inputs;
 mod resume;
 
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ use crate::output::{OutputOption, print, remark};
 use crate::progress::ProgressView;
 use crate::{result_table, spec_file};
 use folder::Folder;
+use inputs::Inputs;
 use resume::Standing;
 
 /// Run one job from start to end on this machine
@@ -107,15 +109,18 @@ async fn run(spec: &JobSpec, slots: Slots, executor: PathBuf, folder: &Folder) -
     let client = Client::connect(&[&address], Options::default()).await?;
     let outcome = match resume::standing(&client, spec).await {
         Ok(Standing::Done(status)) => {
+            unchanged(spec, folder)?;
             remark(&format!("{} was already run here; --fresh runs it again", spec.name));
             Ok(*status)
         }
         Ok(Standing::Unfinished(id)) => {
+            unchanged(spec, folder)?;
             remark(&format!("going on with job {id}"));
             work(agent(&address, slots, executor, folder)?, &client, id, folder).await
         }
         Ok(Standing::New) => {
             folder.forget_result()?;
+            folder.remember(&Inputs::of(spec)?)?;
             let submitted = client.submit(spec, None).await?;
             work(agent(&address, slots, executor, folder)?, &client, submitted.id, folder).await
         }
@@ -134,6 +139,18 @@ async fn run(spec: &JobSpec, slots: Slots, executor: PathBuf, folder: &Folder) -
     };
     coordinator.shutdown().await;
     outcome
+}
+
+/// Refuses to go on with other models than the job began with: half of its work would be another generator's.
+fn unchanged(spec: &JobSpec, folder: &Folder) -> Result<(), Error> {
+    let Some(before) = folder.inputs() else { return Ok(()) };
+    match Inputs::of(spec)?.changed(&before) {
+        None => Ok(()),
+        Some(key) => Err(Error::Usage(format!(
+            "the file that {key} names has changed since the job began in {}: put the old one back, or begin anew with --fresh",
+            folder.out().display()
+        ))),
+    }
 }
 
 fn agent(coordinator: &str, slots: Slots, executor: PathBuf, folder: &Folder) -> Result<Agent, Error> {
