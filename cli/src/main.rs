@@ -10,6 +10,7 @@ mod progress;
 mod result_table;
 mod spec_file;
 mod units;
+mod whole_file;
 
 use std::process::ExitCode;
 

@@ -121,7 +121,7 @@ impl Handle {
     }
 
     /// Waits until a part ends that should run for ever, and says why it did. Never, when all is well.
-    pub async fn ended(&mut self) -> Error {
+    async fn ended(&mut self) -> Error {
         let Parts { driver, grpc, http } = &mut self.parts;
         let page = async {
             match http {

@@ -68,9 +68,9 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Error>>) -> Resul
 /// Logs of the parts inside this process, on stderr, as `RUST_LOG` asks (nothing by default but errors).
 pub(crate) fn log_to_stderr(default: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| default.into());
-    // A second call (tests) finds the logger set: fine.
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second call (tests) finds the logger set: fine.
     let _ = log.with_ansi(colours).try_init();
 }
 

@@ -9,6 +9,7 @@ use lethe_domain::{JobId, JobResult};
 use crate::commands::{CoordinatorOption, block_on, job_id};
 use crate::error::Error;
 use crate::output::{Format, print, remark};
+use crate::whole_file;
 
 /// Download what a finished job made
 #[derive(Debug, clap::Args)]
@@ -65,21 +66,14 @@ pub(crate) async fn fetch(
 
 /// Writes result.json into `out`, whole or not at all. It comes last: where it is, all is.
 pub(crate) fn write_result(out: &Path, result: &JobResult) -> Result<(), Error> {
-    let text = serde_json::to_vec_pretty(result).map_err(anyhow::Error::from)?;
-    let (temporary, target) = (out.join(".result.json.part"), out.join(RESULT));
-    let written = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, &target));
-    written.map_err(|error| {
-        let _ = std::fs::remove_file(&temporary);
-        Error::io("write", &target, error)
-    })
+    whole_file::write_json(&out.join(RESULT), result)
 }
 
 /// The file with the figures.
 pub(crate) const RESULT: &str = "result.json";
 
 async fn fetch_file(client: &Client, id: &JobId, name: &str, target: &Path) -> Result<(), Error> {
-    let file_name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let temporary = target.with_file_name(format!(".{file_name}.part"));
+    let temporary = whole_file::temporary(target);
     let mut file =
         tokio::fs::File::create(&temporary).await.map_err(|error| Error::io("write", &temporary, error))?;
     let downloaded = client.download(id, name, &mut file).await;

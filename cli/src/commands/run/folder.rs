@@ -9,6 +9,7 @@ use lethe_domain::JobSpec;
 use super::inputs::Inputs;
 use crate::commands::job::RESULT;
 use crate::error::Error;
+use crate::whole_file;
 
 /// Digests of what the job reads.
 const INPUTS: &str = "inputs.json";
@@ -41,12 +42,7 @@ impl Folder {
         let folder = Self { out: out.to_owned(), state, _lock: lock };
         if fresh {
             for part in [folder.state.join("state"), folder.state.join("artifacts"), folder.logs()] {
-                match fs::remove_dir_all(&part) {
-                    Err(error) if error.kind() != ErrorKind::NotFound => {
-                        return Err(Error::io("remove", &part, error));
-                    }
-                    _ => {}
-                }
+                gone(fs::remove_dir_all(&part), &part)?;
             }
         }
         let logs = folder.logs();
@@ -62,10 +58,7 @@ impl Folder {
     /// Takes the figures of an earlier run away, so that nobody takes them for those of the one that begins.
     pub(crate) fn forget_result(&self) -> Result<(), Error> {
         let file = self.out.join(RESULT);
-        match fs::remove_file(&file) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", &file, error)),
-            _ => Ok(()),
-        }
+        gone(fs::remove_file(&file), &file)
     }
 
     /// What the job that was begun here reads; none when that is not known.
@@ -75,9 +68,7 @@ impl Folder {
 
     /// Keeps what the job that begins here reads.
     pub(crate) fn remember(&self, inputs: &Inputs) -> Result<(), Error> {
-        let file = self.state.join(INPUTS);
-        let text = serde_json::to_vec_pretty(inputs).map_err(anyhow::Error::from)?;
-        fs::write(&file, text).map_err(|error| Error::io("write", &file, error))
+        whole_file::write_json(&self.state.join(INPUTS), inputs)
     }
 
     pub(crate) fn store_uri(&self) -> String {
@@ -95,6 +86,14 @@ impl Folder {
     /// An artifact's path, relative to the folder.
     pub(crate) fn artifact_path(&self, path: &str) -> String {
         format!(".lethe/artifacts/{path}")
+    }
+}
+
+/// What was not there is gone too.
+fn gone(removed: std::io::Result<()>, path: &Path) -> Result<(), Error> {
+    match removed {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path, error)),
+        _ => Ok(()),
     }
 }
 
