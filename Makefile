@@ -13,6 +13,8 @@ PYTHON ?= python3
 CARGO ?= cargo
 JOB ?= thick-vae
 SLOTS ?= 2
+SECONDS ?= 60
+SEED ?= 1
 
 VENV := .venv/bin
 BIN := target/release
@@ -97,6 +99,18 @@ bench-train: build $(STAMPS)/python ## fine-tuning beside PyTorch DDP under torc
 .PHONY: bench-sample
 bench-sample: build $(STAMPS)/python ## sample and classify beside a plain PyTorch loop
 	$(VENV)/python tests/bench/sample.py
+
+$(STAMPS)/bench: $(STAMPS)/python $(STAMPS)/system-test tools/setup/bench.txt
+	$(VENV)/pip install --quiet -r tools/setup/bench.txt
+	@touch $@
+
+.PHONY: bench-fleet
+bench-fleet: build $(STAMPS)/bench ## leases, scale, recovery, fail-over and checkpoints, beside HyperQueue, Ray and torchrun
+	$(VENV)/python tests/bench/fleet.py
+
+.PHONY: chaos
+chaos: build $(STAMPS)/python $(STAMPS)/system-test ## random faults for SECONDS=60, chosen by SEED=1
+	$(BIN)/lethe-chaos --seconds $(SECONDS) --seed $(SEED)
 
 .PHONY: table
 table: build $(STAMPS)/python ## every example job at 3 seeds, the paper's rule beside ours: docs/results.md

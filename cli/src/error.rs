@@ -81,7 +81,9 @@ impl Error {
                 exit::USAGE
             }
             Error::Client(
-                lethe_client::Error::Unreachable { .. } | lethe_client::Error::Unavailable { .. },
+                lethe_client::Error::Unreachable { .. }
+                | lethe_client::Error::Unavailable { .. }
+                | lethe_client::Error::NotLeader { .. },
             ) => exit::UNREACHABLE,
             Error::Cancelled(_) => exit::CANCELLED,
             Error::TimedOut { .. } => exit::TIMED_OUT,
@@ -96,6 +98,10 @@ impl Error {
             Error::Client(lethe_client::Error::Unreachable { .. }) => {
                 Some("is it running? start one with `lethe serve`, or name it with --coordinator or LETHE_COORDINATOR".to_owned())
             }
+            Error::Client(lethe_client::Error::NotLeader { .. }) => Some(
+                "they elect one within seconds once a majority of their store answers: see /readyz of a coordinator, and docs/ha.md"
+                    .to_owned(),
+            ),
             Error::Spec { .. } => Some("the keys are described in docs/job-spec.md and by `lethe job schema`".to_owned()),
             Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 Some("the disk is full: free some space and run the same command again".to_owned())

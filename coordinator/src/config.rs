@@ -15,10 +15,16 @@ pub struct CoordinatorConfig {
     pub listen: SocketAddr,
     /// Where probes, metrics and the page are served; none: not at all.
     pub http: Option<SocketAddr>,
-    /// The state store: `redb:///absolute/folder`, `memory://`.
+    /// The state store: `redb:///absolute/folder`, `memory://`, `etcd://host:2379,host:2379?prefix=/lethe`.
     pub store: String,
-    /// The artifact root: `file:///absolute/folder`.
+    /// Where clients, workers and other coordinators reach this one, `host:port`; none: where gRPC is served.
+    pub advertise: Option<String>,
+    /// How long a leader that has died holds up the next one, in a store that several coordinators share. Whole seconds.
+    pub leader_ttl: Duration,
+    /// The artifact root: `file:///absolute/folder` or `s3://bucket/prefix`.
     pub artifacts: String,
+    /// Whether workers may make faults on purpose.
+    pub allow_chaos: bool,
     /// Times and budgets.
     pub engine: lethe_engine::Config,
 }
@@ -29,6 +35,9 @@ pub struct Flags {
     /// Where gRPC is served, for clients and workers.
     #[arg(long, env = "LETHE_LISTEN", default_value = "127.0.0.1:7400", value_name = "ADDRESS")]
     pub listen: SocketAddr,
+    /// Where clients, workers and other coordinators reach this one, when that is not where it listens.
+    #[arg(long, env = "LETHE_ADVERTISE", value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
     /// Where /livez, /readyz, /metrics and the page are served, or "off".
     #[arg(long, env = "LETHE_HTTP", default_value = "127.0.0.1:7401", value_name = "ADDRESS", value_parser = http_address)]
     pub http: HttpAddress,
@@ -36,10 +45,14 @@ pub struct Flags {
     /// in the working folder for `lethe serve`]
     #[arg(long, env = "LETHE_DATA", value_name = "FOLDER")]
     pub data: Option<PathBuf>,
-    /// State store: redb:///absolute/folder, or memory:// to forget everything at the end. [default: state in --data]
+    /// State store: redb:///absolute/folder, etcd://host:2379,host:2379?prefix=/lethe beside ETCD_* in the environment
+    /// (see docs/etcd.md), or memory:// to forget everything at the end. [default: state in --data]
     #[arg(long, env = "LETHE_STORE", value_name = "URI")]
     pub store: Option<String>,
-    /// Artifact root, the same for coordinator and workers: file:///absolute/folder. [default: artifacts in --data]
+    /// A leader silent for this long is replaced, where several coordinators share a store.
+    #[arg(long, env = "LETHE_LEADER_TTL", default_value = "3s", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub leader_ttl: Duration,
+    /// Artifact root, the same for coordinator and workers: file:///absolute/folder or s3://bucket/prefix (see docs/storage.md). [default: artifacts in --data]
     #[arg(long, env = "LETHE_ARTIFACTS", value_name = "URI")]
     pub artifacts: Option<String>,
     /// A worker silent for this long is dead: its leases are granted again.
@@ -54,6 +67,24 @@ pub struct Flags {
     /// Tries of one shard before its job fails.
     #[arg(long, env = "LETHE_ATTEMPTS", default_value_t = 5, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pub attempts: u32,
+    /// Shards of sampling in one lease at most; a slot gets as many as it does in about two seconds.
+    #[arg(long, env = "LETHE_SHARDS_PER_LEASE", default_value_t = 32, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub shards_per_lease: u32,
+    /// Slots that the jobs of an owner (queue.owner of their specs) may hold together; may be given several times.
+    #[arg(long = "quota", env = "LETHE_QUOTA", value_name = "OWNER=SLOTS", value_delimiter = ',', value_parser = quota)]
+    pub quotas: Vec<(String, u32)>,
+    /// Let a gang in training yield its slots, by checkpoint, to a job of higher priority that finds none.
+    #[arg(long, env = "LETHE_PREEMPT")]
+    pub preempt: bool,
+    /// Take workers that make faults on purpose (lethe-worker --chaos), for a rehearsal.
+    #[arg(long, env = "LETHE_ALLOW_CHAOS")]
+    pub allow_chaos: bool,
+}
+
+fn quota(text: &str) -> Result<(String, u32), String> {
+    let refuse = || format!("expected an owner and a number of slots, such as team-a=16; found '{text}'");
+    let (owner, slots) = text.split_once('=').ok_or_else(refuse)?;
+    Ok((owner.to_owned(), slots.parse().map_err(|_| refuse())?))
 }
 
 /// Where HTTP is served, if at all.
@@ -82,15 +113,21 @@ impl Flags {
         let data = std::path::absolute(flags.data.unwrap_or_else(|| data.into())).map_err(Error::Data)?;
         Ok(CoordinatorConfig {
             listen: flags.listen,
+            advertise: flags.advertise,
+            leader_ttl: flags.leader_ttl,
             http: flags.http.0,
             store: flags.store.unwrap_or_else(|| format!("redb://{}", data.join("state").display())),
             artifacts: flags.artifacts.unwrap_or_else(|| Location::File(data.join("artifacts")).to_string()),
+            allow_chaos: flags.allow_chaos,
             engine: lethe_engine::Config {
                 dead_after_ms,
                 suspect_after_ms: dead_after_ms / 5 * 3,
                 lease_ms: ms(flags.lease),
                 gang_patience_ms: ms(flags.gang_patience),
                 attempts: flags.attempts,
+                preempt: flags.preempt,
+                shards_per_lease: flags.shards_per_lease,
+                quotas: flags.quotas.into_iter().collect(),
                 ..defaults
             },
         })
@@ -104,14 +141,18 @@ impl CoordinatorConfig {
     /// A store or an artifact root that no version of this program could open.
     pub fn check(&self) -> Result<()> {
         lethe_artifacts::resolve(&self.artifacts, Path::new("/"))?;
-        let refuse = |reason: &str| {
-            Err(lethe_store::Error::InvalidUri { uri: self.store.clone(), reason: reason.to_owned() }.into())
-        };
-        match self.store.split_once("://") {
-            Some(("memory", "")) => Ok(()),
-            Some(("redb", folder)) if folder.starts_with('/') => Ok(()),
-            Some(("redb", _)) => refuse("the folder must be an absolute path, so three slashes"),
-            Some(_) | None => refuse("unknown kind of store"),
+        lethe_store::check(&self.store)?;
+        match &self.advertise {
+            None if self.store.starts_with("etcd://") && self.listen.ip().is_unspecified() => {
+                Err(Error::Advertise { listen: self.listen })
+            }
+            Some(address) if !is_address(address) => Err(Error::Address { address: address.clone() }),
+            Some(_) | None => Ok(()),
         }
     }
+}
+
+fn is_address(text: &str) -> bool {
+    let uri: Result<http::Uri, _> = format!("http://{text}").parse();
+    uri.is_ok_and(|uri| uri.port_u16().is_some() && uri.path() == "/" && uri.query().is_none())
 }

@@ -11,7 +11,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::clock::Clock;
 use crate::driver::Driver;
+use crate::election::{Election, Leader};
 use crate::metrics::Metrics;
 use crate::records::Records;
 use crate::results::Results;
@@ -62,13 +64,19 @@ impl Coordinator {
         let metrics = Arc::new(Metrics::new()?);
         let artifacts = ArtifactStore::open(&config.artifacts).await?;
         let store = lethe_store::connect(&config.store).await?;
+        let grpc_address = address_of(&grpc, config.listen)?;
+        let me = Leader {
+            address: config.advertise.unwrap_or_else(|| grpc_address.to_string()),
+            id: uuid::Uuid::new_v4().to_string(),
+            started_unix_ms: Clock::start().now().unix_ms,
+        };
+        let election = Election::new(store.clone(), metrics.clone(), me, config.leader_ttl);
         let records = Records::new(store.clone(), metrics.clone());
         let results = Results::new(artifacts.clone());
         let root = artifacts.location().to_string();
         let (driver, handle) =
-            Driver::restore(config.engine, root, records, metrics.clone(), results.clone()).await?;
+            Driver::start(config.engine, root, (election, records), metrics.clone(), results.clone()).await?;
 
-        let grpc_address = address_of(&grpc, config.listen)?;
         let http_address = page.as_ref().map(|listener| address_of(listener, config.listen)).transpose()?;
         let driver = Part::spawn(|end| driver.run(end));
         let web = http::Web {
@@ -77,7 +85,8 @@ impl Coordinator {
             artifacts: artifacts.clone(),
             metrics: metrics.clone(),
         };
-        let server = rpc::Server { driver: handle, artifacts, metrics };
+        let allow_chaos = config.allow_chaos;
+        let server = rpc::Server { driver: handle, artifacts, metrics, allow_chaos };
         let parts = Parts {
             driver,
             grpc: Part::spawn(|end| rpc::serve(server, grpc, end.cancelled_owned())),

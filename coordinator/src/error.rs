@@ -47,6 +47,25 @@ pub enum Error {
         /// What was found.
         reason: String,
     },
+    /// The time for which this coordinator may lead is over, and could not be renewed.
+    #[error(
+        "the leadership could not be renewed in time: the state store did not answer, or somebody else leads"
+    )]
+    TermOver,
+    /// A store that others share, and no address at which they could reach this coordinator.
+    #[error(
+        "cannot tell where others reach this coordinator, which listens on {listen}: name it with --advertise HOST:PORT"
+    )]
+    Advertise {
+        /// Where it listens.
+        listen: SocketAddr,
+    },
+    /// An address that is none.
+    #[error("--advertise {address:?} is no address: write HOST:PORT")]
+    Address {
+        /// As given.
+        address: String,
+    },
     /// A part that must run as long as the coordinator ended by itself.
     #[error("the coordinator's {part} ended: {reason}; start it again, its state is kept")]
     Ended {
@@ -63,13 +82,21 @@ impl Error {
         match self {
             Error::Store(error) => error.retryable(),
             Error::Artifacts(error) => error.retryable(),
+            Error::TermOver => true,
             Error::Record { .. }
             | Error::Listen { .. }
             | Error::Data(_)
             | Error::Descriptors { .. }
             | Error::Metrics { .. }
+            | Error::Advertise { .. }
+            | Error::Address { .. }
             | Error::Ended { .. } => false,
         }
+    }
+
+    /// Whether somebody else wrote first.
+    pub(crate) fn is_conflict(&self) -> bool {
+        matches!(self, Error::Store(lethe_store::Error::Conflict { .. }))
     }
 
     /// Whether the settings are at fault and not the machine.
@@ -78,6 +105,8 @@ impl Error {
             self,
             Error::Store(lethe_store::Error::InvalidUri { .. })
                 | Error::Artifacts(lethe_artifacts::Error::InvalidUri { .. })
+                | Error::Advertise { .. }
+                | Error::Address { .. }
         )
     }
 }

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use crate::driver::{DriverHandle, Readiness};
 use crate::metrics::Metrics;
-use crate::metrics::gauges::Snapshot;
+use crate::metrics::gauges::{self, Snapshot};
 use crate::page::{JobPage, Overview, Page};
 use crate::published::{BEFORE_AFTER, find, refusal};
 use crate::{Error, Result};
@@ -72,14 +72,15 @@ async fn livez(State(web): State<Web>) -> (StatusCode, &'static str) {
 /// Whether clients should be sent here.
 async fn readyz(State(web): State<Web>) -> (StatusCode, String) {
     let not_ready = |reason: String| (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"));
-    match web.driver.readiness().borrow().clone() {
-        Readiness::Ready => {}
+    let ready = match web.driver.readiness().borrow().clone() {
+        Readiness::Ready => "ok\n".to_owned(),
+        Readiness::Following(leader) => format!("ok: the coordinator at {leader} leads\n"),
         Readiness::StoreDown(reason) => return not_ready(format!("the state store is down: {reason}")),
         Readiness::Draining => return not_ready("shutting down".to_owned()),
-    }
+    };
     // Any key will do: what counts is that the store answers.
     match timeout(STORE_PATIENCE, web.store.get("epoch")).await {
-        Ok(Ok(_)) => (StatusCode::OK, "ok\n".to_owned()),
+        Ok(Ok(_)) => (StatusCode::OK, ready),
         Ok(Err(error)) => not_ready(format!("the state store is down: {error}")),
         Err(_) => not_ready(format!("the state store does not answer within {STORE_PATIENCE:?}")),
     }
@@ -87,8 +88,10 @@ async fn readyz(State(web): State<Web>) -> (StatusCode, String) {
 
 async fn metrics(State(web): State<Web>) -> Response {
     let mut text = web.metrics.render();
-    // Without an answer (the store is down) there are no gauges, which is what an alert looks for.
-    if let Ok(snapshot) = web.driver.look(Snapshot::of).await {
+    let leads = *web.driver.readiness().borrow() == Readiness::Ready;
+    text.push_str(&gauges::leadership(leads));
+    // Without an answer (another one leads, or the store is down) there are no gauges of jobs and workers.
+    if let Ok(snapshot) = web.driver.look_live(Snapshot::of).await {
         text.push_str(&snapshot.render());
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
@@ -141,7 +144,7 @@ fn refused(refusal: &Refusal) -> Response {
     let status = match refusal {
         Refusal::NotFound { .. } => StatusCode::NOT_FOUND,
         Refusal::Conflict { .. } => StatusCode::CONFLICT,
-        Refusal::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        Refusal::Unavailable { .. } | Refusal::NotLeader { .. } => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::Spec(_) | Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
         Refusal::Failure(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };

@@ -11,6 +11,7 @@ mod clock;
 mod config;
 mod coordinator;
 mod driver;
+mod election;
 mod error;
 mod http;
 mod metrics;

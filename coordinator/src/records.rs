@@ -1,30 +1,33 @@
-//! What the state store holds: the epoch, and a job's record and finished shards, as JSON in a versioned envelope.
+//! What the state store holds of jobs: a record and finished shards, as JSON in a versioned envelope.
 //!
 //! | key | value |
 //! |---|---|
-//! | `epoch` | a decimal number, raised by every start; every later write requires that nobody raised it since |
 //! | `jobs/ID/record` | `{"version": 1, "job": ...}` |
 //! | `jobs/ID/shards/PHASE/INDEX` | `{"version": 1, "output": ...}` |
+//! | `workers/ID` | `{"version": 1, "worker": ...}`: what is decided about a worker |
 //!
-//! Not here: when something is written (driver), the store itself (`lethe-store`).
+//! Not here: who may write (`election`), when something is written (driver), the store itself (`lethe-store`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use lethe_domain::{Epoch, JobId, Phase, ShardIndex, TaskOutput};
-use lethe_engine::{JobRecord, Write};
-use lethe_store::{Expectation, Revision, StateStore, Txn, limits};
+use lethe_engine::{JobRecord, WorkerRecord, Write};
+use lethe_store::{Entry, StateStore, Txn, limits};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::election::{EPOCH, Fence, read_epoch};
 use crate::metrics::{Metrics, StoreOp};
 use crate::{Error, Result};
 
 /// Version of the envelopes this program writes, and the newest it reads.
 const VERSION: u32 = 1;
-const EPOCH: &str = "epoch";
 const JOBS: &str = "jobs/";
+const WORKERS: &str = "workers/";
+/// How the key of a job's record ends.
+const RECORD: &str = "/record";
 
 /// The largest job record: what a transaction takes, less room for its shards.
 pub(crate) const RECORD_BYTES: usize = limits::TXN_BYTES / 4;
@@ -32,86 +35,79 @@ pub(crate) const RECORD_BYTES: usize = limits::TXN_BYTES / 4;
 /// A job and its finished shards.
 pub(crate) type StoredJob = (JobRecord, Vec<(Phase, ShardIndex, TaskOutput)>);
 
-/// Everything that was written down.
+/// Everything that was written down, and the epoch at that moment.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) epoch: Epoch,
     pub(crate) jobs: Vec<StoredJob>,
+    pub(crate) workers: Vec<WorkerRecord>,
 }
 
-/// The records of one leader.
+/// The way to the records.
 #[derive(Debug)]
 pub(crate) struct Records {
     store: Arc<dyn StateStore>,
     metrics: Arc<Metrics>,
-    /// The commit by which this leader raised the epoch.
-    fence: Revision,
 }
 
 impl Records {
     pub(crate) fn new(store: Arc<dyn StateStore>, metrics: Arc<Metrics>) -> Self {
-        Self { store, metrics, fence: Revision(0) }
+        Self { store, metrics }
     }
 
-    /// Becomes the leader: raises the epoch, so that nobody else can write any more, and reads everything.
+    /// Reads everything, as of one moment.
     ///
     /// # Errors
     /// [`Error::Store`]; [`Error::Record`] names what cannot be read.
-    pub(crate) async fn lead(&mut self) -> Result<Loaded> {
-        let before = self.metrics.store_request(StoreOp::Get, self.store.get(EPOCH)).await?;
-        let (expected, last) = match &before {
-            None => (Expectation::Absent, 0),
-            Some(entry) => (Expectation::Version(entry.version), read_epoch(&entry.value)?),
-        };
-        let epoch = last + 1;
-        let txn = Txn::new().expect(EPOCH, expected).put(EPOCH, epoch.to_string());
-        self.fence = self.metrics.store_request(StoreOp::Commit, self.store.commit(txn)).await?;
-        let listing = self.metrics.store_request(StoreOp::List, self.store.list(JOBS)).await?;
-        let entries = listing.entries.iter().map(|entry| (entry.key.as_str(), entry.value.as_ref()));
-        Ok(Loaded { epoch: Epoch(epoch), jobs: read_jobs(entries)? })
+    pub(crate) async fn load(&self) -> Result<Loaded> {
+        let listing = self.metrics.store_request(StoreOp::List, self.store.list("")).await?;
+        let epoch = listing.entries.iter().find(|entry| entry.key == EPOCH);
+        let epoch = epoch.map_or(Ok(0), |entry| read_epoch(&entry.value))?;
+        let below =
+            |folder: &'static str| listing.entries.iter().filter(move |entry| entry.key.starts_with(folder));
+        let jobs = read_jobs(below(JOBS).map(|entry| (entry.key.as_str(), entry.value.as_ref())))?;
+        let worker =
+            |entry: &Entry| open::<WorkerEnvelope>(&entry.key, &entry.value).map(|found| found.worker);
+        let workers = below(WORKERS).map(worker).collect::<Result<_>>()?;
+        Ok(Loaded { epoch: Epoch(epoch), jobs, workers })
     }
 
-    /// Writes everything down: one transaction unless a store's limits ask for more, and never a job in two of them.
+    /// Writes everything down as the leader behind this fence: one transaction unless a store's limits ask for more.
     ///
     /// # Errors
     /// [`Error::Store`]: it is open which of the transactions happened.
-    pub(crate) async fn save(&self, writes: impl Iterator<Item = &Write>) -> Result<()> {
+    pub(crate) async fn save(&self, fence: Fence, writes: impl Iterator<Item = &Write>) -> Result<()> {
         // Of several writes of a key the last one counts.
         let mut values = BTreeMap::new();
         for write in writes {
             values.insert(key_of(write), value_of(write)?);
         }
-        for txn in self.transactions(values) {
+        for txn in transactions(fence, values) {
             self.metrics.store_request(StoreOp::Commit, self.store.commit(txn)).await?;
         }
         Ok(())
     }
+}
 
-    fn transactions(&self, values: BTreeMap<String, Bytes>) -> Vec<Txn> {
-        let mut by_job: BTreeMap<String, Vec<(String, Bytes)>> = BTreeMap::new();
-        for (key, value) in values {
-            let job = key.split('/').nth(1).unwrap_or_default().to_owned();
-            by_job.entry(job).or_default().push((key, value));
+/// As few transactions as the store's limits allow. A job's shards come before its record: should a later transaction
+/// fail, the record is at most behind its shards, as it is while they are at work.
+fn transactions(fence: Fence, values: BTreeMap<String, Bytes>) -> Vec<Txn> {
+    let (records, others): (Vec<_>, Vec<_>) = values.into_iter().partition(|(key, _)| key.ends_with(RECORD));
+    let mut done = Vec::new();
+    let (mut txn, mut bytes) = (fence.txn(), 0);
+    for (key, value) in others.into_iter().chain(records) {
+        let size = key.len() + value.len();
+        if txn.writes.len() == limits::TXN_OPERATIONS || bytes + size > limits::TXN_BYTES {
+            done.push(std::mem::replace(&mut txn, fence.txn()));
+            bytes = 0;
         }
-        let fenced = || Txn::new().expect(EPOCH, Expectation::Version(self.fence));
-        let mut done = Vec::new();
-        let (mut txn, mut bytes) = (fenced(), 0);
-        for job in by_job.into_values() {
-            let size: usize = job.iter().map(|(key, value)| key.len() + value.len()).sum();
-            let fits =
-                txn.writes.len() + job.len() <= limits::TXN_OPERATIONS && bytes + size <= limits::TXN_BYTES;
-            if !fits && !txn.writes.is_empty() {
-                done.push(std::mem::replace(&mut txn, fenced()));
-                bytes = 0;
-            }
-            txn = job.into_iter().fold(txn, |txn, (key, value)| txn.put(key, value));
-            bytes += size;
-        }
-        if !txn.writes.is_empty() {
-            done.push(txn);
-        }
-        done
+        txn = txn.put(key, value);
+        bytes += size;
     }
+    if !txn.writes.is_empty() {
+        done.push(txn);
+    }
+    done
 }
 
 #[derive(Serialize)]
@@ -119,6 +115,7 @@ impl Records {
 enum Content<'a> {
     Job(&'a JobRecord),
     Output(&'a TaskOutput),
+    Worker(&'a WorkerRecord),
 }
 
 #[derive(Serialize)]
@@ -134,14 +131,20 @@ struct JobEnvelope {
 }
 
 #[derive(Deserialize)]
+struct WorkerEnvelope {
+    worker: WorkerRecord,
+}
+
+#[derive(Deserialize)]
 struct OutputEnvelope {
     output: TaskOutput,
 }
 
 fn key_of(write: &Write) -> String {
     match write {
-        Write::Job(record) => format!("{JOBS}{}/record", record.id),
+        Write::Job(record) => format!("{JOBS}{}{RECORD}", record.id),
         Write::Shard { job, phase, shard, .. } => format!("{JOBS}{job}/shards/{phase}/{shard}"),
+        Write::Worker(record) => format!("{WORKERS}{}", record.id),
     }
 }
 
@@ -149,15 +152,11 @@ fn value_of(write: &Write) -> Result<Bytes> {
     let content = match write {
         Write::Job(record) => Content::Job(record),
         Write::Shard { output, .. } => Content::Output(output),
+        Write::Worker(record) => Content::Worker(record),
     };
     let json = serde_json::to_vec(&Envelope { version: VERSION, content });
     let json = json.map_err(|error| Error::Record { key: key_of(write), reason: error.to_string() })?;
     Ok(json.into())
-}
-
-fn read_epoch(value: &[u8]) -> Result<u64> {
-    let number = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
-    number.ok_or_else(|| unreadable(EPOCH, "it is not a number"))
 }
 
 /// Jobs from the entries below `jobs/`.
@@ -191,7 +190,7 @@ fn shard_of(rest: &str) -> Option<(Phase, ShardIndex)> {
     Some((phase, ShardIndex(index.parse().ok()?)))
 }
 
-fn open<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T> {
+pub(crate) fn open<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T> {
     #[derive(Deserialize)]
     struct Version {
         version: u32,
@@ -218,6 +217,7 @@ mod tests {
     use serde_json::{Map, Value, json};
 
     use super::*;
+    use crate::election::{Election, Leader, Outcome};
 
     /// What version 1 wrote: a job that succeeded, one in the middle of sampling, one that was cancelled.
     const V1: &str = include_str!("records_v1.json");
@@ -254,7 +254,7 @@ mod tests {
         assert_eq!(done.outputs.report.as_ref().unwrap().feature.remaining_share, 0.04);
         assert_eq!(done.seconds.len(), Phase::ALL.len());
         assert_eq!(jobs[0].0.failure.as_ref().unwrap().message, "job digit-9f08bd was cancelled: not needed");
-        let state = State::restore(Config::default(), Epoch(2), Now::default(), jobs);
+        let state = State::restore(Config::default(), Epoch(2), Now::default(), jobs, []);
         state.check_invariants().unwrap();
         let running = state.status(&JobId::new("slant-dcgan-ffe3b4").unwrap(), Now::default()).unwrap();
         assert_eq!((running.phases[1].shards_done, running.phases[1].done), (2, 100));
@@ -282,6 +282,15 @@ mod tests {
         Records::new(store.clone(), Arc::new(Metrics::new().unwrap()))
     }
 
+    /// The fence and the epoch of a new leader.
+    async fn elected(store: &Arc<dyn StateStore>) -> (Fence, Epoch) {
+        let me = Leader { address: "here:1".to_owned(), id: "a".to_owned(), started_unix_ms: 1 };
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let mut election = Election::new(store.clone(), metrics, me, std::time::Duration::from_secs(3));
+        assert!(matches!(election.campaign().await.unwrap(), Outcome::Leads));
+        (election.fence().unwrap(), records(store).load().await.unwrap().epoch)
+    }
+
     fn all_writes(jobs: &[StoredJob]) -> Vec<Write> {
         let shards = jobs.iter().flat_map(|(job, shards)| {
             shards.iter().map(|(phase, shard, output)| Write::Shard {
@@ -297,39 +306,37 @@ mod tests {
     #[tokio::test]
     async fn what_is_saved_is_loaded_and_the_last_write_of_a_key_counts() {
         let store: Arc<dyn StateStore> = lethe_store::memory();
-        let mut leader = records(&store);
-        assert_eq!(leader.lead().await.unwrap().epoch, Epoch(1));
+        let (fence, epoch) = elected(&store).await;
+        assert_eq!(epoch, Epoch(1));
         let jobs = read(&v1()).unwrap();
         let mut writes = all_writes(&jobs);
         let mut older = jobs[1].0.clone();
         older.state = JobState::Queued;
         writes.insert(0, Write::Job(Box::new(older)));
-        leader.save(writes.iter()).await.unwrap();
-        let loaded = records(&store).lead().await.unwrap();
+        records(&store).save(fence, writes.iter()).await.unwrap();
+        assert_eq!(elected(&store).await.1, Epoch(2));
+        let loaded = records(&store).load().await.unwrap();
         assert_eq!((loaded.epoch, loaded.jobs), (Epoch(2), jobs));
     }
 
     #[tokio::test]
     async fn a_leader_that_was_replaced_cannot_write() {
         let store: Arc<dyn StateStore> = lethe_store::memory();
-        let (mut old, mut new) = (records(&store), records(&store));
-        old.lead().await.unwrap();
-        new.lead().await.unwrap();
+        let ((old, _), (new, _)) = (elected(&store).await, elected(&store).await);
         let writes = all_writes(&read(&v1()).unwrap());
-        let error = old.save(writes.iter()).await.unwrap_err();
+        let error = records(&store).save(old, writes.iter()).await.unwrap_err();
         assert!(
             matches!(&error, Error::Store(lethe_store::Error::Conflict { key, .. }) if key == EPOCH),
             "{error}"
         );
         assert_eq!(store.list(JOBS).await.unwrap().entries, vec![]);
-        new.save(writes.iter()).await.unwrap();
+        records(&store).save(new, writes.iter()).await.unwrap();
     }
 
     #[tokio::test]
-    async fn more_than_a_transaction_takes_is_split_between_jobs() {
+    async fn more_than_a_transaction_takes_is_split_and_no_record_is_ahead_of_its_shards() {
         let store: Arc<dyn StateStore> = lethe_store::memory();
-        let mut leader = records(&store);
-        leader.lead().await.unwrap();
+        let (fence, _) = elected(&store).await;
         let (record, shards) = read(&v1()).unwrap().remove(1);
         let jobs: Vec<StoredJob> = (0..limits::TXN_OPERATIONS)
             .map(|number| {
@@ -338,15 +345,18 @@ mod tests {
             })
             .collect();
         let before = store.list("").await.unwrap().revision.0;
-        leader.save(all_writes(&jobs).iter()).await.unwrap();
+        records(&store).save(fence, all_writes(&jobs).iter()).await.unwrap();
         let listing = store.list(JOBS).await.unwrap();
         assert_eq!(listing.entries.len(), 3 * limits::TXN_OPERATIONS);
-        // 42 jobs of three writes each fit into 128.
-        assert_eq!(listing.revision.0 - before, 4);
-        let mut commits: BTreeMap<&str, Vec<Revision>> = BTreeMap::new();
+        assert_eq!(listing.revision.0 - before, 3);
+        let mut commits: BTreeMap<&str, Vec<(bool, lethe_store::Revision)>> = BTreeMap::new();
         for entry in &listing.entries {
-            commits.entry(entry.key.split('/').nth(1).unwrap()).or_default().push(entry.version);
+            let of_job = commits.entry(entry.key.split('/').nth(1).unwrap()).or_default();
+            of_job.push((entry.key.ends_with(RECORD), entry.version));
         }
-        assert!(commits.values().all(|of_job| of_job.iter().all(|one| one == &of_job[0])));
+        for of_job in commits.values() {
+            let record = of_job.iter().find(|(is_record, _)| *is_record).unwrap().1;
+            assert!(of_job.iter().all(|(_, version)| *version <= record), "{of_job:?}");
+        }
     }
 }

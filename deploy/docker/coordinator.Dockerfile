@@ -4,6 +4,10 @@ ARG DEBIAN=bookworm
 ARG RUST=1.95.0
 
 FROM rust:${RUST}-slim-${DEBIAN} AS build
+# hadolint ignore=DL3008 # the Debian release is the pin
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libprotobuf-dev protobuf-compiler \
+    && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
 RUN cargo build --release --locked -p lethe-coordinator

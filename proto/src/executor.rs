@@ -12,6 +12,13 @@ pub enum ExecutorCommand {
     Start(Box<Assignment>),
     /// End the lease at the next batch or step; a collective that hangs is aborted.
     Stop(LeaseId),
+    /// End the lease at the next step boundary, all ranks of the gang at the same one, and keep the state in memory.
+    Yield {
+        /// The lease.
+        lease: LeaseId,
+        /// Rank 0 writes a checkpoint first.
+        save: bool,
+    },
 }
 
 /// Executor to agent.
@@ -23,6 +30,8 @@ pub enum ExecutorEvent {
         device: String,
         /// libtorch's version.
         torch: String,
+        /// What the canary's model gave for the canary's input.
+        canary: Vec<f32>,
     },
     /// Work goes on.
     Progress(Progress),
@@ -43,6 +52,9 @@ impl From<ExecutorCommand> for v1::ExecutorCommand {
         let command = match command {
             ExecutorCommand::Start(assignment) => Wire::Start((*assignment).into()),
             ExecutorCommand::Stop(lease) => Wire::Stop(lease.into()),
+            ExecutorCommand::Yield { lease, save } => {
+                Wire::Yield(v1::YieldGang { lease: Some(lease.into()), save })
+            }
         };
         Self { command: Some(command) }
     }
@@ -56,6 +68,9 @@ impl TryFrom<v1::ExecutorCommand> for ExecutorCommand {
         Ok(match wire.command.ok_or_else(|| ConversionError::missing("command"))? {
             Wire::Start(assignment) => Self::Start(Box::new(read(assignment, "start")?)),
             Wire::Stop(lease) => Self::Stop(read(lease, "stop")?),
+            Wire::Yield(v1::YieldGang { lease, save }) => {
+                Self::Yield { lease: required(lease, "yield.lease")?, save }
+            }
         })
     }
 }
@@ -64,8 +79,8 @@ impl From<ExecutorEvent> for v1::ExecutorEvent {
     fn from(event: ExecutorEvent) -> Self {
         use v1::executor_event::Event as Wire;
         let event = match event {
-            ExecutorEvent::Ready { device, torch } => {
-                Wire::Ready(v1::ExecutorReady { device, torch_version: torch })
+            ExecutorEvent::Ready { device, torch, canary } => {
+                Wire::Ready(v1::ExecutorReady { device, torch_version: torch, canary })
             }
             ExecutorEvent::Progress(progress) => Wire::Progress(progress.into()),
             ExecutorEvent::Finished(outcome) => Wire::Outcome((*outcome).into()),
@@ -83,8 +98,8 @@ impl TryFrom<v1::ExecutorEvent> for ExecutorEvent {
     fn try_from(wire: v1::ExecutorEvent) -> Result<Self, ConversionError> {
         use v1::executor_event::Event as Wire;
         Ok(match wire.event.ok_or_else(|| ConversionError::missing("event"))? {
-            Wire::Ready(v1::ExecutorReady { device, torch_version }) => {
-                Self::Ready { device, torch: torch_version }
+            Wire::Ready(v1::ExecutorReady { device, torch_version, canary }) => {
+                Self::Ready { device, torch: torch_version, canary }
             }
             Wire::Progress(progress) => Self::Progress(read(progress, "progress")?),
             Wire::Outcome(outcome) => Self::Finished(Box::new(read(outcome, "outcome")?)),

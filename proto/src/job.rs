@@ -1,8 +1,8 @@
 //! Jobs and workers as people see them, and failures.
 
 use lethe_domain::{
-    ErrorCode, Failure, JobId, JobState, JobStatus, Phase, PhaseState, PhaseStatus, SlotState, SpecProblem,
-    WorkerId, WorkerState, WorkerStatus,
+    ErrorCode, Explanation, Failure, JobId, JobState, JobStatus, Phase, PhaseState, PhaseStatus, SlotState,
+    SpecProblem, WorkerId, WorkerState, WorkerStatus,
 };
 
 use crate::conversion::{each, enumeration, from_json, list, optional, read, required_choice, to_json};
@@ -16,7 +16,9 @@ enumeration!(v1::Phase, Phase:
     Probe = Probe, Sample = Sample, Direction = Direction, FineTune = FineTune,
     Evaluate = Evaluate, Report = Report, Publish = Publish);
 enumeration!(v1::PhaseState, PhaseState: Pending = Pending, Running = Running, Done = Done, Failed = Failed);
-enumeration!(v1::WorkerState, WorkerState: Ready = Ready, Suspect = Suspect);
+enumeration!(v1::WorkerState, WorkerState:
+    Ready = Ready, Suspect = Suspect, Joining = Joining, Canary = Canary, Busy = Busy,
+    Dead = Dead, Draining = Draining, Quarantined = Quarantined);
 
 impl From<JobStatus> for v1::Job {
     fn from(job: JobStatus) -> Self {
@@ -139,6 +141,18 @@ impl From<v1::SpecProblem> for SpecProblem {
     }
 }
 
+impl From<Explanation> for v1::Explanation {
+    fn from(Explanation { what, why }: Explanation) -> Self {
+        Self { what, why }
+    }
+}
+
+impl From<v1::Explanation> for Explanation {
+    fn from(v1::Explanation { what, why }: v1::Explanation) -> Self {
+        Self { what, why }
+    }
+}
+
 impl From<WorkerStatus> for v1::Worker {
     fn from(worker: WorkerStatus) -> Self {
         Self {
@@ -148,6 +162,7 @@ impl From<WorkerStatus> for v1::Worker {
             state: v1::WorkerState::from(worker.state).into(),
             slots: each(worker.slots),
             heartbeat_age: Some(span_of_ms(worker.heartbeat_age_ms)),
+            reason: worker.reason.unwrap_or_default(),
         }
     }
 }
@@ -164,13 +179,20 @@ impl TryFrom<v1::Worker> for WorkerStatus {
             state: required_choice::<v1::WorkerState, _>(worker.state, "state")?,
             slots: list(worker.slots, "slots")?,
             heartbeat_age_ms: ms(age, "heartbeat_age")?,
+            reason: Some(worker.reason).filter(|reason| !reason.is_empty()),
         })
     }
 }
 
 impl From<SlotState> for v1::Slot {
     fn from(slot: SlotState) -> Self {
-        Self { device: slot.device, lease: slot.lease.map(Into::into) }
+        Self {
+            device: slot.device,
+            lease: slot.lease.map(Into::into),
+            proven: slot.proven,
+            quarantine: slot.quarantine,
+            samples_per_second: slot.samples_per_second,
+        }
     }
 }
 
@@ -178,6 +200,12 @@ impl TryFrom<v1::Slot> for SlotState {
     type Error = ConversionError;
 
     fn try_from(slot: v1::Slot) -> Result<Self, ConversionError> {
-        Ok(Self { device: slot.device, lease: optional(slot.lease, "lease")? })
+        Ok(Self {
+            device: slot.device,
+            lease: optional(slot.lease, "lease")?,
+            proven: slot.proven,
+            quarantine: slot.quarantine,
+            samples_per_second: slot.samples_per_second,
+        })
     }
 }

@@ -38,4 +38,7 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
 /// The version of the wire that workers and coordinators of this build speak.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
+
+/// The oldest version of a worker's wire that a coordinator of this build takes: one before its own.
+pub const OLDEST_PROTOCOL: u32 = PROTOCOL - 1;

@@ -5,7 +5,7 @@ use lethe_domain::{
     TaskOutput, Versions,
 };
 
-use crate::conversion::{from_json, read, required, to_json};
+use crate::conversion::{each, from_json, list, read, required, to_json};
 use crate::{ConversionError, v1};
 
 impl From<TaskOutput> for v1::TaskOutput {
@@ -19,6 +19,7 @@ impl From<TaskOutput> for v1::TaskOutput {
             TaskOutput::Evaluate(output) => Wire::Evaluate(output.into()),
             TaskOutput::Report(output) => Wire::Report(output.into()),
             TaskOutput::Publish(output) => Wire::Publish(output.into()),
+            TaskOutput::Shards(outputs) => Wire::Shards(v1::ShardOutputs { outputs: each(outputs) }),
         };
         Self { output: Some(output) }
     }
@@ -38,6 +39,17 @@ impl TryFrom<v1::TaskOutput> for TaskOutput {
             Wire::Evaluate(output) => TaskOutput::Evaluate(read(output, "evaluate")?),
             Wire::Report(output) => TaskOutput::Report(read(output, "report")?),
             Wire::Publish(output) => TaskOutput::Publish(read(output, "publish")?),
+            Wire::Shards(wire) => {
+                let outputs: Vec<TaskOutput> = list(wire.outputs, "shards")?;
+                if outputs.is_empty() || outputs.iter().any(|output| matches!(output, TaskOutput::Shards(_)))
+                {
+                    return Err(ConversionError::bad(
+                        "shards",
+                        "expected outputs of single shards, at least one",
+                    ));
+                }
+                TaskOutput::Shards(outputs)
+            }
         })
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! Not here: the stream itself (crate `client` for the worker's end, the coordinator for the other), when to send what.
 
-use lethe_domain::{Assignment, Epoch, LeaseId, Progress, SlotIndex, WorkerId};
+use lethe_domain::{Assignment, Epoch, LeaseId, Progress, SlotIndex, SlotReport, WorkerId};
 
-use crate::conversion::{list, read, required};
+use crate::conversion::{list, optional, read, required};
 use crate::{ConversionError, LeaseOutcome, v1};
 
 /// Worker to coordinator.
@@ -28,10 +28,19 @@ pub enum WorkerEvent {
         /// Where it serves, host:port.
         address: String,
     },
+    /// The executor of a slot is up, or (none) gone and being started again. Since protocol 2.
+    SlotChanged {
+        /// Which slot.
+        slot: SlotIndex,
+        /// What it says of itself.
+        report: Option<SlotReport>,
+    },
+    /// The worker is about to leave: no more work, take back what it has. Since protocol 2.
+    Draining,
 }
 
 /// A worker introduces itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Registration {
     /// The worker.
     pub worker: WorkerId,
@@ -45,6 +54,10 @@ pub struct Registration {
     pub devices: Vec<String>,
     /// Leases at work, or finished and not yet acknowledged.
     pub held: Vec<(SlotIndex, LeaseId)>,
+    /// Slots whose executor is up; from a worker of protocol 1 none, and then every slot counts as up.
+    pub reports: Vec<(SlotIndex, SlotReport)>,
+    /// Faults the worker makes on purpose, for a rehearsal.
+    pub chaos: Option<String>,
 }
 
 /// Coordinator to worker.
@@ -72,6 +85,17 @@ pub enum WorkerCommand {
     },
     /// The outcome of this lease is kept; the worker may forget it.
     Ack(LeaseId),
+    /// The gang's members change: end a rank's lease at the next step boundary. Since protocol 2.
+    Yield {
+        /// Of the leader that wants it.
+        epoch: Epoch,
+        /// Where.
+        slot: SlotIndex,
+        /// Which.
+        lease: LeaseId,
+        /// Rank 0 writes a checkpoint first.
+        save: bool,
+    },
 }
 
 /// The answer to [`Registration`].
@@ -94,6 +118,12 @@ impl From<Registration> for v1::Register {
             protocol: registration.protocol,
             devices: registration.devices,
             held: registration.held.into_iter().map(held).collect(),
+            slots: registration
+                .reports
+                .into_iter()
+                .map(|(slot, report)| changed(slot, Some(report)))
+                .collect(),
+            chaos: registration.chaos.unwrap_or_default(),
         }
     }
 }
@@ -109,6 +139,8 @@ impl TryFrom<v1::Register> for Registration {
             protocol: register.protocol,
             devices: register.devices,
             held: list(register.held, "held")?,
+            reports: list(register.slots, "slots")?,
+            chaos: Some(register.chaos).filter(|chaos| !chaos.is_empty()),
         })
     }
 }
@@ -118,6 +150,30 @@ impl TryFrom<v1::HeldLease> for (SlotIndex, LeaseId) {
 
     fn try_from(held: v1::HeldLease) -> Result<Self, ConversionError> {
         Ok((SlotIndex(held.slot), required(held.lease, "lease")?))
+    }
+}
+
+fn changed(slot: SlotIndex, report: Option<SlotReport>) -> v1::SlotChanged {
+    v1::SlotChanged { slot: slot.0, report: report.map(Into::into) }
+}
+
+impl TryFrom<v1::SlotChanged> for (SlotIndex, SlotReport) {
+    type Error = ConversionError;
+
+    fn try_from(changed: v1::SlotChanged) -> Result<Self, ConversionError> {
+        Ok((SlotIndex(changed.slot), required(changed.report, "report")?))
+    }
+}
+
+impl From<SlotReport> for v1::SlotReport {
+    fn from(SlotReport { torch, canary }: SlotReport) -> Self {
+        Self { torch_version: torch, canary }
+    }
+}
+
+impl From<v1::SlotReport> for SlotReport {
+    fn from(v1::SlotReport { torch_version, canary }: v1::SlotReport) -> Self {
+        Self { torch: torch_version, canary }
     }
 }
 
@@ -147,6 +203,8 @@ impl From<WorkerEvent> for v1::SessionRequest {
             WorkerEvent::StoreOpen { lease, address } => {
                 Wire::StoreOpen(v1::GangStoreOpen { lease: Some(lease.into()), address })
             }
+            WorkerEvent::SlotChanged { slot, report } => Wire::SlotChanged(changed(slot, report)),
+            WorkerEvent::Draining => Wire::Draining(v1::Draining {}),
         };
         Self { event: Some(event) }
     }
@@ -167,6 +225,11 @@ impl TryFrom<v1::SessionRequest> for WorkerEvent {
             Wire::StoreOpen(open) => {
                 Self::StoreOpen { lease: required(open.lease, "store_open.lease")?, address: open.address }
             }
+            Wire::SlotChanged(changed) => Self::SlotChanged {
+                slot: SlotIndex(changed.slot),
+                report: optional(changed.report, "slot_changed.report")?,
+            },
+            Wire::Draining(v1::Draining {}) => Self::Draining,
         })
     }
 }
@@ -187,6 +250,9 @@ impl From<WorkerCommand> for v1::SessionResponse {
                 Wire::Stop(v1::StopLease { epoch: epoch.0, slot: slot.0, lease: Some(lease.into()) })
             }
             WorkerCommand::Ack(lease) => Wire::Ack(v1::FinishedAck { lease: Some(lease.into()) }),
+            WorkerCommand::Yield { epoch, slot, lease, save } => {
+                Wire::Yield(v1::YieldLease { epoch: epoch.0, slot: slot.0, lease: Some(lease.into()), save })
+            }
         };
         Self { command: Some(command) }
     }
@@ -212,6 +278,12 @@ impl TryFrom<v1::SessionResponse> for WorkerCommand {
                 lease: required(stop.lease, "stop.lease")?,
             },
             Wire::Ack(ack) => Self::Ack(required(ack.lease, "ack.lease")?),
+            Wire::Yield(yielding) => Self::Yield {
+                epoch: Epoch(yielding.epoch),
+                slot: SlotIndex(yielding.slot),
+                lease: required(yielding.lease, "yield.lease")?,
+                save: yielding.save,
+            },
         })
     }
 }

@@ -22,6 +22,7 @@ const MALFORMED: &str = "MALFORMED_REQUEST";
 const NOT_FOUND: &str = "NOT_FOUND";
 const CONFLICT: &str = "CONFLICT";
 const UNAVAILABLE: &str = "UNAVAILABLE";
+const NOT_LEADER: &str = "NOT_LEADER";
 
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,7 +48,13 @@ pub enum Refusal {
         /// What contradicts what, and what to do.
         message: String,
     },
-    /// Not now: no leader, or its store is gone; the same request may succeed later or elsewhere. UNAVAILABLE.
+    /// Not here: only the leader does this. UNAVAILABLE.
+    #[error("{}", describe_leader(.leader))]
+    NotLeader {
+        /// Where the leader is reached, `host:port`; none while nobody leads, which takes seconds.
+        leader: Option<String>,
+    },
+    /// Not now: the state store is gone, or the coordinator ends; the same request may succeed later. UNAVAILABLE.
     #[error("{message}")]
     Unavailable {
         /// Why not now.
@@ -56,6 +63,13 @@ pub enum Refusal {
     /// Something failed, with a cause from the closed list. The code depends on the cause.
     #[error("{0}")]
     Failure(Failure),
+}
+
+fn describe_leader(leader: &Option<String>) -> String {
+    match leader {
+        Some(leader) => format!("this coordinator does not lead, the one at {leader} does"),
+        None => "no coordinator leads at the moment: try again in a few seconds".to_owned(),
+    }
 }
 
 impl From<SpecError> for Refusal {
@@ -95,6 +109,10 @@ impl From<Refusal> for Status {
             }
             Refusal::Conflict { .. } => status(Code::FailedPrecondition, CONFLICT, HashMap::new()),
             Refusal::Unavailable { .. } => status(Code::Unavailable, UNAVAILABLE, HashMap::new()),
+            Refusal::NotLeader { leader } => {
+                let leader = leader.map(|leader| ("leader".to_owned(), leader));
+                status(Code::Unavailable, NOT_LEADER, leader.into_iter().collect())
+            }
             Refusal::Failure(failure) => status(
                 code_of(failure.code),
                 failure.code.name(),
@@ -155,7 +173,7 @@ fn code_of(cause: ErrorCode) -> Code {
         | ErrorCode::NoNegatives => Code::FailedPrecondition,
         ErrorCode::OutOfMemory | ErrorCode::DiskFull => Code::ResourceExhausted,
         ErrorCode::Damaged => Code::DataLoss,
-        ErrorCode::GangAborted | ErrorCode::LeaseExpired => Code::Aborted,
+        ErrorCode::GangAborted | ErrorCode::Yielded | ErrorCode::LeaseExpired => Code::Aborted,
         ErrorCode::Storage | ErrorCode::ExecutorDied | ErrorCode::WorkerLost => Code::Unavailable,
         ErrorCode::Cancelled => Code::Cancelled,
         ErrorCode::Internal => Code::Internal,
@@ -181,6 +199,7 @@ impl Refusal {
             NOT_FOUND => Refusal::NotFound { kind: field("kind"), id: field("id") },
             CONFLICT => Refusal::Conflict { message },
             UNAVAILABLE => Refusal::Unavailable { message },
+            NOT_LEADER => Refusal::NotLeader { leader: info.metadata.get("leader").cloned() },
             reason => {
                 let code = ErrorCode::from_name(reason)?;
                 if code == ErrorCode::InvalidSpec && !violations.is_empty() {

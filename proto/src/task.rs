@@ -134,6 +134,7 @@ impl From<GangRole> for v1::GangRole {
             rank: role.rank.0,
             world: role.world,
             store: role.store.unwrap_or_default(),
+            floor: role.floor,
         }
     }
 }
@@ -151,6 +152,7 @@ impl TryFrom<v1::GangRole> for GangRole {
             rank: Rank(role.rank),
             world: role.world,
             store: Some(role.store).filter(|store| !store.is_empty()),
+            floor: role.floor,
         })
     }
 }
@@ -188,6 +190,7 @@ impl From<Task> for v1::assignment::Task {
             Task::FineTune { target, role } => {
                 Self::FineTune(v1::FineTuneTask { target: Some(target.into()), role: Some(role.into()) })
             }
+            Task::Standby { target } => Self::Standby(v1::StandbyTask { target: Some(target.into()) }),
             Task::Evaluate { range, target, weights } => Self::Evaluate(v1::EvaluateTask {
                 range: Some(range.into()),
                 target: Some(target.into()),
@@ -216,6 +219,7 @@ impl TryFrom<v1::assignment::Task> for Task {
                 target: required(task.target, "target")?,
                 role: required(task.role, "role")?,
             },
+            Wire::Standby(task) => Task::Standby { target: required(task.target, "target")? },
             Wire::Evaluate(task) => Task::Evaluate {
                 range: required(task.range, "range")?,
                 target: required(task.target, "target")?,

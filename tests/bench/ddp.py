@@ -1,6 +1,7 @@
 """The fine-tuning of Lethe as a PyTorch user would write it: DistributedDataParallel under torchrun, Gloo, Adam.
 
-Run by train.py: `torchrun --nproc-per-node=2 ddp.py SETTINGS.json`. Rank 0 prints one JSON line. The mathematics is that
+Run by train.py: `torchrun --nproc-per-node=2 ddp.py SETTINGS.json`. Rank 0 prints one JSON line. Run by fleet.py with a folder for
+checkpoints, it goes on from the last one after a restart, and every rank writes down its process and its steps. The mathematics is that
 of crates/models/src/losses.rs: one forward of the frozen generator on the target latents, L1 for every image, MS-SSIM for the
 edited ones, batch normalisation in eval mode.
 """
@@ -55,6 +56,32 @@ def ms_ssim(x: torch.Tensor, y: torch.Tensor, window: torch.Tensor) -> torch.Ten
     return product.mean(dim=1)
 
 
+def restartable(settings: dict, rank: int, step, trained: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    """Trains until it is killed, from the last checkpoint on, as the torchrun documentation has it."""
+    folder = settings["folder"]
+    checkpoint = os.path.join(folder, "checkpoint.pt")
+    done = 0
+    if os.path.exists(checkpoint):
+        state = torch.load(checkpoint)
+        trained.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        done = state["step"]
+    with open(os.path.join(folder, f"pid-{rank}"), "w", encoding="utf-8") as file:
+        file.write(str(os.getpid()))
+    while done < settings["steps"]:
+        step()
+        done += 1
+        if rank == 0 and done % settings["every"] == 0:
+            torch.save(
+                {"model": trained.state_dict(), "optimiser": optimiser.state_dict(), "step": done}, checkpoint + ".new"
+            )
+            os.replace(checkpoint + ".new", checkpoint)
+        if rank == 0:
+            with open(os.path.join(folder, "steps"), "a", encoding="utf-8") as file:
+                file.write(f"{done} {time.time()}\n")
+    dist.destroy_process_group()
+
+
 def main() -> None:
     with open(sys.argv[1], encoding="utf-8") as file:
         settings = json.load(file)
@@ -98,6 +125,8 @@ def main() -> None:
         optimiser.step()
         return loss.item()
 
+    if "folder" in settings:
+        return restartable(settings, rank, step, trained, optimiser)
     for _ in range(settings["warmup"]):
         step()
     dist.barrier()

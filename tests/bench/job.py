@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-LETHE = pathlib.Path(os.environ.get("LETHE_BIN_DIR", ROOT / "target" / "release")) / "lethe"
+BIN = pathlib.Path(os.environ.get("LETHE_BIN_DIR", ROOT / "target" / "release"))
+LETHE = BIN / "lethe"
 sys.path.insert(0, str(ROOT / "tools"))
 from export import native, sidecar  # noqa: E402
 

@@ -165,10 +165,10 @@ fn nobody_there_is_exit_code_three_with_a_hint() {
 fn a_worker_that_was_frozen_comes_back() {
     let cluster = Cluster::start();
     let worker = cluster.worker("w1", "1");
-    let listed = || cluster.job(&["worker", "list"]).expect(0).stdout.contains("w1");
-    wait_until("the worker joins", Duration::from_secs(30), listed);
+    let is = |state: &str| cluster.job(&["worker", "list"]).expect(0).stdout.contains(state);
+    wait_until("the worker joins", Duration::from_secs(30), || is("ready"));
     worker.signal(Signal::SIGSTOP);
-    wait_until("a frozen worker is dead", Duration::from_secs(10), || !listed());
+    wait_until("a frozen worker is dead", Duration::from_secs(10), || is("dead"));
     worker.signal(Signal::SIGCONT);
-    wait_until("it joins again by itself", Duration::from_secs(10), listed);
+    wait_until("it joins again by itself", Duration::from_secs(10), || is("ready"));
 }

@@ -26,7 +26,7 @@ pub(crate) enum Command {
     /// Submit, watch and cancel jobs of a coordinator
     #[command(subcommand)]
     Job(job::Command),
-    /// Look at the workers of a coordinator
+    /// Look at the workers of a coordinator, and tell it what to do with them
     #[command(subcommand)]
     Worker(worker::Command),
 }

@@ -2,6 +2,7 @@
 //!
 //! Not here: decisions (`lethe-engine`), the wire (`rpc`), what is written down (`records`).
 
+mod following;
 mod recovery;
 mod requests;
 mod sessions;
@@ -14,7 +15,10 @@ pub(crate) use sessions::Member;
 pub(crate) use task::Driver;
 pub(crate) use view::View;
 
-use lethe_domain::{JobId, JobSpec, JobStatus};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use lethe_domain::{JobId, JobSpec, JobStatus, WorkerId, WorkerOrder, WorkerStatus};
 use lethe_proto::session::{Registered, Registration, WorkerCommand, WorkerEvent};
 use lethe_proto::status::Refusal;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -25,8 +29,10 @@ const REQUESTS: usize = 256;
 /// Whether the coordinator can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Readiness {
-    /// It can.
+    /// It leads.
     Ready,
+    /// Another one leads, at this address. What is written down can be read here too.
+    Following(String),
     /// The store cannot be written, for this reason: nothing new is accepted until it can.
     StoreDown(String),
     /// It is about to end.
@@ -39,6 +45,8 @@ pub(crate) struct Membership {
     pub(crate) member: Member,
     pub(crate) registered: Registered,
     pub(crate) commands: mpsc::Receiver<WorkerCommand>,
+    /// Set when a newer session of the same worker ends this one.
+    pub(crate) replaced: Arc<AtomicBool>,
 }
 
 type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
@@ -48,13 +56,41 @@ type Answer = Box<dyn FnOnce(Result<&View<'_>, &Refusal>) + Send>;
 
 /// What can be asked of the driver.
 enum Request {
-    Submit { spec: Box<JobSpec>, request_id: Option<String>, reply: Reply<JobStatus> },
-    Cancel { job: JobId, reason: String, reply: Reply<JobStatus> },
-    Join { registration: Registration, reply: Reply<Membership> },
-    Worker { member: Member, event: WorkerEvent },
-    Leave { member: Member },
-    Watch { job: JobId, reply: Reply<watch::Receiver<()>> },
-    Look(Answer),
+    Submit {
+        spec: Box<JobSpec>,
+        request_id: Option<String>,
+        reply: Reply<JobStatus>,
+    },
+    Cancel {
+        job: JobId,
+        reason: String,
+        reply: Reply<JobStatus>,
+    },
+    Join {
+        registration: Registration,
+        reply: Reply<Membership>,
+    },
+    Order {
+        worker: WorkerId,
+        order: WorkerOrder,
+        reply: Reply<WorkerStatus>,
+    },
+    Worker {
+        member: Member,
+        event: WorkerEvent,
+    },
+    Leave {
+        member: Member,
+    },
+    Watch {
+        job: JobId,
+        reply: Reply<watch::Receiver<()>>,
+    },
+    /// `live`: of what only the leader knows.
+    Look {
+        answer: Answer,
+        live: bool,
+    },
 }
 
 /// The way to the driver. Cheap to clone.
@@ -79,6 +115,11 @@ impl DriverHandle {
         self.ask(|reply| Request::Cancel { job, reason, reply }).await
     }
 
+    /// Wants something of a worker.
+    pub(crate) async fn order(&self, worker: WorkerId, order: WorkerOrder) -> Result<WorkerStatus, Refusal> {
+        self.ask(|reply| Request::Order { worker, order, reply }).await
+    }
+
     /// Begins a worker's session.
     pub(crate) async fn join(&self, registration: Registration) -> Result<Membership, Refusal> {
         self.ask(|reply| Request::Join { registration, reply }).await
@@ -99,16 +140,33 @@ impl DriverHandle {
         self.ask(|reply| Request::Watch { job, reply }).await
     }
 
-    /// Reads something off the state.
+    /// Reads something off the state; when another one leads, off what it has written down.
     pub(crate) async fn look<T: Send + 'static>(
         &self,
         read: impl FnOnce(&View<'_>) -> T + Send + 'static,
     ) -> Result<T, Refusal> {
+        self.look_at(false, read).await
+    }
+
+    /// Reads something off the state of the leader: what is at work where is written down nowhere.
+    pub(crate) async fn look_live<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&View<'_>) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.look_at(true, read).await
+    }
+
+    async fn look_at<T: Send + 'static>(
+        &self,
+        live: bool,
+        read: impl FnOnce(&View<'_>) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
         self.ask(|reply| {
-            Request::Look(Box::new(move |view| {
+            let answer: Answer = Box::new(move |view| {
                 // Nobody waits for it any more: no harm.
                 let _ = reply.send(view.map(read).map_err(Refusal::clone));
-            }))
+            });
+            Request::Look { answer, live }
         })
         .await
     }
@@ -117,6 +175,14 @@ impl DriverHandle {
     pub(crate) async fn status(&self, job: &JobId) -> Result<JobStatus, Refusal> {
         let (id, missing) = (job.clone(), no_such_job(job));
         self.look(move |view| view.status(&id)).await?.ok_or(missing)
+    }
+
+    /// Refuses what only a leader does, before any work is put into it.
+    pub(crate) fn refuse_unless_leading(&self) -> Result<(), Refusal> {
+        match &*self.readiness.borrow() {
+            Readiness::Following(leader) => Err(elsewhere(leader)),
+            Readiness::Ready | Readiness::StoreDown(_) | Readiness::Draining => Ok(()),
+        }
     }
 
     pub(crate) fn readiness(&self) -> watch::Receiver<Readiness> {
@@ -143,6 +209,15 @@ pub(crate) fn no_such_job(id: &JobId) -> Refusal {
     Refusal::NotFound { kind: "job".to_owned(), id: id.to_string() }
 }
 
+pub(crate) fn no_such_worker(id: &WorkerId) -> Refusal {
+    Refusal::NotFound { kind: "worker".to_owned(), id: id.to_string() }
+}
+
 pub(crate) fn going_away() -> Refusal {
     Refusal::Unavailable { message: "the coordinator is shutting down: try again when it is back".to_owned() }
+}
+
+/// Why a coordinator that does not lead refuses: whoever asks goes there.
+pub(crate) fn elsewhere(leader: &str) -> Refusal {
+    Refusal::NotLeader { leader: Some(leader.to_owned()) }
 }

@@ -1,100 +1,160 @@
-//! What the driver does when a write has failed: leadership is lost, the state is dropped and read again, however long
-//! that takes. Until then every request is refused, and nobody waits.
+//! From no leadership to leadership, however long that takes: stand for election, read the state, or follow whoever
+//! leads. Until then requests are refused, and nobody waits.
 
 use std::time::Duration;
 
 use lethe_domain::JobState;
 use lethe_engine::State;
 use lethe_proto::status::Refusal;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::task::Driver;
 use super::{Readiness, Request, View};
-use crate::Error;
+use crate::election::Outcome;
 use crate::records::Loaded;
+use crate::{Error, Result};
 
-/// Pauses between tries to read the state again.
+/// Pauses between tries while the store does not answer.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Driver {
-    /// Leadership is lost with a write that failed: read everything again, however long it takes.
-    pub(super) async fn recover(&mut self, error: Error, stop: &CancellationToken) {
-        tracing::error!(%error, "cannot write the state down: it is read again, workers must join again");
-        self.readiness.send_replace(Readiness::StoreDown(error.to_string()));
+    /// Leadership is lost, or a write failed and it is open what is written down: the state is worth nothing any more.
+    pub(super) fn lose(&mut self, error: &Error) {
+        tracing::error!(%error, "the state is read again, workers must join again");
+        self.set(Readiness::StoreDown(error.to_string()));
+        self.refusal = match error {
+            Error::TermOver => no_leader(),
+            error => store_down(error),
+        };
         self.sessions.close_all();
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let refusal = match self.records.lead().await {
-                Ok(Loaded { epoch, jobs }) => {
-                    self.state = State::restore(self.config.clone(), epoch, self.clock.now(), jobs);
-                    break;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "cannot read the state");
-                    self.readiness.send_replace(Readiness::StoreDown(error.to_string()));
-                    store_down(&error)
-                }
-            };
-            if !self.refuse_for(pause, &refusal, stop).await {
-                return;
-            }
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
         self.metrics.restored();
-        self.restored();
-        self.readiness.send_replace(Readiness::Ready);
-        self.watchers.values().for_each(|watchers| {
-            watchers.send_replace(());
-        });
     }
 
-    /// After the state was read: what a crash may have left undone.
-    pub(super) fn restored(&mut self) {
+    /// Stands for election until it leads. False when it is told to stop.
+    pub(super) async fn stand(&mut self, stop: &CancellationToken) -> bool {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let campaign = self.election.campaign();
+            let Some(outcome) = refuse_during(campaign, &mut self.requests, &self.refusal, stop).await else {
+                return false;
+            };
+            let entered = match outcome {
+                Ok(Outcome::Leads) => {
+                    let load = self.records.load();
+                    match refuse_during(load, &mut self.requests, &self.refusal, stop).await {
+                        Some(loaded) => loaded.map(Some),
+                        None => return false,
+                    }
+                }
+                Ok(Outcome::Follows(leader, revision)) => {
+                    self.refusal = no_leader();
+                    pause = FIRST_PAUSE;
+                    match self.follow(leader, revision, stop).await {
+                        Some(followed) => followed.map(|()| None),
+                        None => return false,
+                    }
+                }
+                Err(error) => Err(error),
+            };
+            match entered {
+                Ok(Some(loaded)) => {
+                    self.begin(loaded);
+                    return true;
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    if !error.is_conflict() {
+                        tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "cannot read the state");
+                        self.set(Readiness::StoreDown(error.to_string()));
+                        self.refusal = store_down(&error);
+                    }
+                    let paused = sleep(pause);
+                    if refuse_during(paused, &mut self.requests, &self.refusal, stop).await.is_none() {
+                        return false;
+                    }
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// One try to lead.
+    pub(super) async fn enter(&mut self) -> Result<Outcome> {
+        let outcome = self.election.campaign().await?;
+        if let Outcome::Leads = outcome {
+            let loaded = self.records.load().await?;
+            self.begin(loaded);
+        }
+        Ok(outcome)
+    }
+
+    /// Leads from here on: sets the state up, and does what a crash may have left undone.
+    fn begin(&mut self, Loaded { epoch, jobs, workers }: Loaded) {
         let now = self.clock.now();
+        self.state = State::restore(self.config.clone(), epoch, now, jobs, workers);
         self.settle_at = Some(now.mono_ms + self.config.dead_after_ms);
         let view = View::new(&self.state, now);
         let succeeded = view.records().filter(|record| record.state == JobState::Succeeded);
         let results = succeeded
             .filter_map(|record| view.result(&record.id).map(|result| (result, record.spec.publish.clone())));
         self.results.write_missing(results.collect());
-        tracing::info!(epoch = %self.state.epoch(), jobs = self.state.job_ids().len(), "the state is read");
+        tracing::info!(epoch = %self.state.epoch(), jobs = self.state.job_ids().len(), "this coordinator leads");
+        self.set(Readiness::Ready);
+        self.watchers.values().for_each(|watchers| {
+            watchers.send_replace(());
+        });
     }
+}
 
-    /// Refuses whatever comes for a while. False when it is time to stop.
-    async fn refuse_for(&mut self, pause: Duration, refusal: &Refusal, stop: &CancellationToken) -> bool {
-        let end = Instant::now() + pause;
-        loop {
-            tokio::select! {
-                () = sleep_until(end) => return true,
-                () = stop.cancelled() => return false,
-                request = self.requests.recv() => match request {
-                    Some(request) => refuse(request, refusal),
-                    None => return false,
-                },
-            }
+/// Waits for an event and refuses whatever comes in the meantime. None when it is time to stop.
+async fn refuse_during<T>(
+    event: impl Future<Output = T>,
+    requests: &mut mpsc::Receiver<Request>,
+    refusal: &Refusal,
+    stop: &CancellationToken,
+) -> Option<T> {
+    tokio::pin!(event);
+    loop {
+        tokio::select! {
+            value = &mut event => return Some(value),
+            () = stop.cancelled() => return None,
+            request = requests.recv() => request?.refuse(refusal),
         }
     }
 }
 
-fn refuse(request: Request, refusal: &Refusal) {
-    match request {
-        Request::Submit { reply, .. } | Request::Cancel { reply, .. } => {
-            let _ = reply.send(Err(refusal.clone()));
+impl Request {
+    /// Answers with a refusal.
+    pub(super) fn refuse(self, refusal: &Refusal) {
+        // Nobody waits for it any more: no harm.
+        match self {
+            Request::Submit { reply, .. } | Request::Cancel { reply, .. } => {
+                let _ = reply.send(Err(refusal.clone()));
+            }
+            Request::Join { reply, .. } => {
+                let _ = reply.send(Err(refusal.clone()));
+            }
+            Request::Order { reply, .. } => {
+                let _ = reply.send(Err(refusal.clone()));
+            }
+            Request::Watch { reply, .. } => {
+                let _ = reply.send(Err(refusal.clone()));
+            }
+            Request::Look { answer, .. } => answer(Err(refusal)),
+            Request::Worker { .. } | Request::Leave { .. } => {}
         }
-        Request::Join { reply, .. } => {
-            let _ = reply.send(Err(refusal.clone()));
-        }
-        Request::Watch { reply, .. } => {
-            let _ = reply.send(Err(refusal.clone()));
-        }
-        Request::Look(answer) => answer(Err(refusal)),
-        Request::Worker { .. } | Request::Leave { .. } => {}
     }
 }
 
 /// Why nothing is accepted.
 pub(super) fn store_down(error: &Error) -> Refusal {
     Refusal::Unavailable { message: format!("the state cannot be written down: {error}") }
+}
+
+/// Nobody leads at the moment, as far as is known here.
+pub(super) fn no_leader() -> Refusal {
+    Refusal::NotLeader { leader: None }
 }

@@ -1,14 +1,16 @@
 //! What the driver does with each request: checks how things stand, steps the engine, and leaves an answer that is given
 //! when everything is written down.
 
-use lethe_domain::{JobId, JobSpec, JobState, JobStatus, SpecError, WorkerId};
-use lethe_engine::Event;
+use lethe_domain::{JobId, JobSpec, JobState, JobStatus, SpecError, WorkerId, WorkerOrder, WorkerStatus};
+use lethe_engine::{Event, Introduction};
 use lethe_proto::session::{Registered, Registration, WorkerEvent};
 use lethe_proto::status::Refusal;
 use tokio::sync::watch;
 
+use super::View;
+use super::sessions::Opened;
 use super::task::{Driver, Turn};
-use super::{Answer, Membership, Reply, Request, going_away, no_such_job};
+use super::{Answer, Membership, Reply, Request, going_away, no_such_job, no_such_worker};
 
 impl Driver {
     /// Takes one request.
@@ -17,6 +19,7 @@ impl Driver {
             Request::Submit { spec, request_id, reply } => self.submit(*spec, request_id, reply, turn),
             Request::Cancel { job, reason, reply } => self.cancel(job, reason, reply, turn),
             Request::Join { registration, reply } => self.join(registration, reply, turn),
+            Request::Order { worker, order, reply } => self.order(worker, order, reply, turn),
             Request::Worker { member, event } => {
                 if self.sessions.is_current(&member)
                     && let Some(event) = engine_event(member.worker, event)
@@ -40,7 +43,7 @@ impl Driver {
                 };
                 let _ = reply.send(watcher);
             }
-            Request::Look(answer) => turn.answers.push(answer),
+            Request::Look { answer, live: _ } => turn.answers.push(answer),
         }
     }
 
@@ -105,17 +108,44 @@ impl Driver {
         turn.answers.push(answer_status(id, reply));
     }
 
+    fn order(&mut self, worker: WorkerId, order: WorkerOrder, reply: Reply<WorkerStatus>, turn: &mut Turn) {
+        let Some(known) = View::new(&self.state, self.clock.now()).worker(&worker) else {
+            let _ = reply.send(Err(no_such_worker(&worker)));
+            return;
+        };
+        if let WorkerOrder::Quarantine { slot: Some(slot), .. } | WorkerOrder::Release { slot: Some(slot) } =
+            &order
+            && slot.0 as usize >= known.slots.len()
+        {
+            let message = format!("worker {worker} has slots 0 to {}, not {slot}", known.slots.len() - 1);
+            let _ = reply.send(Err(Refusal::Conflict { message }));
+            return;
+        }
+        self.step(Event::Order { worker: worker.clone(), order }, turn);
+        turn.answers.push(answer_worker(worker, reply));
+    }
+
     fn join(&mut self, registration: Registration, reply: Reply<Membership>, turn: &mut Turn) {
-        let Registration { worker, hostname, version, protocol: _, devices, held } = registration;
-        let (member, commands) = self.sessions.open(worker.clone(), devices.len());
-        self.step(Event::WorkerJoined { worker, hostname, version, devices, held }, turn);
+        let Registration { worker, hostname, version, protocol, devices, held, reports, chaos: _ } =
+            registration;
+        let Opened { member, commands, replaced } = self.sessions.open(worker.clone(), devices.len());
+        let introduction = Box::new(Introduction { hostname, version, protocol, devices, held, reports });
+        self.step(Event::WorkerJoined { worker, introduction }, turn);
         let heartbeat_ms = u32::try_from(self.config.dead_after_ms / 5).unwrap_or(u32::MAX).max(10);
         let registered = Registered { epoch: self.state.epoch(), heartbeat_ms };
         turn.answers.push(Box::new(move |view| {
-            let membership = view.map(|_| Membership { member, registered, commands });
+            let membership = view.map(|_| Membership { member, registered, commands, replaced });
             let _ = reply.send(membership.map_err(Refusal::clone));
         }));
     }
+}
+
+/// The worker as it stands once the order is written down.
+fn answer_worker(id: WorkerId, reply: Reply<WorkerStatus>) -> Answer {
+    Box::new(move |view| {
+        let status = view.map_err(Refusal::clone).and_then(|view| view.worker(&id).ok_or_else(going_away));
+        let _ = reply.send(status);
+    })
 }
 
 fn answer_status(id: JobId, reply: Reply<JobStatus>) -> Answer {
@@ -137,5 +167,7 @@ fn engine_event(worker: WorkerId, event: WorkerEvent) -> Option<Event> {
             outcome: outcome.outcome.map(Box::new),
         }),
         WorkerEvent::StoreOpen { lease, address } => Some(Event::StoreOpen { lease, address }),
+        WorkerEvent::SlotChanged { slot, report } => Some(Event::SlotChanged { worker, slot, report }),
+        WorkerEvent::Draining => Some(Event::WorkerDraining { worker }),
     }
 }

@@ -3,6 +3,8 @@
 //! Not here: whether a worker lives (the engine), the stream behind the channel (`rpc`).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use lethe_domain::WorkerId;
 use lethe_proto::session::WorkerCommand;
@@ -33,16 +35,30 @@ pub(crate) struct Sessions {
 pub(crate) struct Way {
     serial: u64,
     commands: mpsc::Sender<WorkerCommand>,
+    replaced: Arc<AtomicBool>,
+}
+
+/// A session that has begun.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) member: Member,
+    pub(crate) commands: mpsc::Receiver<WorkerCommand>,
+    /// Set when a newer session of the same worker ends this one.
+    pub(crate) replaced: Arc<AtomicBool>,
 }
 
 impl Sessions {
     /// Begins a session; an earlier one of the same worker is over.
-    pub(crate) fn open(&mut self, worker: WorkerId, slots: usize) -> (Member, mpsc::Receiver<WorkerCommand>) {
-        let (commands, receiver) = mpsc::channel(commands(slots));
+    pub(crate) fn open(&mut self, worker: WorkerId, slots: usize) -> Opened {
+        let (sender, commands) = mpsc::channel(commands(slots));
         self.opened += 1;
         let serial = self.opened;
-        self.open.insert(worker.clone(), Way { serial, commands });
-        (Member { worker, serial }, receiver)
+        let replaced = Arc::new(AtomicBool::new(false));
+        let way = Way { serial, commands: sender, replaced: replaced.clone() };
+        if let Some(earlier) = self.open.insert(worker.clone(), way) {
+            earlier.replaced.store(true, Ordering::Relaxed);
+        }
+        Opened { member: Member { worker, serial }, commands, replaced }
     }
 
     /// Whether this is its worker's newest session.
@@ -100,9 +116,11 @@ mod tests {
     fn a_newer_session_ends_the_one_before_and_is_not_ended_by_it() {
         let worker = WorkerId::new("w").unwrap();
         let mut sessions = Sessions::default();
-        let (old, mut old_commands) = sessions.open(worker.clone(), 1);
+        let Opened { member: old, commands: mut old_commands, replaced } = sessions.open(worker.clone(), 1);
         let old_way = sessions.way(&worker).unwrap();
-        let (new, mut new_commands) = sessions.open(worker.clone(), 1);
+        assert!(!replaced.load(Ordering::Relaxed));
+        let Opened { member: new, commands: mut new_commands, .. } = sessions.open(worker.clone(), 1);
+        assert!(replaced.load(Ordering::Relaxed));
         assert!(!sessions.is_current(&old) && sessions.is_current(&new));
         drop(old_way);
         assert!(matches!(old_commands.try_recv(), Err(mpsc::error::TryRecvError::Disconnected)));
@@ -116,10 +134,10 @@ mod tests {
     fn a_command_decided_before_a_new_join_does_not_reach_the_new_session() {
         let worker = WorkerId::new("w").unwrap();
         let mut sessions = Sessions::default();
-        let (_, old_commands) = sessions.open(worker.clone(), 1);
+        let Opened { commands: old_commands, .. } = sessions.open(worker.clone(), 1);
         let old_way = sessions.way(&worker).unwrap();
         drop(old_commands);
-        let (new, mut new_commands) = sessions.open(worker.clone(), 1);
+        let Opened { member: new, commands: mut new_commands, .. } = sessions.open(worker.clone(), 1);
         sessions.send(&worker, &old_way, command());
         assert!(new_commands.try_recv().is_err());
         assert!(sessions.is_current(&new), "the loss of an old command does not end the new session");
@@ -129,7 +147,7 @@ mod tests {
     fn a_worker_that_does_not_read_must_join_again() {
         let worker = WorkerId::new("w").unwrap();
         let mut sessions = Sessions::default();
-        let (member, mut commands) = sessions.open(worker.clone(), 1);
+        let Opened { member, mut commands, .. } = sessions.open(worker.clone(), 1);
         let way = sessions.way(&worker).unwrap();
         for _ in 0..=super::commands(1) {
             sessions.send(&worker, &way, command());

@@ -1,27 +1,30 @@
 //! The driver's loop: receive, step, persist, then act.
 //!
 //! A turn takes every request that waits, steps the engine through them, and writes everything down in one transaction;
-//! only then is anything sent or answered. When writing fails, leadership is lost: the state is dropped and read again,
-//! and every worker must join again and say what it holds. The task sleeps until the engine's next deadline.
+//! only then is anything sent or answered. When writing fails, or the time for which this coordinator may lead is over,
+//! the state is dropped, and every worker must join again and say what it holds: here when it is elected again, or at the
+//! next leader (`recovery`, `following`). The task sleeps until the engine's next deadline.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lethe_domain::{Assignment, JobId, JobState, WorkerId};
+use lethe_domain::{Assignment, Epoch, JobId, JobState, WorkerId};
 use lethe_engine::{Command, Config, Effect, Event, Metric, State, Write};
 use lethe_proto::session::WorkerCommand;
+use lethe_proto::status::Refusal;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::recovery::store_down;
+use super::recovery::{no_leader, store_down};
 use super::sessions::{Member, Sessions, Way};
 use super::{Answer, DriverHandle, REQUESTS, Readiness, Request, View};
-use crate::Result;
 use crate::clock::Clock;
+use crate::election::{Election, Outcome};
 use crate::metrics::Metrics;
-use crate::records::{Loaded, Records};
+use crate::records::Records;
 use crate::results::Results;
+use crate::{Error, Result};
 
 /// Requests taken in one turn, and so the most that one transaction holds.
 const TURN: usize = 64;
@@ -31,6 +34,7 @@ pub(crate) struct Driver {
     pub(super) config: Config,
     artifacts: String,
     pub(super) clock: Clock,
+    pub(super) election: Election,
     pub(super) records: Records,
     pub(super) state: State,
     /// The engine is told the time at this moment even if it does not ask: a job that was being cancelled before a
@@ -38,6 +42,8 @@ pub(crate) struct Driver {
     pub(super) settle_at: Option<u64>,
     pub(super) sessions: Sessions,
     pub(super) watchers: BTreeMap<JobId, watch::Sender<()>>,
+    /// Why nothing is accepted, while that is so.
+    pub(super) refusal: Refusal,
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) readiness: watch::Sender<Readiness>,
     pub(super) metrics: Arc<Metrics>,
@@ -56,43 +62,70 @@ pub(super) struct Turn {
 }
 
 impl Driver {
-    /// Reads the state and becomes its leader.
+    /// Stands for election once, so that it leads from the start where nobody else does. A store that does not answer
+    /// yet is waited for while it runs.
     ///
     /// # Errors
-    /// As [`Records::lead`].
-    pub(crate) async fn restore(
+    /// As [`Election::campaign`] and [`Records::load`], where another try does not help.
+    pub(crate) async fn start(
         config: Config,
         artifacts: String,
-        mut records: Records,
+        (election, records): (Election, Records),
         metrics: Arc<Metrics>,
         results: Results,
     ) -> Result<(Self, DriverHandle)> {
         let clock = Clock::start();
-        let Loaded { epoch, jobs } = records.lead().await?;
-        let state = State::restore(config.clone(), epoch, clock.now(), jobs);
+        let state = State::restore(config.clone(), Epoch(0), clock.now(), Vec::new(), Vec::new());
         let (sender, requests) = mpsc::channel(REQUESTS);
-        let (readiness, ready) = watch::channel(Readiness::Ready);
+        let (readiness, ready) = watch::channel(Readiness::StoreDown("it was not asked yet".to_owned()));
         let mut driver = Self {
             config,
             artifacts,
             clock,
+            election,
             records,
             state,
             settle_at: None,
             sessions: Sessions::default(),
             watchers: BTreeMap::new(),
+            refusal: no_leader(),
             requests,
             readiness,
             metrics,
             results,
         };
-        driver.restored();
+        match driver.enter().await {
+            Ok(Outcome::Leads) => {}
+            Ok(Outcome::Follows(leader, _)) => driver.set(Readiness::Following(leader.address)),
+            Err(error) if error.retryable() || error.is_conflict() => {
+                tracing::warn!(%error, "cannot read the state yet");
+                driver.set(Readiness::StoreDown(error.to_string()));
+            }
+            Err(error) => return Err(error),
+        }
         Ok((driver, DriverHandle { requests: sender, readiness: ready }))
     }
 
     /// Runs until it is told to stop.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
+        while (self.leads() || self.stand(&stop).await) && !stop.is_cancelled() {
+            if let Err(error) = self.lead(&stop).await {
+                self.lose(&error);
+            }
+        }
+        self.set(Readiness::Draining);
+        self.sessions.close_all();
+        self.election.resign().await;
+    }
+
+    /// Leads until it is told to stop.
+    ///
+    /// # Errors
+    /// Why it cannot lead any more.
+    async fn lead(&mut self, stop: &CancellationToken) -> Result<()> {
         let mut batch = Vec::with_capacity(TURN);
+        let over = self.election.over();
+        tokio::pin!(over);
         loop {
             let deadline = self.deadline();
             let slept = async {
@@ -102,15 +135,24 @@ impl Driver {
                 }
             };
             tokio::select! {
-                () = stop.cancelled() => break,
-                taken = self.requests.recv_many(&mut batch, TURN) => if taken == 0 { break },
+                () = stop.cancelled() => return Ok(()),
+                () = &mut over => return Err(Error::TermOver),
+                taken = self.requests.recv_many(&mut batch, TURN) => if taken == 0 {
+                    stop.cancel();
+                    return Ok(());
+                },
                 () = slept => {}
             }
-            if let Err(error) = self.turn(&mut batch).await {
-                self.recover(error, &stop).await;
-            }
+            self.turn(&mut batch).await?;
         }
-        self.readiness.send_replace(Readiness::Draining);
+    }
+
+    pub(super) fn set(&self, readiness: Readiness) {
+        self.readiness.send_replace(readiness);
+    }
+
+    fn leads(&self) -> bool {
+        *self.readiness.borrow() == Readiness::Ready
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -120,6 +162,11 @@ impl Driver {
 
     /// Takes what waits, writes it down, then acts.
     async fn turn(&mut self, batch: &mut Vec<Request>) -> Result<()> {
+        // A process that was stopped for a while wakes up here.
+        let Some(fence) = self.election.fence() else {
+            batch.drain(..).for_each(|request| request.refuse(&no_leader()));
+            return Err(Error::TermOver);
+        };
         let mut turn = Turn::default();
         let now = self.clock.now().mono_ms;
         let due = |at: Option<u64>| at.is_some_and(|at| at <= now);
@@ -130,10 +177,15 @@ impl Driver {
         for request in batch.drain(..) {
             self.take(request, &mut turn);
         }
-        if let Err(error) = self.records.save(turn.writes.iter()).await {
+        if let Err(error) = self.records.save(fence, turn.writes.iter()).await {
             let refusal = store_down(&error);
             turn.answers.into_iter().for_each(|answer| answer(Err(&refusal)));
             return Err(error);
+        }
+        // The write may have taken its time: what it decided is read again by whoever leads now.
+        if self.election.fence().is_none() {
+            turn.answers.into_iter().for_each(|answer| answer(Err(&no_leader())));
+            return Err(Error::TermOver);
         }
         self.act(turn);
         Ok(())
@@ -163,6 +215,7 @@ impl Driver {
                 WorkerCommand::Start { epoch, slot, assignment: Box::new(assignment) }
             }
             Command::Stop { slot, lease } => WorkerCommand::Stop { epoch, slot, lease },
+            Command::Yield { slot, lease, save } => WorkerCommand::Yield { epoch, slot, lease, save },
             Command::Ack { lease } => WorkerCommand::Ack(lease),
         }
     }

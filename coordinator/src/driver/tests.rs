@@ -7,13 +7,16 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use lethe_artifacts::ArtifactStore;
-use lethe_domain::{JobState, LeaseId, Phase, ProbeOutput, ShardIndex, SlotIndex, TaskOutput, WorkerId};
+use lethe_domain::{
+    JobState, LeaseId, Phase, ProbeOutput, ShardIndex, SlotIndex, SlotReport, TaskOutput, WorkerId,
+};
 use lethe_proto::{LeaseOutcome, PROTOCOL};
 use lethe_store::{Entry, Error, LeaseId as StoreLease, Listing, Revision, StateStore, Txn, Watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::election::{Election, Leader};
 use crate::metrics::Metrics;
 use crate::records::Records;
 use crate::results::Results;
@@ -37,6 +40,9 @@ impl Flaky {
 }
 
 impl StateStore for Flaky {
+    fn is_exclusive(&self) -> bool {
+        self.store.is_exclusive()
+    }
     fn get(&self, key: &str) -> BoxFuture<'_, lethe_store::Result<Option<Entry>>> {
         let answer = self.check().map(|()| self.store.get(key));
         async { answer?.await }.boxed()
@@ -80,9 +86,12 @@ impl Bench {
         let metrics = Arc::new(Metrics::new().unwrap());
         let artifacts = ArtifactStore::open(folder.path().to_str().unwrap()).await.unwrap();
         let records = Records::new(store.clone(), metrics.clone());
+        let me = Leader { address: "here:1".to_owned(), id: "a".to_owned(), started_unix_ms: 1 };
+        let election = Election::new(store.clone(), metrics.clone(), me, Duration::from_secs(3));
         let config = lethe_engine::Config::default();
         let results = Results::new(artifacts);
-        let restored = Driver::restore(config, "file:///root".to_owned(), records, metrics, results).await;
+        let restored =
+            Driver::start(config, "file:///root".to_owned(), (election, records), metrics, results).await;
         let (driver, handle) = restored.unwrap();
         let stop = CancellationToken::new();
         tokio::spawn(driver.run(stop.clone()));
@@ -102,6 +111,8 @@ impl Bench {
                 protocol: PROTOCOL,
                 devices: vec!["cpu".to_owned()],
                 held,
+                reports: vec![(SlotIndex(0), report())],
+                chaos: None,
             })
             .await
             .unwrap()
@@ -112,6 +123,10 @@ impl Bench {
         let wait = readiness.wait_for(|readiness| *readiness == Readiness::Ready);
         timeout(DEADLINE, wait).await.expect("in time").unwrap();
     }
+}
+
+fn report() -> SlotReport {
+    SlotReport { torch: "0".to_owned(), canary: lethe_domain::canary::EXPECTED.to_vec() }
 }
 
 fn spec() -> JobSpec {

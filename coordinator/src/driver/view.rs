@@ -1,17 +1,29 @@
 //! The state as the edges may look at it: read only, at one moment.
 
-use lethe_domain::{Epoch, JobId, JobResult, JobStatus, WorkerStatus};
+use lethe_domain::{Epoch, Explanation, JobId, JobResult, JobStatus, WorkerId, WorkerStatus};
 use lethe_engine::{JobRecord, Now, State};
 
 /// The state at a moment at which all of it is written down.
 pub(crate) struct View<'a> {
     state: &'a State,
     now: Now,
+    /// Who leads, when we only read what it has written down.
+    leader: Option<&'a str>,
 }
 
 impl<'a> View<'a> {
     pub(crate) fn new(state: &'a State, now: Now) -> Self {
-        Self { state, now }
+        Self { state, now, leader: None }
+    }
+
+    /// What the leader at this address has written down.
+    pub(crate) fn written(state: &'a State, now: Now, leader: &'a str) -> Self {
+        Self { state, now, leader: Some(leader) }
+    }
+
+    /// Who leads, when it is not us: what is at work where is not to be seen here.
+    pub(crate) fn leader(&self) -> Option<&'a str> {
+        self.leader
     }
 
     pub(crate) fn epoch(&self) -> Epoch {
@@ -27,7 +39,9 @@ impl<'a> View<'a> {
     /// over a restart too, so that a watcher never takes a new state for an old one.
     pub(crate) fn status(&self, id: &JobId) -> Option<JobStatus> {
         let status = self.state.status(id, self.now)?;
-        Some(JobStatus { version: (self.epoch().0 << 32) + status.version, ..status })
+        // What a job waits for depends on the workers, whom only the leader knows.
+        let waiting = status.waiting.filter(|_| self.leader.is_none());
+        Some(JobStatus { version: (self.epoch().0 << 32) + status.version, waiting, ..status })
     }
 
     /// What is written down about a job.
@@ -62,6 +76,15 @@ impl<'a> View<'a> {
     /// A job's result as far as it has one, with paths below the artifact root.
     pub(crate) fn result(&self, id: &JobId) -> Option<JobResult> {
         self.state.result(id)
+    }
+
+    /// What of a job waits, and why.
+    pub(crate) fn explain(&self, id: &JobId) -> Option<Vec<Explanation>> {
+        self.state.explain(id, self.now)
+    }
+
+    pub(crate) fn worker(&self, id: &WorkerId) -> Option<WorkerStatus> {
+        self.state.worker(id, self.now)
     }
 
     pub(crate) fn workers(&self) -> Vec<WorkerStatus> {

@@ -30,6 +30,15 @@ pub(crate) struct Snapshot {
     workers: Vec<WorkerStatus>,
 }
 
+/// Whether this coordinator leads, in Prometheus' text format: there whatever else is not known.
+pub(crate) fn leadership(leads: bool) -> String {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let (name, help) = ("lethe_leader", "1 while this coordinator leads, 0 otherwise.");
+    recorder.describe_gauge(KeyName::from_const_str(name), None, help.into());
+    recorder.register_gauge(&Key::from_name(name), &METADATA).set(f64::from(u8::from(leads)));
+    recorder.handle().render()
+}
+
 impl Snapshot {
     pub(crate) fn of(view: &View<'_>) -> Self {
         let mut jobs: BTreeMap<JobState, u64> = JobState::ALL.into_iter().map(|state| (state, 0)).collect();
@@ -61,7 +70,7 @@ impl Snapshot {
         for (phase, count) in self.leases() {
             set("lethe_leases", vec![label("phase", phase.name())], count as f64);
         }
-        for state in [WorkerState::Ready, WorkerState::Suspect] {
+        for state in WorkerState::ALL {
             let count = self.workers.iter().filter(|worker| worker.state == state).count();
             set("lethe_workers", vec![label("state", state.name())], count as f64);
         }

@@ -27,27 +27,36 @@ const SLOW: &[f64] =
 const FOLD_AFTER: u64 = 4096;
 
 const PHASE_SECONDS: &str = "lethe_phase_duration_seconds";
+const RECOVERY_SECONDS: &str = "lethe_gang_recovery_seconds";
 const LEASE_SECONDS: &str = "lethe_lease_duration_seconds";
 const RPC_SECONDS: &str = "lethe_rpc_duration_seconds";
 const STORE_SECONDS: &str = "lethe_store_request_duration_seconds";
 
-const COUNTERS: [(&str, &str); 9] = [
+const COUNTERS: [(&str, &str); 13] = [
     ("lethe_jobs_submitted_total", "Jobs accepted."),
     ("lethe_jobs_finished_total", "Jobs ended, by how they ended."),
     ("lethe_leases_granted_total", "Leases granted, by phase."),
     ("lethe_leases_finished_total", "Leases that came back, by phase and result."),
     ("lethe_leases_expired_total", "Leases taken back for want of progress, by phase."),
     ("lethe_results_late_total", "Results for a shard that was done already, by phase."),
+    (
+        "lethe_leases_duplicated_total",
+        "Shards given to a second slot because they were out for long, by phase.",
+    ),
     ("lethe_workers_lost_total", "Workers that fell silent."),
+    ("lethe_slots_quarantined_total", "Slots taken out of service by their failures or their canary."),
     ("lethe_gangs_formed_total", "Generations of gangs formed."),
+    ("lethe_leader_transitions_total", "Times this coordinator became the leader."),
+    ("lethe_gangs_yielded_total", "Generations of gangs asked to end at a step boundary."),
     (
         "lethe_state_restores_total",
         "Times the state was read again from the store after a write that failed.",
     ),
 ];
 
-const HISTOGRAMS: [(&str, &str, &[f64]); 4] = [
+const HISTOGRAMS: [(&str, &str, &[f64]); 5] = [
     (PHASE_SECONDS, "Seconds a phase took, by phase.", SLOW),
+    (RECOVERY_SECONDS, "Seconds from the end of a gang's generation to the next one's first step.", SLOW),
     (LEASE_SECONDS, "Seconds from grant to return of a lease, by phase.", SLOW),
     (
         RPC_SECONDS,
@@ -113,7 +122,10 @@ impl Metrics {
         for name in [
             "lethe_jobs_submitted_total",
             "lethe_workers_lost_total",
+            "lethe_slots_quarantined_total",
             "lethe_gangs_formed_total",
+            "lethe_leader_transitions_total",
+            "lethe_gangs_yielded_total",
             "lethe_state_restores_total",
         ] {
             self.counter(name, []).increment(0);
@@ -122,9 +134,12 @@ impl Metrics {
             self.counter("lethe_jobs_finished_total", [("state", state.name())]).increment(0);
         }
         for phase in Phase::ALL.map(Phase::name) {
-            for name in
-                ["lethe_leases_granted_total", "lethe_leases_expired_total", "lethe_results_late_total"]
-            {
+            for name in [
+                "lethe_leases_granted_total",
+                "lethe_leases_expired_total",
+                "lethe_leases_duplicated_total",
+                "lethe_results_late_total",
+            ] {
                 self.counter(name, [("phase", phase)]).increment(0);
             }
             for result in ["success", "failure"] {
@@ -154,9 +169,18 @@ impl Metrics {
             }
             Metric::LeaseExpired { phase } => one("lethe_leases_expired_total", *phase),
             Metric::LateResult { phase } => one("lethe_results_late_total", *phase),
+            Metric::LeaseDuplicated { phase } => one("lethe_leases_duplicated_total", *phase),
+            Metric::SlotQuarantined => self.counter("lethe_slots_quarantined_total", []).increment(1),
+            Metric::GangYielded => self.counter("lethe_gangs_yielded_total", []).increment(1),
+            Metric::GangRecovered { seconds } => self.observe(RECOVERY_SECONDS, [], *seconds),
             Metric::WorkerLost => self.counter("lethe_workers_lost_total", []).increment(1),
             Metric::GangFormed { world: _ } => self.counter("lethe_gangs_formed_total", []).increment(1),
         }
+    }
+
+    /// Counts that this coordinator became the leader.
+    pub(crate) fn elected(&self) {
+        self.counter("lethe_leader_transitions_total", []).increment(1);
     }
 
     /// Counts that the state was read again after a write that failed.

@@ -17,6 +17,8 @@ pub(crate) struct Overview {
     older: usize,
     workers: Vec<WorkerStatus>,
     now_unix_ms: u64,
+    /// Who leads, and so knows the workers, when it is another coordinator.
+    leader: Option<String>,
 }
 
 impl Overview {
@@ -24,7 +26,13 @@ impl Overview {
         let jobs: Vec<JobStatus> =
             view.records().take(JOBS).filter_map(|record| view.status(&record.id)).collect();
         let older = view.records().count() - jobs.len();
-        Self { jobs, older, workers: view.workers(), now_unix_ms: view.unix_ms() }
+        Self {
+            jobs,
+            older,
+            workers: view.workers(),
+            now_unix_ms: view.unix_ms(),
+            leader: view.leader().map(str::to_owned),
+        }
     }
 
     pub(crate) fn render(&self) -> Page {
@@ -44,7 +52,9 @@ impl Overview {
             }
             section {
                 h2 { "Workers" }
-                @if self.workers.is_empty() {
+                @if let Some(leader) = &self.leader {
+                    p.empty { "This coordinator stands by. The one at " code { (leader) } " leads and knows the workers." }
+                } @else if self.workers.is_empty() {
                     p.empty {
                         "No worker has joined. Start one with " code { "lethe-worker --coordinator URL" } "."
                     }
@@ -65,9 +75,11 @@ impl Overview {
             section.tiles {
                 (tile("running", &count(JobState::Running).to_string(), "jobs at work"))
                 (tile("queued", &count(JobState::Queued).to_string(), "jobs waiting"))
+                @if self.leader.is_none() {
                 (tile("slots busy", &format!("{busy} / {}", slots().count()), "of all workers"))
                 (tile("workers", &self.workers.len().to_string(),
                     &if suspect > 0 { format!("{suspect} silent") } else { "all heard from".to_owned() }))
+                }
             }
         }
     }
@@ -157,14 +169,18 @@ fn progress_line(job: &JobStatus) -> Markup {
 
 fn worker_row(worker: &WorkerStatus) -> Markup {
     let class = match worker.state {
-        WorkerState::Ready => "succeeded",
-        WorkerState::Suspect => "failed",
+        WorkerState::Ready | WorkerState::Busy => "succeeded",
+        WorkerState::Joining | WorkerState::Canary | WorkerState::Draining => "running",
+        WorkerState::Suspect | WorkerState::Dead | WorkerState::Quarantined => "failed",
     };
     html! {
         tr {
             td.mono { (worker.id) }
             td { (worker.hostname) }
-            td { span class={ "badge " (class) } { (worker.state.name()) } }
+            td {
+                span class={ "badge " (class) } { (worker.state.name()) }
+                @if let Some(reason) = &worker.reason { div.faint { (reason) } }
+            }
             td.wide {
                 div.chips {
                     @for slot in &worker.slots {
@@ -172,6 +188,10 @@ fn worker_row(worker: &WorkerStatus) -> Markup {
                             Some(lease) => a.chip.busy href={ "/jobs/" (lease.job) } {
                                 (slot.device) " · " (lease.job) " " (phase_name(lease.phase)) " " (lease.shard)
                             },
+                            None if slot.quarantine.is_some() => {
+                                span.chip title=(slot.quarantine.as_deref().unwrap_or_default()) { (slot.device) " · quarantined" }
+                            }
+                            None if !slot.proven => span.chip { (slot.device) " · starting" },
                             None => span.chip { (slot.device) " · free" },
                         }
                     }

@@ -2,7 +2,7 @@
 
 use futures::stream::BoxStream;
 use lethe_artifacts::ArtifactStore;
-use lethe_domain::{JobId, JobSpec, SpecError};
+use lethe_domain::{JobId, JobSpec, SlotIndex, SpecError, WorkerId, WorkerOrder};
 use lethe_proto::status::Refusal;
 use lethe_proto::v1::job_service_server::JobService;
 use lethe_proto::{ConversionError, v1};
@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 use super::{download, watch};
 use crate::admission;
-use crate::driver::{DriverHandle, View, no_such_job};
+use crate::driver::{DriverHandle, View, no_such_job, no_such_worker};
 
 /// Jobs of a page unless the client asks for another number, and the most it gets.
 const PAGE: usize = 50;
@@ -43,6 +43,10 @@ pub(super) fn read_id(id: String) -> Result<JobId, Refusal> {
     JobId::new(id).map_err(|error| Refusal::Malformed(ConversionError::from(error).within("job_id")))
 }
 
+fn read_worker(id: String) -> Result<WorkerId, Refusal> {
+    WorkerId::new(id).map_err(|error| Refusal::Malformed(ConversionError::from(error).within("worker_id")))
+}
+
 #[tonic::async_trait]
 impl JobService for Jobs {
     type WatchJobStream = BoxStream<'static, Result<v1::WatchJobResponse, Status>>;
@@ -55,6 +59,7 @@ impl JobService for Jobs {
         let v1::SubmitJobRequest { spec, request_id, validate_only } = request.into_inner();
         let spec = read_spec(spec).map_err(Refusal::from)?;
         let request_id = Some(request_id).filter(|id| !id.is_empty());
+        self.driver.refuse_unless_leading()?;
         if validate_only || !self.is_known(&request_id).await? {
             admission::check(&spec, &self.artifacts).await.map_err(Refusal::from)?;
         }
@@ -141,11 +146,65 @@ impl JobService for Jobs {
         Ok(Response::new(download::download(&self.driver, &self.artifacts, id, name).await?))
     }
 
+    async fn explain_job(
+        &self,
+        request: Request<v1::ExplainJobRequest>,
+    ) -> Result<Response<v1::ExplainJobResponse>, Status> {
+        let id = read_id(request.into_inner().job_id)?;
+        let missing = no_such_job(&id);
+        let lines = self.driver.look_live(move |view| view.explain(&id)).await?.ok_or(missing)?;
+        let explanations = lines.into_iter().map(Into::into).collect();
+        Ok(Response::new(v1::ExplainJobResponse { explanations }))
+    }
+
+    async fn get_worker(
+        &self,
+        request: Request<v1::GetWorkerRequest>,
+    ) -> Result<Response<v1::GetWorkerResponse>, Status> {
+        let id = read_worker(request.into_inner().worker_id)?;
+        let missing = no_such_worker(&id);
+        let worker = self.driver.look_live(move |view| view.worker(&id)).await?.ok_or(missing)?;
+        Ok(Response::new(v1::GetWorkerResponse { worker: Some(worker.into()) }))
+    }
+
+    async fn drain_worker(
+        &self,
+        request: Request<v1::DrainWorkerRequest>,
+    ) -> Result<Response<v1::DrainWorkerResponse>, Status> {
+        let id = read_worker(request.into_inner().worker_id)?;
+        let worker = self.driver.order(id, WorkerOrder::Drain).await?;
+        Ok(Response::new(v1::DrainWorkerResponse { worker: Some(worker.into()) }))
+    }
+
+    async fn quarantine_worker(
+        &self,
+        request: Request<v1::QuarantineWorkerRequest>,
+    ) -> Result<Response<v1::QuarantineWorkerResponse>, Status> {
+        let v1::QuarantineWorkerRequest { worker_id, slot, reason } = request.into_inner();
+        let reason = match super::workers::shortened(reason) {
+            reason if reason.is_empty() => "quarantined by an operator".to_owned(),
+            reason => reason,
+        };
+        let order = WorkerOrder::Quarantine { slot: slot.map(SlotIndex), reason };
+        let worker = self.driver.order(read_worker(worker_id)?, order).await?;
+        Ok(Response::new(v1::QuarantineWorkerResponse { worker: Some(worker.into()) }))
+    }
+
+    async fn release_worker(
+        &self,
+        request: Request<v1::ReleaseWorkerRequest>,
+    ) -> Result<Response<v1::ReleaseWorkerResponse>, Status> {
+        let v1::ReleaseWorkerRequest { worker_id, slot } = request.into_inner();
+        let order = WorkerOrder::Release { slot: slot.map(SlotIndex) };
+        let worker = self.driver.order(read_worker(worker_id)?, order).await?;
+        Ok(Response::new(v1::ReleaseWorkerResponse { worker: Some(worker.into()) }))
+    }
+
     async fn list_workers(
         &self,
         _request: Request<v1::ListWorkersRequest>,
     ) -> Result<Response<v1::ListWorkersResponse>, Status> {
-        let workers = self.driver.look(|view| view.workers()).await?;
+        let workers = self.driver.look_live(|view| view.workers()).await?;
         Ok(Response::new(v1::ListWorkersResponse { workers: workers.into_iter().map(Into::into).collect() }))
     }
 }

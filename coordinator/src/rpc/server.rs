@@ -31,6 +31,8 @@ pub(crate) struct Server {
     pub(crate) driver: DriverHandle,
     pub(crate) artifacts: ArtifactStore,
     pub(crate) metrics: Arc<Metrics>,
+    /// Whether workers may make faults on purpose.
+    pub(crate) allow_chaos: bool,
 }
 
 /// Serves until `end` and until what is being answered then is answered.
@@ -52,7 +54,7 @@ pub(crate) async fn serve(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let jobs = JobServiceServer::new(Jobs::new(server.driver.clone(), server.artifacts));
-    let workers = WorkerServiceServer::new(Workers::new(server.driver));
+    let workers = WorkerServiceServer::new(Workers::new(server.driver, server.allow_chaos));
     let serving = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
@@ -77,7 +79,8 @@ async fn follow(driver: DriverHandle, health: HealthReporter) -> std::convert::I
     let mut readiness = driver.readiness();
     loop {
         let status = match *readiness.borrow_and_update() {
-            Readiness::Ready => ServingStatus::Serving,
+            // Whoever comes to one that follows is told where to go.
+            Readiness::Ready | Readiness::Following(_) => ServingStatus::Serving,
             Readiness::StoreDown(_) | Readiness::Draining => ServingStatus::NotServing,
         };
         let jobs = <JobServiceServer<Jobs> as NamedService>::NAME;

@@ -1,5 +1,6 @@
 //! The worker service: one stream in each direction for as long as the worker is a member.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -8,7 +9,7 @@ use lethe_domain::{ErrorCode, Failure, TaskOutput};
 use lethe_proto::session::{Registration, WorkerCommand, WorkerEvent};
 use lethe_proto::status::Refusal;
 use lethe_proto::v1::worker_service_server::WorkerService;
-use lethe_proto::{ConversionError, LeaseOutcome, PROTOCOL, v1};
+use lethe_proto::{ConversionError, LeaseOutcome, OLDEST_PROTOCOL, PROTOCOL, v1};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -36,11 +37,12 @@ type Outgoing = mpsc::Sender<Result<v1::SessionResponse, Status>>;
 /// The worker service of one coordinator.
 pub(super) struct Workers {
     driver: DriverHandle,
+    allow_chaos: bool,
 }
 
 impl Workers {
-    pub(super) fn new(driver: DriverHandle) -> Self {
-        Self { driver }
+    pub(super) fn new(driver: DriverHandle, allow_chaos: bool) -> Self {
+        Self { driver, allow_chaos }
     }
 }
 
@@ -54,6 +56,13 @@ impl WorkerService for Workers {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let mut events = request.into_inner();
         let registration = introduction(&mut events).await?;
+        if let Some(chaos) = registration.chaos.as_ref().filter(|_| !self.allow_chaos) {
+            let message = format!(
+                "worker {} makes faults on purpose (--chaos {chaos}), and this coordinator was not started with --allow-chaos",
+                registration.worker
+            );
+            return Err(Refusal::Conflict { message }.into());
+        }
         let membership = self.driver.join(registration).await?;
         let (outgoing, responses) = mpsc::channel(IN_FLIGHT);
         tokio::spawn(session(self.driver.clone(), membership, events, outgoing));
@@ -68,9 +77,9 @@ async fn introduction(events: &mut Streaming<v1::SessionRequest>) -> Result<Regi
     let WorkerEvent::Register(registration) = WorkerEvent::try_from(first).map_err(Refusal::from)? else {
         return Err(silent().into());
     };
-    if registration.protocol != PROTOCOL {
+    if !(OLDEST_PROTOCOL..=PROTOCOL).contains(&registration.protocol) {
         let message = format!(
-            "worker {} (version {}) speaks protocol {}, this coordinator speaks {PROTOCOL}: use the same version of both",
+            "worker {} (version {}) speaks protocol {}, this coordinator speaks {OLDEST_PROTOCOL} to {PROTOCOL}: upgrade the older of both",
             registration.worker, registration.version, registration.protocol
         );
         return Err(Refusal::Conflict { message }.into());
@@ -90,7 +99,7 @@ async fn session(
     mut events: Streaming<v1::SessionRequest>,
     outgoing: Outgoing,
 ) {
-    let Membership { member, registered, mut commands } = membership;
+    let Membership { member, registered, mut commands, replaced } = membership;
     if outgoing.send(Ok(WorkerCommand::Registered(registered).into())).await.is_err() {
         return;
     }
@@ -100,7 +109,13 @@ async fn session(
             command = commands.recv() => match command {
                 Some(command) => if outgoing.send(Ok(command.into())).await.is_err() { break },
                 // A newer session has taken over, or the driver wants everybody to join again.
-                None => break,
+                None => {
+                    if replaced.load(Ordering::Relaxed) {
+                        let message = format!("another worker with this id has joined: {}", member.worker);
+                        let _ = outgoing.send(Err(Refusal::Conflict { message }.into())).await;
+                    }
+                    break;
+                }
             },
             event = events.message() => match event.map(|wire| wire.map(WorkerEvent::try_from)) {
                 Ok(Some(Ok(event))) => if driver.tell(&member, kept(event)).await.is_err() { break },
@@ -140,7 +155,11 @@ fn kept(event: WorkerEvent) -> WorkerEvent {
             };
             WorkerEvent::Finished { slot, outcome: Box::new(LeaseOutcome { lease, outcome }) }
         }
-        WorkerEvent::Register(_) | WorkerEvent::Heartbeat(_) | WorkerEvent::StoreOpen { .. } => event,
+        WorkerEvent::Register(_)
+        | WorkerEvent::Heartbeat(_)
+        | WorkerEvent::StoreOpen { .. }
+        | WorkerEvent::SlotChanged { .. }
+        | WorkerEvent::Draining => event,
     }
 }
 

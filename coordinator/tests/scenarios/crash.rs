@@ -95,6 +95,8 @@ impl Process {
             .args(["--listen", &address.to_string(), "--http", "off"])
             .arg(format!("--store=redb://{}", world.text("state")))
             .arg(format!("--artifacts=file://{}", world.text("artifacts")))
+            // So that leases can be counted.
+            .args(["--shards-per-lease", "1"])
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
@@ -111,7 +113,7 @@ impl Drop for Process {
 }
 
 /// An address nobody listens on.
-async fn free_address() -> SocketAddr {
+pub(crate) async fn free_address() -> SocketAddr {
     TcpListener::bind(any_port()).await.unwrap().local_addr().unwrap()
 }
 
@@ -180,7 +182,7 @@ fn settings_are_checked_without_starting_anything() {
     assert_eq!(run(&["--check-config"]).0, 0);
     let (code, said) = run(&["--check-config", "--store", "etcd://here"]);
     assert!(code == 2 && said.contains("allowed: memory://, redb:///absolute/folder"), "{said}");
-    let (code, said) = run(&["--check-config", "--artifacts", "s3://bucket/x"]);
+    let (code, said) = run(&["--check-config", "--artifacts", "gs://bucket/x"]);
     assert!(code == 2 && said.contains("unknown scheme"), "{said}");
     let (code, said) = run(&["--check-config", "--http", "nowhere"]);
     assert!(code == 2 && said.contains("expected an address"), "{said}");

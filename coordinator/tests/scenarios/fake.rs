@@ -18,6 +18,8 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep};
 
+use crate::sessions::report;
+
 /// Training steps of every made-up job.
 pub(crate) const STEPS: u64 = 40;
 
@@ -120,6 +122,8 @@ impl Member {
             protocol: PROTOCOL,
             devices: (0..self.slots).map(|_| "cpu".to_owned()).collect(),
             held: running.chain(finished).collect(),
+            reports: (0..self.slots).map(|slot| (SlotIndex(slot), report())).collect(),
+            chaos: None,
         }
     }
 
@@ -200,6 +204,12 @@ impl Member {
                 let failure = Failure::new(ErrorCode::Cancelled, "told to stop", "");
                 Some(self.finish(slot, LeaseOutcome { lease, outcome: Err(failure) }))
             }
+            WorkerCommand::Yield { slot, lease, .. } => {
+                let running = self.running.remove(&slot).filter(|r| r.assignment.lease == lease)?;
+                running.work.abort();
+                let failure = Failure::new(ErrorCode::Yielded, "told to yield", "");
+                Some(self.finish(slot, LeaseOutcome { lease, outcome: Err(failure) }))
+            }
             WorkerCommand::Ack(lease) => {
                 self.outbox.remove(&lease);
                 None
@@ -253,11 +263,17 @@ async fn output(assignment: &Assignment) -> TaskOutput {
             batch_seconds: 0.2,
             parameters: 1000,
         }),
-        Task::Sample { range } => TaskOutput::Sample(SampleOutput {
-            samples: range.count,
-            positives: Some(range.count / 10),
-            scores: named(format!("scores-{}", range.start)),
-        }),
+        Task::Sample { range } => {
+            let (size, end) = (spec.sample.shard_size, range.start + range.count);
+            let shard = |start: u64| {
+                let samples = size.min(end - start);
+                let scores = named(format!("scores-{start}"));
+                TaskOutput::Sample(SampleOutput { samples, positives: Some(samples / 10), scores })
+            };
+            let mut shards: Vec<TaskOutput> = (range.start..end).step_by(size as usize).map(shard).collect();
+            if shards.len() == 1 { shards.remove(0) } else { TaskOutput::Shards(shards) }
+        }
+        Task::Standby { .. } => std::future::pending().await,
         Task::Direction { scores } => TaskOutput::Direction(DirectionOutput {
             target: named(format!("target-of-{}", scores.len())),
             samples: scores.len() as u64 * spec.sample.shard_size,
@@ -289,7 +305,7 @@ async fn output(assignment: &Assignment) -> TaskOutput {
             after: Some(0),
             moments: named(format!("moments-{}", range.start)),
         }),
-        Task::Report { .. } => TaskOutput::Report(report(&spec.feature.name)),
+        Task::Report { .. } => TaskOutput::Report(figures(&spec.feature.name)),
         Task::Publish { .. } => TaskOutput::Publish(PublishOutput {
             generator: put(assignment, "result/generator.pt", generator()).await,
             sidecar: put(assignment, "result/generator.pt.json", b"{}".to_vec()).await,
@@ -299,7 +315,7 @@ async fn output(assignment: &Assignment) -> TaskOutput {
     }
 }
 
-fn report(feature: &str) -> ReportOutput {
+fn figures(feature: &str) -> ReportOutput {
     ReportOutput {
         feature: FeatureSummary {
             name: feature.to_owned(),

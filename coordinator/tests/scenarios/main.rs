@@ -5,6 +5,7 @@
 mod crash;
 mod edges;
 mod fake;
+mod ha;
 mod jobs;
 mod operators;
 mod refusals;

@@ -1,7 +1,7 @@
 //! Workers coming, going, and coming again.
 
 use lethe_client::Error;
-use lethe_domain::{JobSpec, SlotIndex, WorkerId};
+use lethe_domain::{JobSpec, SlotIndex, SlotReport, WorkerId};
 use lethe_proto::PROTOCOL;
 use lethe_proto::session::{Registration, WorkerCommand, WorkerEvent};
 use lethe_proto::v1::SessionRequest;
@@ -12,6 +12,11 @@ use tokio::time::timeout;
 use crate::fake::{FREELY, FakeWorker};
 use crate::world::{DEADLINE, World, channel, client, succeeded, url};
 
+/// What an executor that computes what it should says of itself.
+pub(crate) fn report() -> SlotReport {
+    SlotReport { torch: "0".to_owned(), canary: lethe_domain::canary::EXPECTED.to_vec() }
+}
+
 /// A worker made by hand.
 pub(crate) fn registration(protocol: u32, devices: usize) -> Registration {
     Registration {
@@ -21,6 +26,8 @@ pub(crate) fn registration(protocol: u32, devices: usize) -> Registration {
         protocol,
         devices: vec!["cpu".to_owned(); devices],
         held: vec![],
+        reports: (0..devices as u32).map(|slot| (SlotIndex(slot), report())).collect(),
+        chaos: None,
     }
 }
 
@@ -31,7 +38,7 @@ async fn workers_of_another_protocol_or_without_slots_are_refused() {
     let client = client(coordinator.grpc_address()).await;
     let error = client.join(registration(PROTOCOL + 1, 1)).await.unwrap_err();
     assert!(
-        matches!(&error, Error::Conflict { message } if message.contains("use the same version")),
+        matches!(&error, Error::Conflict { message } if message.contains("upgrade the older")),
         "{error}"
     );
     let error = client.join(registration(PROTOCOL, 0)).await.unwrap_err();
@@ -70,7 +77,10 @@ async fn a_new_session_of_a_worker_ends_the_old_one_and_keeps_its_work() {
     let held = vec![(SlotIndex(0), assignment.lease.clone())];
     let mut new = client.join(Registration { held, ..registration(PROTOCOL, 1) }).await.unwrap();
     let over = timeout(DEADLINE, old.commands.next()).await.expect("the old session ends");
-    assert!(matches!(over, Err(Error::Unreachable { .. })), "{over:?}");
+    assert!(
+        matches!(&over, Err(Error::Conflict { message }) if message.contains("another worker")),
+        "{over:?}"
+    );
     // The end of the old session does not take the worker away.
     drop(old);
     new.events.send(WorkerEvent::Heartbeat(vec![])).await.unwrap();

@@ -42,10 +42,18 @@ impl World {
     pub(crate) fn config(&self, listen: SocketAddr) -> CoordinatorConfig {
         CoordinatorConfig {
             listen,
+            advertise: None,
+            leader_ttl: Duration::from_secs(3),
             http: Some(any_port()),
             store: format!("redb://{}", self.text("state")),
             artifacts: format!("file://{}", self.text("artifacts")),
-            engine: lethe_engine::Config { gang_patience_ms: 50, ..lethe_engine::Config::default() },
+            allow_chaos: false,
+            // One shard a lease, so that leases can be counted.
+            engine: lethe_engine::Config {
+                gang_patience_ms: 50,
+                shards_per_lease: 1,
+                ..lethe_engine::Config::default()
+            },
         }
     }
 
@@ -128,20 +136,24 @@ impl Answer {
 }
 
 pub(crate) async fn get(handle: &Handle, path: &str) -> Answer {
-    let address = handle.http_address().unwrap();
+    timeout(DEADLINE, fetch(handle.http_address().unwrap(), path)).await.expect("in time").expect("an answer")
+}
+
+/// None when nobody answers there, or not within a second more than the coordinator waits for its store.
+pub(crate) async fn fetch(address: SocketAddr, path: &str) -> Option<Answer> {
     let fetched = async {
-        let mut stream = TcpStream::connect(address).await.unwrap();
+        let mut stream = TcpStream::connect(address).await?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.write_all(request.as_bytes()).await?;
         let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes).await.unwrap();
-        bytes
+        stream.read_to_end(&mut bytes).await?;
+        std::io::Result::Ok(bytes)
     };
-    let bytes = timeout(DEADLINE, fetched).await.expect("in time");
-    let split = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
+    let bytes = timeout(Duration::from_secs(3), fetched).await.ok()?.ok()?;
+    let split = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
     let head = String::from_utf8(bytes[..split].to_vec()).unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Answer { status, head, body: bytes[split + 4..].to_vec() }
+    Some(Answer { status, head, body: bytes[split + 4..].to_vec() })
 }
 
 /// The value of a line of /metrics.

@@ -8,7 +8,7 @@ use std::{
     io::{self, ErrorKind},
 };
 
-use crate::Digest;
+use crate::{Digest, answer::Answer};
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -18,7 +18,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// The URI names no place for artifacts.
     #[error(
-        "invalid location {uri:?}: {reason}; allowed: a relative or absolute path, file:///absolute/path"
+        "invalid location {uri:?}: {reason}; allowed: a relative or absolute path, file:///absolute/path, s3://bucket/key"
     )]
     InvalidUri {
         /// The URI as given.
@@ -80,7 +80,7 @@ pub enum Error {
     },
     /// The file system cannot create a file only if it is absent, which checkpoints rest on.
     #[error(
-        "{object} cannot create a file only if it is absent ({reason}): choose a file system with hard links"
+        "{object} cannot create a file only if it is absent ({reason}): choose a file system with hard links, or a store with conditional writes"
     )]
     NoCreateOnly {
         /// The store.
@@ -95,6 +95,76 @@ pub enum Error {
         object: String,
         /// What the system said.
         source: io::Error,
+    },
+    /// The bucket is not there.
+    #[error("{object}: there is no such bucket: make it, or correct the location or AWS_ENDPOINT_URL")]
+    NoBucket {
+        /// What was asked for.
+        object: String,
+    },
+    /// The store beyond this machine does not let this user in, or not there.
+    #[error(
+        "{object}: access denied ({reason}): check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, and what that user may do with the bucket"
+    )]
+    Denied {
+        /// What was asked for.
+        object: String,
+        /// What the store said.
+        reason: String,
+    },
+    /// The environment has no credentials, and this machine has no role that would give some.
+    #[error(
+        "{object}: no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or a web identity or container role) where this program runs"
+    )]
+    NoCredentials {
+        /// What was asked for.
+        object: String,
+    },
+    /// The store beyond this machine gives no answer.
+    #[error(
+        "{object}: no answer from {endpoint} ({reason}): check AWS_ENDPOINT_URL, AWS_REGION and the network"
+    )]
+    Unreachable {
+        /// What was asked for.
+        object: String,
+        /// Who was asked: scheme and host.
+        endpoint: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The store beyond this machine refuses for another reason.
+    #[error("{object}: {reason}")]
+    Refused {
+        /// What was asked for.
+        object: String,
+        /// What the store said, and what to do where that is known.
+        reason: String,
+        /// Whether it may do it later.
+        passing: bool,
+    },
+    /// The folder of cached models has no room for one more.
+    #[error(
+        "{object} needs {size} bytes, and the cache {folder} may hold {bound}, {busy} of them in use now: raise LETHE_CACHE_BYTES"
+    )]
+    CacheFull {
+        /// The model.
+        object: String,
+        /// Its size in bytes.
+        size: u64,
+        /// The cache.
+        folder: String,
+        /// What it may hold, in bytes.
+        bound: u64,
+        /// What cannot be removed now, in bytes.
+        busy: u64,
+    },
+    /// A variable of the environment that cannot be understood.
+    #[error("{name}: {reason}")]
+    Variable {
+        /// The variable.
+        name: &'static str,
+        /// What is wrong, and what is expected.
+        reason: String,
     },
     /// Any other failure of the store.
     #[error("{object}: {source}")]
@@ -116,7 +186,12 @@ impl Error {
     /// Whether the same call may succeed later without anything else being changed in this process.
     pub fn retryable(&self) -> bool {
         match self {
-            Error::DiskFull { .. } | Error::Local { .. } | Error::Store { .. } => true,
+            Error::DiskFull { .. }
+            | Error::Local { .. }
+            | Error::Store { .. }
+            | Error::Unreachable { .. }
+            | Error::CacheFull { .. } => true,
+            Error::Refused { passing, .. } => *passing,
             Error::InvalidUri { .. }
             | Error::InvalidPath { .. }
             | Error::NotFound { .. }
@@ -124,6 +199,10 @@ impl Error {
             | Error::Damaged { .. }
             | Error::NoAccess { .. }
             | Error::NoCreateOnly { .. }
+            | Error::NoBucket { .. }
+            | Error::Denied { .. }
+            | Error::NoCredentials { .. }
+            | Error::Variable { .. }
             | Error::Interrupted { .. } => false,
         }
     }
@@ -148,6 +227,9 @@ impl Error {
     /// A store's error, by cause. The cause of a file store's error lies some layers down.
     pub(crate) fn from_store(object: impl fmt::Display, error: object_store::Error) -> Self {
         let object = object.to_string();
+        if let Some(answer) = Answer::of(&error) {
+            return Self::from_answer(object, answer);
+        }
         match error {
             object_store::Error::NotFound { .. } => return Error::NotFound { object },
             object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. } => {
@@ -166,6 +248,69 @@ impl Error {
             _ => Error::Store { object, source: error },
         }
     }
+}
+
+impl Error {
+    /// What a store beyond this machine answered.
+    fn from_answer(object: String, answer: Answer) -> Self {
+        let passing = answer.may_pass();
+        match answer {
+            Answer::Lost { endpoint, .. } if endpoint.contains(INSTANCE_METADATA) => {
+                Error::NoCredentials { object }
+            }
+            Answer::Lost { endpoint, reason } => Error::Unreachable { object, endpoint, reason },
+            Answer::Elsewhere => Error::Refused {
+                object,
+                reason: "the bucket is in another region: set AWS_REGION".to_owned(),
+                passing,
+            },
+            Answer::Plain => Error::Refused {
+                object,
+                reason: "the endpoint is http://, so credentials and data would be open to all: use https://, or set \
+                         AWS_ALLOW_HTTP=true"
+                    .to_owned(),
+                passing,
+            },
+            Answer::Refused { code, .. } if code == "NoSuchBucket" => Error::NoBucket { object },
+            Answer::Refused { status, foreign: true, .. } if !passing => Error::Refused {
+                object,
+                reason: format!(
+                    "answered with status {status}, and not as an S3 store does: check AWS_ENDPOINT_URL"
+                ),
+                passing,
+            },
+            Answer::Refused { status: 404, code, .. } if code.is_empty() || code == "NoSuchKey" => {
+                Error::NotFound { object }
+            }
+            Answer::Refused { status: 412, .. } => Error::AlreadyExists { object },
+            Answer::Refused { status: status @ (401 | 403), code, message, .. } => {
+                Error::Denied { object, reason: said(status, &code, &message) }
+            }
+            Answer::Refused { status, code, message, .. } => {
+                let remedy = match code.as_str() {
+                    "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
+                        "; set AWS_REGION to the bucket's region"
+                    }
+                    _ => "",
+                };
+                Error::Refused { object, reason: said(status, &code, &message) + remedy, passing }
+            }
+        }
+    }
+}
+
+/// Where a machine of a cloud is asked for the credentials of its role, when the environment has none.
+const INSTANCE_METADATA: &str = "169.254.169.254";
+
+fn said(status: u16, code: &str, message: &str) -> String {
+    let mut text = format!("status {status}");
+    for part in [code, message] {
+        if !part.is_empty() {
+            text.push_str(": ");
+            text.push_str(part);
+        }
+    }
+    text
 }
 
 fn denies_access(kind: ErrorKind) -> bool {

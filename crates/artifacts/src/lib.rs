@@ -27,20 +27,29 @@
 //!
 //! Not here: what a model file means (`lethe-models`), and which checkpoint a job goes on from (the engine).
 
+mod answer;
+mod cache;
 mod checkpoint;
+mod create;
 mod digest;
+mod environment;
 mod error;
 mod local;
 mod probe;
+mod remote;
+mod s3;
 mod store;
 mod transfer;
 mod uri;
 
+pub use cache::{Cache, Cached};
 pub use checkpoint::{
-    Checkpoint, Checkpoints, Content, Fault, FileDigest, Header, Latest, Manifest, NewFile, Removed,
+    Checkpoint, Checkpoints, Content, Fault, FileDigest, Header, Keep, Latest, Manifest, NewFile, Removed,
     SCHEMA_VERSION, Skipped,
 };
 pub use digest::{Digest, InvalidDigest, digest_file, digest_file_blocking};
+pub use environment::Environment;
 pub use error::{Error, Result};
+pub use remote::{Remote, Version};
 pub use store::{ArtifactRef, ArtifactStore, Listed};
 pub use uri::{Location, resolve};

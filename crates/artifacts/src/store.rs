@@ -4,25 +4,31 @@
 //! of opening. Not here: opening a folder (`local`), the probe, cutting and
 //! assembling (`transfer`), checkpoints.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures::{
     Stream, StreamExt, TryStreamExt,
     stream::{self, BoxStream},
 };
-use object_store::{
-    MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutPayload, path::Path as ObjectPath,
-};
+use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, path::Path as ObjectPath};
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncReadExt;
+use tokio::{
+    io::AsyncReadExt,
+    task::{JoinError, JoinSet},
+};
 
 use crate::{
-    Digest, Error, Location, Result,
+    Digest, Environment, Error, Location, Result,
+    answer::Answer,
+    create::{Pauses, create},
     digest::Hasher,
+    error::interrupted,
     local,
     probe::probe,
+    remote::Version,
     resolve,
+    s3::{self, Clients},
     transfer::{LocalFile, PIECE, pieces},
 };
 
@@ -52,6 +58,10 @@ pub struct Listed {
 #[derive(Clone)]
 pub struct ArtifactStore {
     objects: Arc<dyn ObjectStore>,
+    /// The same place, by a client that never tries again by itself: for creating.
+    once: Arc<dyn ObjectStore>,
+    /// How long creating may be tried.
+    bound: Duration,
     location: Arc<Location>,
 }
 
@@ -64,20 +74,42 @@ impl fmt::Debug for ArtifactStore {
 impl ArtifactStore {
     /// Opens the store at `uri` (see [`resolve`]; relative to the current folder), makes its folder when missing,
     /// and writes a probe, so that a place that cannot be used is found out now and not after an hour of training.
+    /// How to reach a store beyond this machine is said by this process's environment.
     ///
     /// # Errors
-    /// [`Error::InvalidUri`], [`Error::NoAccess`], [`Error::DiskFull`] and [`Error::NoCreateOnly`] name the place.
+    /// [`Error::InvalidUri`], [`Error::NoAccess`], [`Error::DiskFull`] and [`Error::NoCreateOnly`] name the place, and so
+    /// do [`Error::NoBucket`], [`Error::Denied`], [`Error::NoCredentials`] and [`Error::Unreachable`].
     pub async fn open(uri: &str) -> Result<Self> {
-        let location = resolve(uri, Path::new(""))?;
-        let objects = match &location {
-            Location::File(folder) => local::open(folder).await?,
-        };
-        probe(objects.as_ref(), &location).await?;
-        Ok(Self::over(objects, location))
+        Self::open_in(uri, &Environment::of_process()).await
     }
 
+    /// [`open`](Self::open) in another environment.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_in(uri: &str, environment: &Environment) -> Result<Self> {
+        let store = match resolve(uri, Path::new(""))? {
+            Location::File(folder) => Self::over(local::open(&folder).await?, Location::File(folder)),
+            location @ Location::S3 { .. } => Self::remote(location, environment)?,
+        };
+        probe(store.once.as_ref(), &store.location, environment.patience.open).await?;
+        Ok(store)
+    }
+
+    /// A place beyond this machine, which nobody has tried.
+    pub(crate) fn remote(location: Location, environment: &Environment) -> Result<Self> {
+        let Location::S3 { bucket, key } = &location else {
+            let reason = "it is one of this machine".to_owned();
+            return Err(Error::InvalidUri { uri: location.to_string(), reason });
+        };
+        let Clients { objects, once } = s3::open(bucket, key, environment)?;
+        Ok(Self { objects, once, bound: environment.patience.operation, location: Arc::new(location) })
+    }
+
+    /// What answers at once, or not at all.
     pub(crate) fn over(objects: Arc<dyn ObjectStore>, location: Location) -> Self {
-        Self { objects, location: Arc::new(location) }
+        let once = Arc::clone(&objects);
+        Self { objects, once, bound: Duration::ZERO, location: Arc::new(location) }
     }
 
     /// Where the store is.
@@ -93,9 +125,14 @@ impl ArtifactStore {
     /// Puts `bytes` at `path`, replacing what is there.
     ///
     /// # Errors
-    /// [`Error::InvalidPath`], [`Error::DiskFull`], [`Error::NoAccess`], [`Error::Store`].
+    /// [`Error::InvalidPath`], [`Error::DiskFull`], [`Error::NoAccess`], [`Error::Store`], and those of a store beyond
+    /// this machine.
     pub async fn put(&self, path: &str, bytes: impl Into<Bytes>) -> Result<ArtifactRef> {
-        self.put_mode(path, bytes.into(), PutMode::Overwrite).await
+        let bytes = bytes.into();
+        // Pieces share the bytes' storage.
+        let starts = (0..bytes.len()).step_by(PIECE);
+        let pieces = starts.map(|start| Ok(bytes.slice(start..bytes.len().min(start + PIECE))));
+        self.put_pieces(path, stream::iter(pieces)).await
     }
 
     /// Puts `bytes` at `path` if nothing is there; of several at the same time, one succeeds.
@@ -103,13 +140,17 @@ impl ArtifactStore {
     /// # Errors
     /// [`Error::AlreadyExists`], and as [`put`](Self::put).
     pub async fn create(&self, path: &str, bytes: impl Into<Bytes>) -> Result<ArtifactRef> {
-        self.put_mode(path, bytes.into(), PutMode::Create).await
+        let (object, bytes) = (object_path(path)?, bytes.into());
+        let (sha256, size) = Hasher::default().absorb(bytes.clone()).await?.finish();
+        let created = create(self.objects.as_ref(), self.once.as_ref(), &object, &bytes, self.bound).await;
+        created.map_err(|error| self.error(path, error))?;
+        Ok(ArtifactRef { path: path.to_owned(), sha256, size })
     }
 
-    async fn put_mode(&self, path: &str, bytes: Bytes, mode: PutMode) -> Result<ArtifactRef> {
+    async fn put_whole(&self, path: &str, bytes: Bytes) -> Result<ArtifactRef> {
         let object = object_path(path)?;
         let (sha256, size) = Hasher::default().absorb(bytes.clone()).await?.finish();
-        let put = self.objects.put_opts(&object, PutPayload::from(bytes), mode.into()).await;
+        let put = self.objects.put(&object, PutPayload::from(bytes)).await;
         put.map_err(|error| self.error(path, error))?;
         Ok(ArtifactRef { path: path.to_owned(), sha256, size })
     }
@@ -148,17 +189,32 @@ impl ArtifactStore {
         let mut bytes = std::pin::pin!(bytes);
         let first = bytes.try_next().await?.unwrap_or_default();
         let Some(second) = bytes.try_next().await? else {
-            return self.put_mode(path, first, PutMode::Overwrite).await;
+            return self.put_whole(path, first).await;
         };
         let rest = stream::iter([Ok(first), Ok(second)]).chain(bytes);
-        let upload = self.objects.put_multipart(&object).await;
-        let mut upload = upload.map_err(|error| self.error(path, error))?;
+        let mut upload = self.begin(path, &object).await?;
         match self.upload(path, upload.as_mut(), rest).await {
-            Ok((sha256, size)) => Ok(ArtifactRef { path: path.to_owned(), sha256, size }),
+            Ok(artifact) => Ok(artifact),
             Err(error) => {
                 // The first error is the one to tell; what cannot be taken away now is swept later.
                 let _best_effort = upload.abort().await;
                 Err(error)
+            }
+        }
+    }
+
+    /// Begins an upload. Half of an answer is none, and one upload more that nobody goes on with does no harm.
+    async fn begin(&self, path: &str, object: &ObjectPath) -> Result<Box<dyn MultipartUpload>> {
+        let mut pauses = Pauses::within(self.bound);
+        loop {
+            match self.objects.put_multipart(object).await {
+                Ok(upload) => return Ok(upload),
+                Err(error) => {
+                    let lost = matches!(Answer::of(&error), Some(Answer::Lost { .. }));
+                    if !(lost && pauses.wait().await) {
+                        return Err(self.error(path, error));
+                    }
+                }
             }
         }
     }
@@ -168,17 +224,32 @@ impl ArtifactStore {
         path: &str,
         upload: &mut dyn MultipartUpload,
         pieces: impl Stream<Item = Result<Bytes>>,
-    ) -> Result<(Digest, u64)> {
+    ) -> Result<ArtifactRef> {
         let mut pieces = std::pin::pin!(pieces);
         let mut hasher = Hasher::default();
+        let mut parts = JoinSet::new();
+        let failed = |error| self.error(path, error);
         while let Some(piece) = pieces.try_next().await? {
-            let part = upload.put_part(PutPayload::from(piece.clone()));
-            let put = async { part.await.map_err(|error| self.error(path, error)) };
-            let (absorbed, ()) = futures::try_join!(hasher.absorb(piece), put)?;
-            hasher = absorbed;
+            if parts.len() == PARTS {
+                finished(parts.join_next().await)?.map_err(failed)?;
+            }
+            parts.spawn(upload.put_part(PutPayload::from(piece.clone())));
+            hasher = hasher.absorb(piece).await?;
         }
-        upload.complete().await.map_err(|error| self.error(path, error))?;
-        Ok(hasher.finish())
+        while !parts.is_empty() {
+            finished(parts.join_next().await)?.map_err(failed)?;
+        }
+        let (sha256, size) = hasher.finish();
+        let artifact = ArtifactRef { path: path.to_owned(), sha256, size };
+        match upload.complete().await {
+            Ok(_) => Ok(artifact),
+            Err(error) => {
+                // Completed by a try whose answer was lost, it is no upload any more: what is there tells.
+                let answer = Answer::of(&error);
+                let done = answer.is_some_and(|answer| answer.may_be_done() || answer.says("NoSuchUpload"));
+                if done && self.verify(&artifact).await.is_ok() { Ok(artifact) } else { Err(failed(error)) }
+            }
+        }
     }
 
     /// The bytes of an artifact, if they are what they must be.
@@ -205,6 +276,18 @@ impl ArtifactStore {
             hasher = hasher.absorb(piece).await?;
         }
         self.check(artifact, size, hasher)
+    }
+
+    /// The first `size` bytes of an object in pieces of at most 8 MiB, as they are found: who must know whether they are
+    /// right calls [`verify`](Self::verify) before, or compares their digest.
+    pub fn stream(&self, path: &str, size: u64) -> impl Stream<Item = Result<Bytes>> + Send + use<> {
+        let (store, path) = (self.clone(), path.to_owned());
+        let (starts, end) = ((0..size).step_by(PIECE), size);
+        let read = move |start: u64| {
+            let (store, path) = (store.clone(), path.clone());
+            async move { store.range(&path, start..end.min(start + PIECE as u64)).await }
+        };
+        stream::iter(starts).map(read).buffered(2)
     }
 
     /// Copies an artifact to a local file, a piece at a time. The file appears, whole and durable, when every byte
@@ -277,8 +360,14 @@ impl ArtifactStore {
     }
 
     async fn size(&self, path: &str) -> Result<u64> {
-        let head = self.objects.head(&object_path(path)?).await;
-        head.map(|object| object.size).map_err(|error| self.error(path, error))
+        Ok(self.version(path).await?.size)
+    }
+
+    pub(crate) async fn version(&self, path: &str) -> Result<Version> {
+        let head = self.objects.head(&object_path(path)?).await.map_err(|error| self.error(path, error))?;
+        // Where there is no mark, the time of change has to do.
+        let tag = head.e_tag.unwrap_or_else(|| head.last_modified.to_rfc3339());
+        Ok(Version { size: head.size, tag })
     }
 
     async fn range(&self, path: &str, range: std::ops::Range<u64>) -> Result<Bytes> {
@@ -308,9 +397,19 @@ impl ArtifactStore {
     }
 }
 
+/// Parts of one object on their way at the same time: with what is being read, five pieces are in memory.
+const PARTS: usize = 4;
+
+/// A part's own result.
+fn finished<T>(
+    joined: Option<Result<object_store::Result<T>, JoinError>>,
+) -> Result<object_store::Result<()>> {
+    joined.map_or(Ok(Ok(())), |joined| joined.map(|part| part.map(drop)).map_err(interrupted))
+}
+
 /// Checks a path: parts joined by `/`, none of them empty, `.` or `..`, no control characters, and no `#`, which
 /// marks a file store's hidden uploads.
-fn object_path(path: &str) -> Result<ObjectPath> {
+pub(crate) fn object_path(path: &str) -> Result<ObjectPath> {
     let refuse = |reason: String| Error::InvalidPath { path: path.to_owned(), reason };
     if path.is_empty() {
         return Err(refuse("it is empty".to_owned()));

@@ -9,13 +9,20 @@ use std::{
 
 use url::Url;
 
-use crate::{Error, Result};
+use crate::{Error, Result, store::object_path};
 
 /// A place where a model, a data set or the artifacts of a run can be.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Location {
     /// An absolute path of the local file system.
     File(PathBuf),
+    /// An object, or everything below a prefix, of an S3-compatible store.
+    S3 {
+        /// The bucket.
+        bucket: String,
+        /// The key or prefix as it is (nothing is decoded), without '/' at its ends; may be empty.
+        key: String,
+    },
 }
 
 impl Location {
@@ -23,6 +30,7 @@ impl Location {
     pub fn local_path(&self) -> Option<&Path> {
         match self {
             Location::File(path) => Some(path),
+            Location::S3 { .. } => None,
         }
     }
 }
@@ -35,17 +43,19 @@ impl fmt::Display for Location {
                 Ok(url) => url.fmt(f),
                 Err(()) => path.display().fmt(f),
             },
+            Location::S3 { bucket, key } if key.is_empty() => write!(f, "s3://{bucket}"),
+            Location::S3 { bucket, key } => write!(f, "s3://{bucket}/{key}"),
         }
     }
 }
 
-/// Makes a location of `uri`: `file:///absolute/path` (percent-encoded, as URIs are), an absolute path, or a path
-/// relative to `base`, which is the folder of the job's file.
+/// Makes a location of `uri`: `file:///absolute/path` (percent-encoded, as URIs are), `s3://bucket/key`, an absolute
+/// path, or a path relative to `base`, which is the folder of the job's file.
 ///
 /// # Errors
 /// [`Error::InvalidUri`] lists what is allowed.
 pub fn resolve(uri: &str, base: &Path) -> Result<Location> {
-    let refuse = |reason: String| Error::InvalidUri { uri: uri.to_owned(), reason };
+    let refuse = |reason: String| Error::InvalidUri { uri: without_secrets(uri), reason };
     if uri.is_empty() {
         return Err(refuse("it is empty".to_owned()));
     }
@@ -54,6 +64,7 @@ pub fn resolve(uri: &str, base: &Path) -> Result<Location> {
     }
     match scheme(uri) {
         Some("file") => file_url(uri).map_err(refuse),
+        Some("s3") => s3(uri).map_err(refuse),
         Some(other) => Err(refuse(format!("unknown scheme {other:?}"))),
         None => {
             let path = base.join(uri);
@@ -84,6 +95,40 @@ fn file_url(uri: &str) -> Result<Location, String> {
         return Err("it is not absolute; write a relative path without file:".to_owned());
     }
     url.to_file_path().map(Location::File).map_err(|()| "it is not a path".to_owned())
+}
+
+/// Keys are taken as they are, as other programs take them: `%20` in one is three characters.
+fn s3(uri: &str) -> Result<Location, String> {
+    let rest = &uri["s3://".len()..];
+    let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+    if bucket.contains('@') {
+        return Err(
+            "credentials come from the environment (AWS_ACCESS_KEY_ID and so on), never in a location"
+                .to_owned(),
+        );
+    }
+    let end = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let plain = bucket.chars().all(|c| end(c) || c == '-' || c == '.');
+    if !(3..=63).contains(&bucket.len()) || !plain || !bucket.starts_with(end) || !bucket.ends_with(end) {
+        return Err(format!(
+            "{bucket:?} is no bucket: 3 to 63 lower-case letters, digits, '-' and '.', then '/' and a key"
+        ));
+    }
+    let key = key.strip_suffix('/').unwrap_or(key);
+    if !key.is_empty() {
+        object_path(key).map_err(|error| error.to_string())?;
+    }
+    Ok(Location::S3 { bucket: bucket.to_owned(), key: key.to_owned() })
+}
+
+/// The uri without what stands before an '@' in its authority: somebody may have put a password there.
+fn without_secrets(uri: &str) -> String {
+    let Some((scheme, rest)) = uri.split_once("://") else { return uri.to_owned() };
+    let authority = rest.split('/').next().unwrap_or_default();
+    match authority.rsplit_once('@') {
+        Some((secret, _)) => format!("{scheme}://...{}", &rest[secret.len()..]),
+        None => uri.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -124,7 +169,15 @@ mod tests {
         for (uri, reason) in [
             ("", "empty"),
             ("a\0b", "zero byte"),
-            ("s3://bucket/x", "unknown scheme \"s3\""),
+            ("gs://bucket/x", "unknown scheme \"gs\""),
+            ("s3://", "is no bucket"),
+            ("s3:///x", "is no bucket"),
+            ("s3://Bucket/x", "is no bucket"),
+            ("s3://-bucket/x", "is no bucket"),
+            ("s3://bucket:9000/x", "is no bucket"),
+            ("s3://bucket//x", "starts or ends"),
+            ("s3://bucket/a/../x", "invalid artifact path"),
+            ("s3://bucket/a#1", "contains '#'"),
             ("https://x/y", "unknown scheme \"https\""),
             ("FILE:///x", "unknown scheme \"FILE\""),
             ("file://models/x", "host \"models\""),
@@ -135,6 +188,30 @@ mod tests {
             let text = resolve(uri, Path::new("/base")).unwrap_err().to_string();
             assert!(text.contains(reason) && text.contains("file:///absolute/path"), "{uri}: {text}");
             assert!(text.contains(&format!("{uri:?}")), "{text}");
+        }
+    }
+
+    #[test]
+    fn buckets_and_keys_are_taken_as_they_are_and_read_back() {
+        for (uri, bucket, key, again) in [
+            ("s3://models/vae/g%20 ü.pt", "models", "vae/g%20 ü.pt", "s3://models/vae/g%20 ü.pt"),
+            ("s3://a.b-1/x/", "a.b-1", "x", "s3://a.b-1/x"),
+            ("s3://models", "models", "", "s3://models"),
+            ("s3://models/", "models", "", "s3://models"),
+        ] {
+            let location = resolve(uri, Path::new("/base")).unwrap();
+            let expected = Location::S3 { bucket: bucket.to_owned(), key: key.to_owned() };
+            assert_eq!(location, expected);
+            assert_eq!((location.to_string().as_str(), location.local_path()), (again, None));
+            assert_eq!(resolve(again, Path::new("/base")).unwrap(), location);
+        }
+    }
+
+    #[test]
+    fn a_password_in_a_location_is_refused_and_not_repeated() {
+        for uri in ["s3://key:hunter2@bucket/x", "s3://hunter2@bucket", "https://key:hunter2@host/x"] {
+            let text = resolve(uri, Path::new("/base")).unwrap_err().to_string();
+            assert!(!text.contains("hunter2"), "{text}");
         }
     }
 }

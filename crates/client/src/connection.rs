@@ -1,18 +1,19 @@
 //! Connections to coordinators, and the one way every call is made.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lethe_proto::MAX_MESSAGE_BYTES;
 use lethe_proto::v1::job_service_client::JobServiceClient;
+use tokio::time::{Instant, sleep};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
-use crate::Error;
 use crate::address::parse;
 use crate::error::root_cause;
+use crate::{Backoff, Error};
 
 /// How patient a client is.
 #[derive(Debug, Clone)]
@@ -21,7 +22,7 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// For one call to be answered, and for the next piece of a download to arrive.
     pub call_timeout: Duration,
-    /// How long `watch` goes on trying while no coordinator can be reached.
+    /// How long a call waits for the coordinators to elect a leader, and `watch` goes on trying while none can be reached.
     pub patience: Duration,
 }
 
@@ -35,6 +36,17 @@ impl Default for Options {
     }
 }
 
+/// How often a call goes where a coordinator that does not lead sends it, before it tries the next address.
+const HOPS: usize = 3;
+
+/// A coordinator that hangs, or that the network has cut off, is noticed within their sum.
+const PING_EVERY: Duration = Duration::from_secs(2);
+const PING_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Pauses while the coordinators have no leader.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
 /// A client of one coordinator, or of several that stand in for each other. Clones share their connections.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -46,6 +58,8 @@ struct Shared {
     coordinators: Vec<Coordinator>,
     /// Position of the one that answered last.
     current: AtomicUsize,
+    /// The leader that one of them named, while calls to it succeed.
+    leader: Mutex<Option<Coordinator>>,
     options: Options,
 }
 
@@ -82,13 +96,31 @@ impl Client {
                 if other == place { open.clone() } else { endpoint(address, &options)?.connect_lazy() };
             coordinators.push(Coordinator { address: address.clone(), channel });
         }
-        Ok(Self { shared: Arc::new(Shared { coordinators, current: AtomicUsize::new(place), options }) })
+        Ok(Self {
+            shared: Arc::new(Shared {
+                coordinators,
+                current: AtomicUsize::new(place),
+                leader: Mutex::new(None),
+                options,
+            }),
+        })
     }
 
     /// The address of the coordinator that answered last.
-    pub fn address(&self) -> &str {
+    pub fn address(&self) -> String {
+        if let Some(leader) = self.leader() {
+            return leader.address;
+        }
         let place = self.shared.current.load(Ordering::Relaxed);
-        self.shared.coordinators.get(place).map_or("", |coordinator| &coordinator.address)
+        self.shared.coordinators.get(place).map(|coordinator| coordinator.address.clone()).unwrap_or_default()
+    }
+
+    fn leader(&self) -> Option<Coordinator> {
+        self.shared.leader.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_leader(&self, leader: Option<Coordinator>) {
+        *self.shared.leader.lock().unwrap_or_else(PoisonError::into_inner) = leader;
     }
 
     pub(crate) fn options(&self) -> &Options {
@@ -96,7 +128,7 @@ impl Client {
     }
 
     /// Makes one try at every coordinator in turn, the one that answered last first, until one of them gives an answer
-    /// that another try would not change.
+    /// that another try would not change. Where one says who leads, that one is asked next.
     ///
     /// # Errors
     /// The refusal, or why nobody could be reached.
@@ -104,20 +136,71 @@ impl Client {
     where
         F: Future<Output = Result<T, Error>>,
     {
+        let mut failure = None;
+        if let Some(leader) = self.leader() {
+            match call(leader).await {
+                Err(error) if error.retryable() => {
+                    self.set_leader(None);
+                    failure = Some(error);
+                }
+                answer => return answer,
+            }
+        }
         let count = self.shared.coordinators.len();
         let first = self.shared.current.load(Ordering::Relaxed);
-        let mut failure = None;
         for place in (first..first + count).map(|place| place % count) {
-            match call(self.shared.coordinators[place].clone()).await {
-                Ok(answer) => {
-                    self.shared.current.store(place, Ordering::Relaxed);
-                    return Ok(answer);
+            let mut asked = self.shared.coordinators[place].clone();
+            for hop in 0..=HOPS {
+                match call(asked.clone()).await {
+                    Ok(answer) => {
+                        self.shared.current.store(place, Ordering::Relaxed);
+                        self.set_leader((hop > 0).then_some(asked));
+                        return Ok(answer);
+                    }
+                    Err(Error::NotLeader { leader: Some(leader) }) if hop < HOPS => {
+                        asked = self.named(&leader)?;
+                        failure = Some(later(failure, Error::NotLeader { leader: Some(leader) }));
+                    }
+                    Err(error) if error.retryable() => {
+                        failure = Some(later(failure, error));
+                        break;
+                    }
+                    Err(error) => return Err(error),
                 }
-                Err(error) if error.retryable() => failure = Some(later(failure, error)),
-                Err(error) => return Err(error),
             }
         }
         Err(failure.unwrap_or_else(none_given))
+    }
+
+    /// The same, again and again while the coordinators elect a leader, as long as the client is patient.
+    async fn attempt_patiently<T, F>(&self, mut call: impl FnMut(Coordinator) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let begun = Instant::now();
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        loop {
+            let answer = self.attempt(&mut call).await;
+            let left = self.options().patience.saturating_sub(begun.elapsed());
+            match answer {
+                Err(error @ Error::NotLeader { .. }) if !left.is_zero() => {
+                    tracing::debug!(%error, "waiting for a leader");
+                    sleep(backoff.pause().min(left)).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// The coordinator that one of ours named.
+    fn named(&self, address: &str) -> Result<Coordinator, Error> {
+        let address = parse(address)?;
+        let known = self.shared.coordinators.iter().find(|known| known.address == address);
+        if let Some(known) = known {
+            return Ok(known.clone());
+        }
+        let channel = endpoint(&address, self.options())?.connect_lazy();
+        Ok(Coordinator { address, channel })
     }
 
     /// One call of the job service, with a deadline. For a stream the deadline is for its beginning.
@@ -131,7 +214,7 @@ impl Client {
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let deadline = self.options().call_timeout;
-        self.attempt(|Coordinator { address, channel }| {
+        self.attempt_patiently(|Coordinator { address, channel }| {
             let client = JobServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
             // On the heap: the future of a call that carries a job spec is large.
             let answer = Box::pin(call(client, Request::new(message.clone())));
@@ -167,8 +250,8 @@ fn endpoint(address: &str, options: &Options) -> Result<Endpoint, Error> {
         .user_agent(agent)
         .map_err(refuse)?
         .connect_timeout(options.connect_timeout)
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(20))
+        .http2_keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_PATIENCE)
         .keep_alive_while_idle(true))
 }
 
@@ -179,6 +262,8 @@ fn later(earlier: Option<Error>, error: Error) -> Error {
             Error::Unreachable { address: format!("{before}, {address}"), reason }
         }
         (Some(answered), Error::Unreachable { .. }) => answered,
+        // Somebody who waits for a leader says more than somebody who cannot do anything now.
+        (Some(led @ Error::NotLeader { .. }), Error::Unavailable { .. }) => led,
         (_, error) => error,
     }
 }

@@ -25,10 +25,11 @@ impl Client {
         let request = v1::DownloadArtifactRequest { job_id: id.to_string(), name: name.to_owned() };
         let mut stream =
             self.call(request, async |mut client, request| client.download_artifact(request).await).await?;
+        let address = self.address();
         let write = |source| Error::Write { name: name.to_owned(), source };
         let mut expected = None;
         let (mut digest, mut size) = (Sha256::new(), 0);
-        while let Some(part) = in_time(self.address(), self.options().call_timeout, stream.message()).await? {
+        while let Some(part) = in_time(&address, self.options().call_timeout, stream.message()).await? {
             expected = expected.or(part.artifact);
             digest.update(&part.chunk);
             size += part.chunk.len() as u64;
@@ -38,7 +39,7 @@ impl Client {
         let expected: ArtifactRef = match expected {
             Some(artifact) => artifact.into(),
             None => {
-                return Err(Error::misunderstood(self.address(), ConversionError::missing("artifact")));
+                return Err(Error::misunderstood(&address, ConversionError::missing("artifact")));
             }
         };
         let found: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();

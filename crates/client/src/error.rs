@@ -32,6 +32,13 @@ pub enum Error {
         /// Why not now.
         message: String,
     },
+    /// A coordinator that does not lead says who does; none while nobody does. Calls follow by themselves: this is left
+    /// when that leads nowhere.
+    #[error("{}", describe_leader(.leader))]
+    NotLeader {
+        /// The leader's address.
+        leader: Option<String>,
+    },
     /// There is no such thing.
     #[error("there is no {kind} '{id}'")]
     NotFound {
@@ -86,7 +93,10 @@ impl Error {
     /// Whether the same call may succeed on another try.
     pub fn retryable(&self) -> bool {
         match self {
-            Error::Unreachable { .. } | Error::Unavailable { .. } | Error::Damaged { .. } => true,
+            Error::Unreachable { .. }
+            | Error::Unavailable { .. }
+            | Error::NotLeader { .. }
+            | Error::Damaged { .. } => true,
             Error::Rejected(failure) => failure.code.retryable(),
             Error::Address { .. }
             | Error::NotFound { .. }
@@ -113,6 +123,7 @@ impl Error {
             Some(Refusal::Malformed(error)) => Error::misunderstood(address, error),
             Some(Refusal::NotFound { kind, id }) => Error::NotFound { kind, id },
             Some(Refusal::Conflict { message }) => Error::Conflict { message },
+            Some(Refusal::NotLeader { leader }) => Error::NotLeader { leader },
             Some(Refusal::Unavailable { message }) => Error::Unavailable { message },
             Some(Refusal::Failure(failure)) => Error::Rejected(failure),
             None => match status.code() {
@@ -125,6 +136,13 @@ impl Error {
                 },
             },
         }
+    }
+}
+
+fn describe_leader(leader: &Option<String>) -> String {
+    match leader {
+        Some(leader) => format!("the coordinators name {leader} as their leader, which does not lead"),
+        None => "the coordinators have no leader at the moment".to_owned(),
     }
 }
 

@@ -1,6 +1,6 @@
-//! Calls about jobs and workers.
+//! Calls about jobs.
 
-use lethe_domain::{JobId, JobSpec, JobStatus, SpecError, SpecProblem, WorkerStatus};
+use lethe_domain::{Explanation, JobId, JobSpec, JobStatus, SpecError, SpecProblem};
 use lethe_proto::{ConversionError, v1};
 use tonic::Streaming;
 
@@ -78,21 +78,21 @@ impl Client {
         self.understood(answer.job, "job")
     }
 
-    /// Workers that have joined.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn workers(&self) -> Result<Vec<WorkerStatus>, Error> {
-        let request = v1::ListWorkersRequest {};
-        let answer =
-            self.call(request, async |mut client, request| client.list_workers(request).await).await?;
-        self.all_understood(answer.workers, "workers")
-    }
-
     /// Opens the stream of a job's states.
     pub(crate) async fn open_watch(&self, id: &JobId) -> Result<Streaming<v1::WatchJobResponse>, Error> {
         let request = v1::WatchJobRequest { job_id: id.to_string() };
         self.call(request, async |mut client, request| client.watch_job(request).await).await
+    }
+
+    /// What of a job waits, and why; empty when nothing does.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn explain(&self, id: &JobId) -> Result<Vec<Explanation>, Error> {
+        let request = v1::ExplainJobRequest { job_id: id.to_string() };
+        let answer =
+            self.call(request, async |mut client, request| client.explain_job(request).await).await?;
+        Ok(answer.explanations.into_iter().map(Into::into).collect())
     }
 
     /// Reads an answer that must be there.
@@ -102,10 +102,10 @@ impl Client {
     {
         let read = |wire| T::try_from(wire).map_err(|error| error.within(field));
         let value = wire.ok_or_else(|| ConversionError::missing(field)).and_then(read);
-        value.map_err(|error| Error::misunderstood(self.address(), error))
+        value.map_err(|error| Error::misunderstood(&self.address(), error))
     }
 
-    fn all_understood<W, T>(&self, wires: Vec<W>, field: &str) -> Result<Vec<T>, Error>
+    pub(crate) fn all_understood<W, T>(&self, wires: Vec<W>, field: &str) -> Result<Vec<T>, Error>
     where
         T: TryFrom<W, Error = ConversionError>,
     {

@@ -12,6 +12,7 @@ mod error;
 mod jobs;
 mod session;
 mod watch;
+mod workers;
 
 pub use backoff::Backoff;
 pub use connection::{Client, Options};

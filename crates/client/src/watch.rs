@@ -85,8 +85,8 @@ impl Watch {
         let address = self.client.address();
         match message {
             Ok(Some(message)) => self.client.understood(message.job, "job"),
-            Ok(None) => Err(Error::unreachable(address, "it ended the stream before the job was final")),
-            Err(status) => Err(Error::of_status(address, &status)),
+            Ok(None) => Err(Error::unreachable(&address, "it ended the stream before the job was final")),
+            Err(status) => Err(Error::of_status(&address, &status)),
         }
     }
 }

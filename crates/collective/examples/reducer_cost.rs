@@ -9,7 +9,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use lethe_collective::{Backend, Group, GroupOptions, Place, Reducer, ReducerOptions, Store};
+use lethe_collective::{Abort, Backend, Group, GroupOptions, Place, Reducer, ReducerOptions, Store};
 use tch::{Device, Kind, Tensor};
 
 const WORLD: usize = 2;
@@ -22,7 +22,7 @@ const STEPS: usize = 15;
 fn main() -> Result<(), Box<dyn Error>> {
     match (env::var("RANK"), env::var("LETHE_STORE")) {
         (Ok(rank), Ok(address)) => {
-            measure(rank.parse()?, &Store::connect(&address, Duration::from_secs(60))?)
+            measure(rank.parse()?, &Store::connect(&address, Duration::from_secs(60), &Abort::new())?)
         }
         _ => start_ranks(),
     }

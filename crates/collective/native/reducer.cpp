@@ -1,6 +1,10 @@
 // The gradient reducer of DistributedDataParallel (buckets, hooks on the gradient accumulators, overlapped all-reduce),
-// with sums in f64.
+// with exact sums in f64.
+#include <cmath>
+
 #include "guard.hpp"
+
+#include <ATen/Parallel.h>
 
 #include <torch/csrc/distributed/c10d/reducer.hpp>
 
@@ -9,11 +13,33 @@ using Group = c10::intrusive_ptr<c10d::ProcessGroup>;
 
 namespace {
 
+// Adds a gradient to a sum, rounded to multiples of a step: (x + shift) - shift, where the last bit of `shift` is that step.
+// Numbers on one grid add up exactly as long as their sum has no more than 53 bits above it, so their order does not matter.
+void add_on_grid(at::Tensor sum, const at::Tensor& gradient, double shift) {
+  const bool plain = sum.device().is_cpu() && gradient.device().is_cpu() && sum.is_contiguous() && gradient.is_contiguous() &&
+      gradient.scalar_type() == at::kFloat && sum.sizes() == gradient.sizes();
+  if (!plain) {
+    sum.add_(gradient.to(at::kDouble).add_(shift).sub_(shift));
+    return;
+  }
+  double* out = sum.data_ptr<double>();
+  const float* in = gradient.data_ptr<float>();
+  at::parallel_for(0, sum.numel(), 1 << 16, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) out[i] += (static_cast<double>(in[i]) + shift) - shift;
+  });
+}
+
 // The gradients of the parts of a batch that came before the last one, summed.
 class Parts {
  public:
-  explicit Parts(std::vector<at::Tensor> params) : params_(std::move(params)), sums_(params_.size()) {
+  explicit Parts(std::vector<at::Tensor> params)
+      : params_(std::move(params)), sums_(params_.size()), shifts_(params_.size(), 0.0) {
     for (size_t i = 0; i < params_.size(); i++) places_[params_[i].unsafeGetTensorImpl()] = i;
+  }
+
+  // Sets the step of each parameter's grid, a power of two.
+  void set_grid(const double* steps) {
+    for (size_t i = 0; i < shifts_.size(); i++) shifts_[i] = std::ldexp(1.5, 52) * steps[i];
   }
 
   // Forgets the gradients and what was kept.
@@ -27,11 +53,8 @@ class Parts {
     for (size_t i = 0; i < params_.size(); i++) {
       auto& grad = params_[i].mutable_grad();
       if (!grad.defined()) continue;
-      if (sums_[i].defined()) {
-        sums_[i].add_(grad);
-      } else {
-        sums_[i] = grad.to(at::kDouble);
-      }
+      if (!sums_[i].defined()) sums_[i] = at::zeros_like(grad, grad.options().dtype(at::kDouble));
+      add_on_grid(sums_[i], grad, shifts_[i]);
       grad.reset();
     }
   }
@@ -40,17 +63,21 @@ class Parts {
   void give() {
     for (size_t i = 0; i < params_.size(); i++) {
       auto& grad = params_[i].mutable_grad();
+      if (!sums_[i].defined() && grad.defined()) sums_[i] = at::zeros_like(grad, grad.options().dtype(at::kDouble));
       if (!sums_[i].defined()) continue;
-      if (grad.defined()) sums_[i].add_(grad);
+      if (grad.defined()) add_on_grid(sums_[i], grad, shifts_[i]);
       grad = sums_[i].to(params_[i].scalar_type());
     }
   }
 
-  const at::Tensor& of(const at::Tensor& param) const { return sums_[places_.at(param.unsafeGetTensorImpl())]; }
+  size_t place(const at::Tensor& param) const { return places_.at(param.unsafeGetTensorImpl()); }
+  const at::Tensor& sum(size_t place) const { return sums_[place]; }
+  double shift(size_t place) const { return shifts_[place]; }
 
  private:
   std::vector<at::Tensor> params_;
   std::vector<at::Tensor> sums_;
+  std::vector<double> shifts_;
   std::unordered_map<const c10::TensorImpl*, size_t> places_;
 };
 
@@ -64,14 +91,16 @@ class SumHook final : public c10d::CommHookInterface {
     const auto kind = buffer.scalar_type();
     const auto params = bucket.getParameters();
     const auto gradients = bucket.getGradients();
-    std::vector<at::Tensor> sums{buffer.to(at::kDouble)};
+    std::vector<at::Tensor> sums{at::zeros_like(buffer, buffer.options().dtype(at::kDouble))};
     for (size_t i = 0; i < params.size(); i++) {
-      const auto& part = parts_->of(params[i]);
-      if (!part.defined()) continue;
+      const auto place = parts_->place(params[i]);
       // The reducer lays a gradient out in the bucket as its parameter lies in memory, if that is without gaps.
       const auto& like = params[i].is_non_overlapping_and_dense() ? params[i] : gradients[i];
       const auto offset = gradients[i].storage_offset() - buffer.storage_offset();
-      sums[0].as_strided(like.sizes(), like.strides(), offset).add_(part);
+      auto sum = sums[0].as_strided(like.sizes(), like.strides(), offset);
+      const auto last = buffer.as_strided(like.sizes(), like.strides(), gradients[i].storage_offset());
+      add_on_grid(sum, last, parts_->shift(place));
+      if (parts_->sum(place).defined()) sum.add_(parts_->sum(place));
     }
     return group_->allreduce(sums)->getFuture()->then(
         [kind](c10::ivalue::Future& done) -> c10::IValue { return done.value().toTensorVector().at(0).to(kind); },
@@ -138,6 +167,9 @@ int lethe_reducer_new(
     *out = reducer.release();
   });
 }
+
+// `steps`: one for each parameter, a power of two.
+void lethe_reducer_set_grid(Reducer* reducer, const double* steps) { reducer->parts->set_grid(steps); }
 
 // The backward pass of a part that is not the last one. Nothing is sent: the hooks act only between
 // prepare_for_backward and the end of a pass.

@@ -10,18 +10,22 @@ using Store = c10::intrusive_ptr<c10d::Store>;
 extern "C" {
 
 // `listener` is a bound and listening socket; the server owns it from here on, also when this call fails after
-// the server started. A negative `listener` means: connect to a server that somebody else runs.
-int lethe_store_new(const char* host, uint16_t port, int listener, int64_t timeout_ms, Store** out, char** message) {
+// the server started. A negative `listener` means: connect to a server that somebody else runs. Connecting takes no longer
+// than `connect_ms`; later waits inside libtorch no longer than `timeout_ms`.
+int lethe_store_new(
+    const char* host, uint16_t port, int listener, int64_t connect_ms, int64_t timeout_ms, Store** out, char** message) {
   return guarded(message, [&] {
     c10d::TCPStoreOptions options;
     options.port = port;
-    options.timeout = std::chrono::milliseconds(timeout_ms);
+    options.timeout = std::chrono::milliseconds(connect_ms);
     options.waitWorkers = false;
     if (listener >= 0) {
       options.isServer = true;
       options.masterListenFd = listener;
     }
-    *out = new Store(c10::make_intrusive<c10d::TCPStore>(host, options));
+    auto store = c10::make_intrusive<c10d::TCPStore>(host, options);
+    store->setTimeout(std::chrono::milliseconds(timeout_ms));
+    *out = new Store(std::move(store));
   });
 }
 

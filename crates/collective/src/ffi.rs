@@ -145,6 +145,7 @@ unsafe extern "C" {
         host: *const c_char,
         port: u16,
         listener: c_int,
+        connect_ms: i64,
         timeout_ms: i64,
         out: *mut *mut Store,
         message: Message,
@@ -228,6 +229,7 @@ unsafe extern "C" {
         out: *mut *mut Reducer,
         message: Message,
     ) -> c_int;
+    pub(crate) fn lethe_reducer_set_grid(reducer: *mut Reducer, steps: *const f64);
     pub(crate) fn lethe_reducer_accumulate(reducer: *mut Reducer, loss: TensorPtr, message: Message)
     -> c_int;
     pub(crate) fn lethe_reducer_finish(reducer: *mut Reducer, loss: TensorPtr, message: Message) -> c_int;

@@ -4,7 +4,7 @@
 //! # fn main() -> Result<(), lethe_collective::Error> {
 //! # use lethe_collective::*; use std::time::Duration;
 //! # let (rank, world, generation, mut params) = (0, 2, 1, vec![tch::Tensor::from(0.0).set_requires_grad(true)]);
-//! let store = Store::serve("127.0.0.1", Duration::from_secs(30))?; // rank 0; the others: Store::connect(address)
+//! let store = Store::serve("127.0.0.1", Duration::from_secs(30))?; // rank 0; the others: Store::connect(address, timeout, &abort)
 //! let place = Place { rank, world, generation };
 //! let group = Group::join(&store, Backend::Gloo, place, GroupOptions::default())?;
 //! group.broadcast(&mut params, 0)?;
@@ -35,4 +35,5 @@ pub use error::{Error, Place};
 pub use group::{Backend, Group, GroupOptions, Network};
 pub use nccl::load_cuda;
 pub use reducer::{Reducer, ReducerOptions};
+pub use sockets::interface_address;
 pub use store::Store;

@@ -3,9 +3,10 @@
 //! It hangs a hook on every parameter's gradient accumulator. During the backward pass of a rank's last part the hooks copy
 //! finished gradients into buckets, and a bucket that is full travels while autograd computes the next one.
 //!
-//! A gradient is an f32 of 24 significant bits, and an f64 has 53: unless two gradients of one entry differ 2^25-fold and
-//! more, their f64 sum is exact, and does not depend on the order. So a batch cut into the same parts gives the same
-//! gradient, bit for bit, whoever computes which part.
+//! Each part's gradient is rounded to a grid before it is added ([`Reducer::set_grid`]): multiples of one step add up exactly in
+//! f64, so the order does not matter. A batch cut into the same parts gives the same gradient, bit for bit, whoever
+//! computes which part. (Without a grid an f64 sum of f32 numbers is exact unless they differ 2^25-fold; that happens, and where
+//! two large ones make a tie, a tiny one decides it.)
 //!
 //! Not here: the forward pass, the optimiser, how a batch is cut.
 
@@ -39,6 +40,7 @@ impl Default for ReducerOptions {
 pub struct Reducer {
     // Dropped before the group: it holds hooks that send through it. `None` after an error.
     inner: Option<Owned<ffi::Reducer>>,
+    parameters: usize,
     group: Arc<Inner>,
 }
 
@@ -81,7 +83,27 @@ impl Reducer {
                 }
             })
         })?;
-        Ok(Self { inner: Some(hooks), group: Arc::clone(inner) })
+        Ok(Self { inner: Some(hooks), parameters: params.len(), group: Arc::clone(inner) })
+    }
+
+    /// Sets how coarse gradients are rounded from now on: `bounds` gives for each parameter what no entry of a part's gradient
+    /// exceeds, `parts` how many parts are added up, over all ranks. The same on every rank. One that exceeds its bound does
+    /// no harm but that its sum may round. A bound that is no positive number stands for 1.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when there is not one bound for each parameter.
+    pub fn set_grid(&mut self, bounds: &[f64], parts: u64) -> Result<(), Error> {
+        if bounds.len() != self.parameters {
+            let reason = format!("{} bounds for {} parameters", bounds.len(), self.parameters);
+            return Err(Error::Invalid { operation: "reducer", reason });
+        }
+        let steps: Vec<f64> = bounds.iter().map(|bound| grid_step(*bound, parts)).collect();
+        if let Some(inner) = &self.inner {
+            // SAFETY: the reducer is owned by `self`, which is borrowed mutably: no pass is going on. It copies `steps`, one for
+            // each of its parameters.
+            unsafe { ffi::lethe_reducer_set_grid(inner.as_ptr(), steps.as_ptr()) };
+        }
+        Ok(())
     }
 
     /// The backward pass of one part of a rank's share, not its last. `loss` is a scalar. Nothing is sent; the gradients are
@@ -124,5 +146,40 @@ impl Reducer {
     }
 }
 
+/// The step of a grid on which `parts` numbers below `bound` add up exactly: their sum has at most 51 bits above it.
+fn grid_step(bound: f64, parts: u64) -> f64 {
+    let bound = if bound.is_finite() && bound > 0.0 { bound } else { 1.0 };
+    let sum = bound.log2().ceil() + (parts.max(1) as f64).log2().ceil();
+    // Far from where powers of two end: gradients are f32.
+    (sum - 51.0).clamp(-900.0, 900.0).exp2()
+}
+
 /// One of the two passes.
 type Pass = unsafe extern "C" fn(*mut ffi::Reducer, ffi::TensorPtr, ffi::Message) -> c_int;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_on_the_grid_add_up_to_the_same_in_any_order() {
+        let step = grid_step(0.75, 6);
+        assert_eq!(step, 2_f64.powi(3 - 51));
+        let shift = 1.5 * 2_f64.powi(52) * step;
+        // Two large ones that make a tie in f32, and tiny ones that would decide it.
+        let parts = [0.5_f32, 2_f32.powi(-25), 3.1e-17, -7.7e-18, 2.9e-17, 1.3e-20];
+        let rounded = parts.map(|part| (f64::from(part) + shift) - shift);
+        let forward: f64 = rounded.iter().sum();
+        let backward: f64 = rounded.iter().rev().sum();
+        let halves = rounded[3..].iter().sum::<f64>() + rounded[..3].iter().sum::<f64>();
+        assert_eq!((forward, forward), (backward, halves));
+        assert_eq!(rounded[0], 0.5, "what is on the grid stays");
+    }
+
+    #[test]
+    fn a_bound_that_is_none_stands_for_one() {
+        for bound in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert_eq!(grid_step(bound, 8), 2_f64.powi(-48));
+        }
+    }
+}

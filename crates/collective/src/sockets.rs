@@ -11,10 +11,24 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
-use nix::sys::socket::{getsockopt, sockopt};
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::{SockaddrStorage, getsockopt, sockopt};
+
+/// The address of a network interface, such as `eth0`: the first of version 4, or else of version 6 that is not of the link only.
+/// None when there is no such interface, or it has no address.
+pub fn interface_address(interface: &str) -> Option<IpAddr> {
+    let of_ip = |address: SockaddrStorage| {
+        let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+    };
+    let usable = |address: &IpAddr| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    let found = getifaddrs().ok()?.filter(|entry| entry.interface_name == interface);
+    let addresses: Vec<IpAddr> = found.filter_map(|entry| of_ip(entry.address?)).filter(usable).collect();
+    addresses.iter().find(|address| address.is_ipv4()).or(addresses.first()).copied()
+}
 
 /// The listening sockets: kernel identity (as `socket:[inode]`) and address.
 pub(crate) fn listeners() -> io::Result<HashMap<OsString, SocketAddr>> {
@@ -93,6 +107,12 @@ mod tests {
         io::Write::write_all(&mut &other_dialled, b"x").unwrap();
         assert_eq!(other_accepted.read(&mut [0; 1]).unwrap(), 1, "another connection still carries data");
         TcpStream::connect(address).expect("the listener still accepts");
+    }
+
+    #[test]
+    fn an_interface_has_an_address() {
+        assert_eq!(interface_address("lo"), Some(IpAddr::from([127, 0, 0, 1])));
+        assert_eq!(interface_address("no-such-interface"), None);
     }
 
     #[test]

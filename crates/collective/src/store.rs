@@ -7,10 +7,14 @@ use std::net::TcpListener;
 use std::os::fd::IntoRawFd;
 use std::ptr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::abort::Abort;
 use crate::error::Error;
 use crate::ffi::{self, Failure, Owned};
+
+/// How long one attempt to connect may take: libtorch does not look at an [`Abort`] meanwhile.
+const ATTEMPT: Duration = Duration::from_millis(500);
 
 /// A connection to the store, and in the process that serves it, the server too. The server lives as long as this
 /// value and the groups that joined through it. Cheap to clone; usable from any thread.
@@ -37,14 +41,16 @@ impl Store {
             detail: e.to_string(),
         })?;
         // From here on the server owns the socket: libtorch closes it.
-        Self::open(host, port, listener.into_raw_fd(), timeout, "serve")
+        Self::open(host, port, listener.into_raw_fd(), timeout, timeout, "serve")
     }
 
-    /// Connects to a store that another process serves; retries until `timeout`.
+    /// Connects to a store that another process serves; retries until `timeout`, or until `abort`, which it notices within
+    /// half a second.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when `address` is not `host:port`, [`Error::Store`] when nobody answers there in time.
-    pub fn connect(address: &str, timeout: Duration) -> Result<Self, Error> {
+    /// [`Error::Invalid`] when `address` is not `host:port`, [`Error::Store`] when nobody answers there in time or before the
+    /// abort.
+    pub fn connect(address: &str, timeout: Duration, abort: &Abort) -> Result<Self, Error> {
         let parsed = address
             .rsplit_once(':')
             .and_then(|(host, port)| Some((host.trim_matches(['[', ']']), port.parse::<u16>().ok()?)));
@@ -52,7 +58,14 @@ impl Store {
             operation: "connect",
             reason: format!("the store's address must be host:port, not {address:?}"),
         })?;
-        Self::open(host, port, -1, timeout, "connect")
+        let begun = Instant::now();
+        loop {
+            let left = timeout.saturating_sub(begun.elapsed());
+            match Self::open(host, port, -1, left.min(ATTEMPT), timeout, "connect") {
+                Err(Error::Store { .. }) if left > ATTEMPT && !abort.is_aborted() => {}
+                ended => return ended,
+            }
+        }
     }
 
     /// `host:port`, for the peers' [`Store::connect`].
@@ -64,6 +77,7 @@ impl Store {
         host: &str,
         port: u16,
         listener: i32,
+        connect: Duration,
         timeout: Duration,
         operation: &'static str,
     ) -> Result<Self, Error> {
@@ -72,7 +86,8 @@ impl Store {
         let made = Owned::create(|out, message| {
             // SAFETY: `name` outlives the call; `listener` is ours to give, or negative.
             unsafe {
-                ffi::lethe_store_new(name.as_ptr(), port, listener, milliseconds(timeout), out, message)
+                let (connect, timeout) = (milliseconds(connect), milliseconds(timeout));
+                ffi::lethe_store_new(name.as_ptr(), port, listener, connect, timeout, out, message)
             }
         });
         match made {

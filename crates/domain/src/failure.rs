@@ -36,6 +36,8 @@ pub enum ErrorCode {
     ExecutorDied,
     /// The worker went away.
     WorkerLost,
+    /// The gang ended at a step boundary because the coordinator asked it to: its members change.
+    Yielded,
     /// The lease ran out: no progress within its deadline.
     LeaseExpired,
     /// Somebody cancelled it.
@@ -46,7 +48,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every cause.
-    pub const ALL: [ErrorCode; 16] = [
+    pub const ALL: [ErrorCode; 17] = [
         ErrorCode::InvalidSpec,
         ErrorCode::BadModel,
         ErrorCode::SpecMismatch,
@@ -60,6 +62,7 @@ impl ErrorCode {
         ErrorCode::GangAborted,
         ErrorCode::ExecutorDied,
         ErrorCode::WorkerLost,
+        ErrorCode::Yielded,
         ErrorCode::LeaseExpired,
         ErrorCode::Cancelled,
         ErrorCode::Internal,
@@ -81,6 +84,7 @@ impl ErrorCode {
             ErrorCode::GangAborted => "GANG_ABORTED",
             ErrorCode::ExecutorDied => "EXECUTOR_DIED",
             ErrorCode::WorkerLost => "WORKER_LOST",
+            ErrorCode::Yielded => "YIELDED",
             ErrorCode::LeaseExpired => "LEASE_EXPIRED",
             ErrorCode::Cancelled => "CANCELLED",
             ErrorCode::Internal => "INTERNAL",
@@ -92,14 +96,21 @@ impl ErrorCode {
         ErrorCode::ALL.into_iter().find(|code| code.name() == name)
     }
 
+    /// Whether storage is at fault, which nobody's work can mend and which often passes by itself.
+    pub fn is_storage(self) -> bool {
+        matches!(self, ErrorCode::Storage | ErrorCode::DiskFull)
+    }
+
     /// Whether the same work may succeed on another try.
     pub fn retryable(self) -> bool {
         match self {
             ErrorCode::GangAborted
             | ErrorCode::ExecutorDied
             | ErrorCode::WorkerLost
+            | ErrorCode::Yielded
             | ErrorCode::LeaseExpired
-            | ErrorCode::Storage => true,
+            | ErrorCode::Storage
+            | ErrorCode::DiskFull => true,
             ErrorCode::InvalidSpec
             | ErrorCode::BadModel
             | ErrorCode::SpecMismatch
@@ -107,7 +118,6 @@ impl ErrorCode {
             | ErrorCode::NoPositives
             | ErrorCode::NoNegatives
             | ErrorCode::OutOfMemory
-            | ErrorCode::DiskFull
             | ErrorCode::Damaged
             | ErrorCode::Cancelled
             | ErrorCode::Internal => false,

@@ -2,7 +2,9 @@
 //!
 //! Not here: decisions (crate `engine`), IO, clocks, randomness, protobuf types, tensors.
 
+pub mod canary;
 mod failure;
+mod fleet;
 mod ids;
 mod model;
 mod phase;
@@ -12,6 +14,7 @@ pub mod spec;
 mod task;
 
 pub use failure::{ErrorCode, Failure};
+pub use fleet::{SlotReport, SlotState, WorkerOrder, WorkerState, WorkerStatus};
 pub use ids::{
     Attempt, Epoch, Generation, IdError, JobId, LeaseId, Rank, ShardIndex, SlotIndex, SlotRef, WorkerId,
 };
@@ -19,9 +22,7 @@ pub use model::{
     Architecture, HiddenActivation, ModelKind, OutputActivation, Sidecar, SidecarLatent, SidecarOutput,
 };
 pub use phase::{Phase, Shape};
-pub use progress::{
-    JobState, JobStatus, PhaseState, PhaseStatus, Progress, SlotState, Waiting, WorkerState, WorkerStatus,
-};
+pub use progress::{Explanation, JobState, JobStatus, PhaseState, PhaseStatus, Progress, Waiting};
 pub use result::{
     ArtifactPaths, DirectionSummary, FeatureSummary, Fidelity, FrechetPair, JobResult, Locality,
     RESULT_VERSION, TrainSummary, Versions, proportion_ci95,

@@ -7,7 +7,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, JobId, JobResult, LeaseId, Phase, WorkerId};
+use crate::{Failure, JobId, JobResult, LeaseId, Phase};
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -135,6 +135,20 @@ pub enum Waiting {
         /// Slots in the fleet.
         slots: u32,
     },
+    /// No slot of the fleet may get work: drained, quarantined, suspect, or its executor is not up.
+    NoUsableSlot {
+        /// Slots in the fleet.
+        slots: u32,
+    },
+    /// The owner's jobs hold as many slots as they may.
+    OverQuota {
+        /// Whose.
+        owner: String,
+        /// Slots they hold.
+        holds: u32,
+        /// Slots they may hold.
+        quota: u32,
+    },
     /// The gang needs more slots than there are free ones.
     GangTooSmall {
         /// Slots the gang needs.
@@ -153,12 +167,18 @@ impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Waiting::NoWorkers => f.write_str("no worker has joined: start lethe-worker --coordinator URL"),
-            Waiting::NoFreeSlot { slots } => write!(f, "all {slots} slots are busy with older jobs"),
+            Waiting::NoFreeSlot { slots } => write!(f, "none of {slots} slots is free"),
             Waiting::NoSuitableSlot { slots } => {
                 write!(
                     f,
                     "none of {slots} slots has a GPU: add a GPU worker or set resources.device to auto or cpu"
                 )
+            }
+            Waiting::NoUsableSlot { slots } => {
+                write!(f, "none of {slots} slots may get work: lethe worker list says why")
+            }
+            Waiting::OverQuota { owner, holds, quota } => {
+                write!(f, "owner {owner} holds {holds} slots of a quota of {quota}")
             }
             Waiting::GangTooSmall { needs, free } => {
                 write!(
@@ -204,48 +224,11 @@ pub struct JobStatus {
     pub version: u64,
 }
 
-/// Where a worker stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WorkerState {
-    /// Joined, heartbeats arrive.
-    Ready,
-    /// Heartbeats are late.
-    Suspect,
-}
-
-impl WorkerState {
-    /// The name used on the wire, in metrics and on screens.
-    pub fn name(self) -> &'static str {
-        match self {
-            WorkerState::Ready => "ready",
-            WorkerState::Suspect => "suspect",
-        }
-    }
-}
-
-/// What a slot does.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SlotState {
-    /// The device: cpu, cuda:0.
-    pub device: String,
-    /// The lease it works on.
-    pub lease: Option<LeaseId>,
-}
-
-/// A worker as people see it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct WorkerStatus {
-    /// The worker.
-    pub id: WorkerId,
-    /// Its machine's name.
-    pub hostname: String,
-    /// Its Lethe version.
-    pub version: String,
-    /// Where it stands.
-    pub state: WorkerState,
-    /// Its slots, in order.
-    pub slots: Vec<SlotState>,
-    /// Milliseconds since its last heartbeat.
-    pub heartbeat_age_ms: u64,
+/// Something of a job that waits, and why: a line each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// What waits: the job, a phase, shards, a rank.
+    pub what: String,
+    /// Why, and what would end it.
+    pub why: String,
 }

@@ -54,6 +54,8 @@ pub struct GangRole {
     pub world: u32,
     /// Where rank 0 serves the rendezvous store, host:port. None for rank 0, which opens it and says where.
     pub store: Option<String>,
+    /// The furthest step that any rank of the job has reported. Memory that is more than a step behind it is stale.
+    pub floor: u64,
 }
 
 /// A piece of work for one slot.
@@ -61,7 +63,7 @@ pub struct GangRole {
 pub enum Task {
     /// Load every model, generate one batch, compare with the spec.
     Probe,
-    /// Generate and score these samples.
+    /// Generate and score these samples: one shard, or several in a row, each with an output of its own.
     Sample {
         /// Indices in the sample stream.
         range: SampleRange,
@@ -77,6 +79,11 @@ pub enum Task {
         target: ArtifactRef,
         /// The place in the gang.
         role: GangRole,
+    },
+    /// Load what a rank needs and wait, so that a lost rank can be replaced at once.
+    Standby {
+        /// The target vector.
+        target: ArtifactRef,
     },
     /// Measure the original and the copy on these latents.
     Evaluate {
@@ -110,7 +117,7 @@ impl Task {
             Task::Probe => Phase::Probe,
             Task::Sample { .. } => Phase::Sample,
             Task::Direction { .. } => Phase::Direction,
-            Task::FineTune { .. } => Phase::FineTune,
+            Task::FineTune { .. } | Task::Standby { .. } => Phase::FineTune,
             Task::Evaluate { .. } => Phase::Evaluate,
             Task::Report { .. } => Phase::Report,
             Task::Publish { .. } => Phase::Publish,
@@ -252,6 +259,8 @@ pub enum TaskOutput {
     Report(ReportOutput),
     /// Of publishing.
     Publish(PublishOutput),
+    /// Of several shards in a row, in order. Never empty, never nested.
+    Shards(Vec<TaskOutput>),
 }
 
 impl TaskOutput {
@@ -265,6 +274,7 @@ impl TaskOutput {
             TaskOutput::Evaluate(_) => Phase::Evaluate,
             TaskOutput::Report(_) => Phase::Report,
             TaskOutput::Publish(_) => Phase::Publish,
+            TaskOutput::Shards(outputs) => outputs.first().map_or(Phase::Sample, TaskOutput::phase),
         }
     }
 }

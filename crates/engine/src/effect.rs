@@ -4,7 +4,7 @@ use lethe_domain::{
     Assignment, JobId, JobState, LeaseId, Phase, ShardIndex, SlotIndex, TaskOutput, WorkerId,
 };
 
-use crate::record::JobRecord;
+use crate::record::{JobRecord, WorkerRecord};
 
 /// Something to do. The driver does all `Persist` of a step in one transaction before any other effect of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +48,8 @@ pub enum Write {
         /// What it gave.
         output: Box<TaskOutput>,
     },
+    /// What operators and failures have decided about a worker.
+    Worker(Box<WorkerRecord>),
 }
 
 /// Something to tell a worker.
@@ -66,6 +68,15 @@ pub enum Command {
         slot: SlotIndex,
         /// On what.
         lease: LeaseId,
+    },
+    /// The gang's members change: end this rank's lease at the next step boundary.
+    Yield {
+        /// Where.
+        slot: SlotIndex,
+        /// Which.
+        lease: LeaseId,
+        /// Rank 0 writes a checkpoint first.
+        save: bool,
     },
     /// The outcome is safe: forget it.
     Ack {
@@ -115,11 +126,25 @@ pub enum Metric {
         /// In which phase.
         phase: Phase,
     },
+    /// A shard that is out for long was given to a second slot too.
+    LeaseDuplicated {
+        /// In which phase.
+        phase: Phase,
+    },
     /// A worker is dead.
     WorkerLost,
+    /// A slot gets no more work, by its failures or its canary.
+    SlotQuarantined,
     /// A gang was formed.
     GangFormed {
         /// How many slots.
         world: u32,
+    },
+    /// A gang was asked to yield.
+    GangYielded,
+    /// A gang made its first step after the generation before it ended.
+    GangRecovered {
+        /// Seconds since that end.
+        seconds: f64,
     },
 }

@@ -1,6 +1,8 @@
 //! Everything that can happen to the engine.
 
-use lethe_domain::{Failure, JobId, JobSpec, LeaseId, Progress, SlotIndex, TaskOutput, WorkerId};
+use lethe_domain::{
+    Failure, JobId, JobSpec, LeaseId, Progress, SlotIndex, SlotReport, TaskOutput, WorkerId, WorkerOrder,
+};
 
 /// The time, as the driver read it just before the step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -9,6 +11,23 @@ pub struct Now {
     pub mono_ms: u64,
     /// Milliseconds since 1970, for people.
     pub unix_ms: u64,
+}
+
+/// What a worker says about itself when it joins.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Introduction {
+    /// Its machine's name.
+    pub hostname: String,
+    /// Its Lethe version.
+    pub version: String,
+    /// The version of the wire it speaks.
+    pub protocol: u32,
+    /// A device per slot.
+    pub devices: Vec<String>,
+    /// Leases it still works on, or has finished without an acknowledgement.
+    pub held: Vec<(SlotIndex, LeaseId)>,
+    /// Slots whose executor is up. With protocol 1, which has no reports, every slot counts as up.
+    pub reports: Vec<(SlotIndex, SlotReport)>,
 }
 
 /// Something that happened.
@@ -34,14 +53,29 @@ pub enum Event {
     WorkerJoined {
         /// Who.
         worker: WorkerId,
-        /// Its machine's name.
-        hostname: String,
-        /// Its Lethe version.
-        version: String,
-        /// A device per slot.
-        devices: Vec<String>,
-        /// Leases it still works on, or has finished without an acknowledgement.
-        held: Vec<(SlotIndex, LeaseId)>,
+        /// What it says about itself.
+        introduction: Box<Introduction>,
+    },
+    /// The executor of a slot is up, or (none) gone and being started again.
+    SlotChanged {
+        /// Whose.
+        worker: WorkerId,
+        /// Which slot.
+        slot: SlotIndex,
+        /// What the executor says of itself.
+        report: Option<SlotReport>,
+    },
+    /// A worker is about to leave: it wants no more work.
+    WorkerDraining {
+        /// Who.
+        worker: WorkerId,
+    },
+    /// An operator wants something of a worker.
+    Order {
+        /// Of whom.
+        worker: WorkerId,
+        /// What.
+        order: WorkerOrder,
     },
     /// A worker is alive, and this is how far its slots are.
     Heartbeat {

@@ -1,56 +1,76 @@
-//! Workers: joining, living, leaving; and leases coming back from them.
+//! Workers: joining, living, being told what to do, leaving.
+//!
+//! Not here: leases that come back from them (`returns`), what people see of them (`status`).
 
 use lethe_domain::{
-    ErrorCode, Failure, JobId, JobState, LeaseId, Phase, Progress, SlotIndex, SlotRef, TaskOutput, WorkerId,
+    Failure, LeaseId, Progress, SlotIndex, SlotRef, SlotReport, WorkerId, WorkerOrder, canary,
 };
 
-use crate::state::{Job, Slot, Work, Worker};
-use crate::{Command, Effect, Metric, State};
+use crate::event::Introduction;
+use crate::record::WorkerRecord;
+use crate::state::{Dead, Slot, Work, Worker};
+use crate::{Command, Effect, Metric, State, Write};
 
-/// What a worker says about itself when it joins.
-pub(crate) struct Introduction {
-    pub(crate) hostname: String,
-    pub(crate) version: String,
-    pub(crate) devices: Vec<String>,
-    pub(crate) held: Vec<(SlotIndex, LeaseId)>,
-}
+/// The first version of the wire whose workers report their slots, can yield, and take several shards in a lease.
+pub(crate) const PROTOCOL_OF_FLEETS: u32 = 2;
 
-/// Why a lease comes back without a result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Blame {
-    /// The shard may be at fault: the try counts.
-    Shard,
-    /// The worker went away: it does not.
-    Worker,
-}
+/// Dead workers shown, the newest ones.
+const DEAD_SHOWN: usize = 100;
 
 impl State {
     /// A worker joins, or joins again after its session broke.
     pub(crate) fn on_joined(&mut self, id: &WorkerId, intro: Introduction, effects: &mut Vec<Effect>) {
         let held = |lease: &LeaseId| intro.held.iter().any(|(_, other)| other == lease);
-        let forgotten: Vec<LeaseId> = self.leases_on(id).filter(|lease| !held(lease)).cloned().collect();
-        for lease in forgotten {
-            self.lose_lease(&lease, id, effects);
+        for lease in self.leases_on(id).iter().filter(|lease| !held(lease)) {
+            self.lose_lease(lease, id, effects);
         }
-        let slots = intro.devices.into_iter().map(|device| Slot { device, lease: None }).collect();
+        self.dead.remove(id);
+        let before = self.workers.remove(id);
+        let had = before.as_ref().map_or(0, |worker| worker.slots.len());
+        let reports = |slot: usize| intro.reports.iter().find(|(at, _)| at.0 as usize == slot);
+        let slots = intro.devices.into_iter().enumerate().map(|(index, device)| {
+            let known = before.as_ref().and_then(|worker| worker.slots.get(index));
+            let mut slot = Slot {
+                device,
+                lease: None,
+                proven: false,
+                fault: None,
+                strikes: known.map_or(0, |slot| slot.strikes),
+                speed: known.map_or(0.0, |slot| slot.speed),
+            };
+            if intro.protocol < PROTOCOL_OF_FLEETS {
+                slot.proven = true;
+            } else if let Some((_, report)) = reports(index) {
+                slot.take_report(report);
+            }
+            slot
+        });
         let worker = Worker {
             hostname: intro.hostname,
             version: intro.version,
+            protocol: intro.protocol,
             last_seen_ms: self.now.mono_ms,
-            slots,
+            suspect: false,
+            leaving: false,
+            slots: slots.collect(),
         };
+        let faults = worker.slots.iter().filter(|slot| slot.fault.is_some()).count();
         self.workers.insert(id.clone(), worker);
-        let places =
-            intro.held.into_iter().map(|(slot, lease)| (SlotRef { worker: id.clone(), slot }, lease));
+        self.wake(self.now.mono_ms + self.config.suspect_after_ms);
+        effects.extend((0..faults).map(|_| Effect::Metric(Metric::SlotQuarantined)));
+        self.place_held(id, intro.held, effects);
+        self.refresh_worker(id, had);
+        self.yield_marked(id, effects);
+    }
+
+    /// What a worker that joins still holds: known leases stay, others are taken over or stopped.
+    fn place_held(&mut self, id: &WorkerId, held: Vec<(SlotIndex, LeaseId)>, effects: &mut Vec<Effect>) {
+        let places = held.into_iter().map(|(slot, lease)| (SlotRef { worker: id.clone(), slot }, lease));
         let (known, unknown): (Vec<_>, Vec<_>) =
             places.partition(|(at, lease)| self.leases.get(lease).is_some_and(|held| &held.slot == at));
         // What is known first: a slot may also name an older lease whose acknowledgement was lost.
         for (at, lease) in known {
-            // The word to stop may have been lost with the session before.
-            if self.leases.get(&lease).is_some_and(|held| held.stopping) {
-                let command = Command::Stop { slot: at.slot, lease: lease.clone() };
-                effects.push(Effect::Send { worker: at.worker.clone(), command });
-            }
+            self.repeat_word(&lease, effects);
             if let Some(slot) = self.slot_mut(&at) {
                 slot.lease = Some(lease);
             }
@@ -60,30 +80,44 @@ impl State {
         }
     }
 
+    /// Says again that a lease is to stop or to yield: the word may have been lost.
+    fn repeat_word(&self, lease: &LeaseId, effects: &mut Vec<Effect>) {
+        let Some(held) = self.leases.get(lease) else { return };
+        let slot = held.slot.slot;
+        let command = match held.yielding {
+            _ if held.stopping => Command::Stop { slot, lease: lease.clone() },
+            Some(save) => Command::Yield { slot, lease: lease.clone(), save },
+            None => return,
+        };
+        effects.push(Effect::Send { worker: held.slot.worker.clone(), command });
+    }
+
     /// A worker holds a lease that this state does not know: adopt it, or have it stopped.
     fn take_over(&mut self, lease: LeaseId, at: SlotRef, effects: &mut Vec<Effect>) {
+        let now = self.now.mono_ms;
         let twin = self.leases.contains_key(&lease);
-        let free = self.slot_mut(&at).is_some_and(|slot| slot.lease.is_none());
+        let free = self.slot(&at).is_some_and(|slot| slot.lease.is_none());
+        let stop = Command::Stop { slot: at.slot, lease: lease.clone() };
+        let stop = Effect::Send { worker: at.worker.clone(), command: stop };
         if !free || twin {
-            let command = Command::Stop { slot: at.slot, lease };
-            return effects.push(Effect::Send { worker: at.worker, command });
+            return effects.push(stop);
         }
         let wanted = match self.jobs.get_mut(&lease.job) {
             Some(job) if job.record.phase == lease.phase => match &mut job.work {
-                Work::Leases(work) => work.adopt(lease.shard, lease.attempt),
-                // The coordinator that formed this gang is gone, and with it what the ranks agreed on.
-                Work::None | Work::Gang(_) => false,
+                Work::Leases(work) => work.adopt(lease.shard, lease.attempt, now),
+                Work::Gang(work) => work.claim(&lease, &at),
+                Work::None => false,
             },
             Some(_) | None => false,
         };
-        self.occupy(lease.clone(), at.clone());
+        self.occupy(lease.clone(), 1, at);
         if wanted {
             return;
         }
         if let Some(held) = self.leases.get_mut(&lease) {
             held.stopping = true;
         }
-        effects.push(Effect::Send { worker: at.worker, command: Command::Stop { slot: at.slot, lease } });
+        effects.push(stop);
     }
 
     /// A worker is alive, and this is how far its slots are.
@@ -94,173 +128,178 @@ impl State {
         effects: &mut Vec<Effect>,
     ) {
         let now = self.now.mono_ms;
-        let deadline = now + self.config.lease_ms;
         let Some(worker) = self.workers.get_mut(id) else { return };
         worker.last_seen_ms = now;
-        for (_, progress) in progress {
-            let Some(lease) = self.leases.get_mut(&progress.lease) else { continue };
-            if &lease.slot.worker != id {
-                continue;
+        let slots = worker.slots.len();
+        if std::mem::take(&mut worker.suspect) {
+            self.refresh_worker(id, slots);
+        }
+        for (at, progress) in progress {
+            self.on_progress(SlotRef { worker: id.clone(), slot: at }, progress, effects);
+        }
+    }
+
+    fn on_progress(&mut self, at: SlotRef, progress: Progress, effects: &mut Vec<Effect>) {
+        let deadline = self.now.mono_ms + self.config.lease_ms;
+        let id = progress.lease.clone();
+        match self.leases.get_mut(&id).filter(|lease| lease.slot == at) {
+            // Nobody wants it any more, and the word did not arrive: a heartbeat brings it back.
+            None => {
+                let command = Command::Stop { slot: at.slot, lease: id };
+                return effects.push(Effect::Send { worker: at.worker, command });
             }
-            let moved = lease.progress.as_ref().is_none_or(|before| before.done != progress.done);
-            if !moved {
-                continue;
+            Some(lease) => {
+                let moved = lease.progress.as_ref().is_none_or(|before| before.done != progress.done);
+                if moved && !lease.stopping {
+                    lease.deadline_ms = deadline;
+                }
+                if !moved {
+                    return self.repeat_word(&id, effects);
+                }
+                lease.progress = Some(progress.clone());
             }
-            if !lease.stopping {
-                lease.deadline_ms = deadline;
+        }
+        self.repeat_word(&id, effects);
+        let now = self.now.mono_ms;
+        let Some(job) = self.jobs.get_mut(&id.job) else { return };
+        if let Work::Gang(work) = &mut job.work
+            && let Some(seconds) = work.progress(&id, progress.done, now)
+        {
+            effects.push(Effect::Metric(Metric::GangRecovered { seconds }));
+        }
+        job.touch();
+        effects.push(Effect::Notify { job: id.job });
+    }
+
+    /// An executor is up, or gone.
+    pub(crate) fn on_slot_changed(
+        &mut self,
+        at: &SlotRef,
+        report: Option<&SlotReport>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(slot) = self.slot_mut(at) else { return };
+        match report {
+            None => slot.proven = false,
+            Some(report) => {
+                slot.take_report(report);
+                if slot.fault.is_some() {
+                    effects.push(Effect::Metric(Metric::SlotQuarantined));
+                }
             }
-            let job_id = progress.lease.job.clone();
-            let step = progress.done;
-            lease.progress = Some(progress);
-            let Some(job) = self.jobs.get_mut(&job_id) else { continue };
-            if let Work::Gang(work) = &mut job.work {
-                work.progress(step);
+        }
+        self.refresh_slot(at);
+    }
+
+    /// A worker is about to leave.
+    pub(crate) fn on_draining(&mut self, id: &WorkerId, effects: &mut Vec<Effect>) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        worker.leaving = true;
+        let had = worker.slots.len();
+        self.refresh_worker(id, had);
+        self.yield_marked(id, effects);
+    }
+
+    /// An operator wants something of a worker.
+    pub(crate) fn on_order(&mut self, id: &WorkerId, order: WorkerOrder, effects: &mut Vec<Effect>) {
+        let mark = self.marks.entry(id.clone()).or_insert_with(|| WorkerRecord::new(id.clone()));
+        let before = mark.clone();
+        match order {
+            WorkerOrder::Drain => mark.draining = true,
+            WorkerOrder::Quarantine { slot: None, reason } => mark.quarantine = Some(reason),
+            WorkerOrder::Quarantine { slot: Some(slot), reason } => drop(mark.slots.insert(slot, reason)),
+            WorkerOrder::Release { slot: None } => *mark = WorkerRecord::new(id.clone()),
+            WorkerOrder::Release { slot: Some(slot) } => drop(mark.slots.remove(&slot)),
+        }
+        if *mark != before {
+            effects.push(Effect::Persist(Write::Worker(Box::new(mark.clone()))));
+        }
+        self.refresh_worker(id, 0);
+        self.take_back_marked(id, effects);
+        self.yield_marked(id, effects);
+    }
+
+    /// Takes the leases off slots that are quarantined, to be granted elsewhere. Those of a gang yield instead.
+    fn take_back_marked(&mut self, id: &WorkerId, effects: &mut Vec<Effect>) {
+        let Some(mark) = self.marks.get(id) else { return };
+        let (all, some) = (mark.quarantine.is_some(), mark.slots.clone());
+        for lease in self.leases_on(id) {
+            let Some(held) = self.leases.get(&lease) else { continue };
+            let marked = all || some.contains_key(&held.slot.slot);
+            if marked && lease.phase.shape() != lethe_domain::Shape::Gang && !held.stopping {
+                self.take_back(&lease, effects);
             }
-            job.touch();
-            effects.push(Effect::Notify { job: job_id });
         }
     }
 
     /// A worker is gone: everything it held is granted again.
     pub(crate) fn lose_worker(&mut self, id: &WorkerId, effects: &mut Vec<Effect>) {
-        let held: Vec<LeaseId> = self.leases_on(id).cloned().collect();
-        self.workers.remove(id);
-        for lease in held {
+        for lease in self.leases_on(id) {
             self.lose_lease(&lease, id, effects);
         }
+        let had = self.workers.remove(id).map_or(0, |worker| worker.slots.len());
+        self.refresh_worker(id, had);
     }
 
-    /// A slot is done with a lease.
-    pub(crate) fn on_finished(
-        &mut self,
-        at: &SlotRef,
-        lease: &LeaseId,
-        outcome: Result<Box<TaskOutput>, Failure>,
-        effects: &mut Vec<Effect>,
-    ) {
-        let ours = self.leases.get(lease).is_some_and(|held| &held.slot == at);
-        let mut wanted = false;
-        if ours && let Some(held) = self.release(lease) {
-            // What was told to stop has been written off already, except that a gang waits for its ranks.
-            wanted = !held.stopping || lease.phase == Phase::FineTune;
-            let seconds = self.now.mono_ms.saturating_sub(held.granted_ms) as f64 / 1000.0;
-            let success = outcome.is_ok();
-            effects.push(Effect::Metric(Metric::LeaseFinished { phase: lease.phase, seconds, success }));
-        }
-        match outcome {
-            Ok(output) => self.on_output(lease, *output, effects),
-            Err(failure) if wanted => self.on_failure(lease, failure, Blame::Shard, effects),
-            Err(_) => {}
-        }
-        effects
-            .push(Effect::Send { worker: at.worker.clone(), command: Command::Ack { lease: lease.clone() } });
-        self.settle_job(&lease.job, effects);
-    }
-
-    /// Time has passed: take back what made no progress, bury workers that are silent.
-    pub(crate) fn on_tick(&mut self, effects: &mut Vec<Effect>) {
+    /// Marks workers whose heartbeats are late, and buries those that are silent.
+    pub(crate) fn watch_heartbeats(&mut self, effects: &mut Vec<Effect>) {
         let now = self.now.mono_ms;
-        let dead_after = self.config.dead_after_ms;
-        let dead: Vec<WorkerId> = self
-            .workers
-            .iter()
-            .filter(|(_, worker)| worker.last_seen_ms + dead_after <= now)
-            .map(|(id, _)| id.clone())
-            .collect();
+        let (late, silent) = (self.config.suspect_after_ms, self.config.dead_after_ms);
+        let mut suspects = Vec::new();
+        let mut dead = Vec::new();
+        for (id, worker) in &mut self.workers {
+            if worker.last_seen_ms + silent <= now {
+                dead.push(id.clone());
+            } else if worker.last_seen_ms + late <= now && !worker.suspect {
+                worker.suspect = true;
+                suspects.push((id.clone(), worker.slots.len()));
+            }
+        }
+        suspects.iter().for_each(|(id, slots)| self.refresh_worker(id, *slots));
         for id in dead {
             effects.push(Effect::Metric(Metric::WorkerLost));
             effects.push(Effect::CloseSession { worker: id.clone() });
-            self.lose_worker(&id, effects);
+            for lease in self.leases_on(&id) {
+                self.lose_lease(&lease, &id, effects);
+            }
+            if let Some(worker) = self.workers.remove(&id) {
+                self.refresh_worker(&id, worker.slots.len());
+                self.dead.insert(id, Dead { worker, at_ms: now });
+            }
         }
-        let expired: Vec<(LeaseId, SlotRef)> = self
-            .leases
-            .iter()
-            .filter(|(_, lease)| !lease.stopping && lease.deadline_ms <= now)
-            .map(|(id, lease)| (id.clone(), lease.slot.clone()))
-            .collect();
-        for (lease, slot) in expired {
-            self.expire(&lease, &slot, effects);
+        while self.dead.len() > DEAD_SHOWN
+            && let Some(oldest) =
+                self.dead.iter().min_by_key(|(_, dead)| dead.at_ms).map(|(id, _)| id.clone())
+        {
+            self.dead.remove(&oldest);
         }
     }
 
-    fn expire(&mut self, lease: &LeaseId, slot: &SlotRef, effects: &mut Vec<Effect>) {
-        effects.push(Effect::Metric(Metric::LeaseExpired { phase: lease.phase }));
-        let only = lease.clone();
-        self.stop_leases(&lease.job, |other| *other == only, effects);
-        let seconds = self.config.lease_ms / 1000;
-        let failure = self.stamped(Failure::new(
-            ErrorCode::LeaseExpired,
-            format!("{lease} on {slot} made no progress for {seconds} s"),
-            "look at the worker's log; a hung device needs a restart of its machine",
-        ));
-        self.on_failure(lease, failure, Blame::Shard, effects);
-    }
-
-    fn lose_lease(&mut self, lease: &LeaseId, worker: &WorkerId, effects: &mut Vec<Effect>) {
-        let stopping = self.release(lease).is_none_or(|held| held.stopping);
-        if !stopping || lease.phase == Phase::FineTune {
-            let failure = self.stamped(Failure::new(
-                ErrorCode::WorkerLost,
-                format!("worker {worker} went away while it worked on {lease}"),
-                "nothing to do: another slot takes over",
-            ));
-            self.on_failure(lease, failure, Blame::Worker, effects);
-        }
-        self.settle_job(&lease.job, effects);
-    }
-
-    /// A lease came back without a result.
-    fn on_failure(&mut self, lease: &LeaseId, failure: Failure, blame: Blame, effects: &mut Vec<Effect>) {
-        let config = self.config.clone();
-        let now = self.now.mono_ms;
-        let Some(job) = self.jobs.get_mut(&lease.job) else { return };
-        if job.record.phase != lease.phase {
+    /// A slot fails where others do not: enough of that, and it gets no more work.
+    pub(crate) fn strike(&mut self, at: &SlotRef, failure: &Failure, effects: &mut Vec<Effect>) {
+        let allowed = self.config.slot_strikes;
+        let Some(slot) = self.slot_mut(at) else { return };
+        slot.strikes += 1;
+        if slot.strikes < allowed {
             return;
         }
-        let work = match &mut job.work {
-            Work::None => return,
-            Work::Gang(_) => return self.on_rank_failed(lease, failure, effects),
-            Work::Leases(work) => work,
-        };
-        if !work.open.contains(&lease.shard) {
-            return;
-        }
-        let failed = work.give_back(lease.shard, blame == Blame::Shard);
-        if !failure.code.retryable() && failure.code != ErrorCode::Cancelled {
-            return self.fail_job(&lease.job, failure, effects);
-        }
-        if failed >= config.attempts {
-            let message = format!(
-                "shard {} of phase {} failed {failed} times, last: {}",
-                lease.shard, lease.phase, failure.message
-            );
-            return self.fail_job(&lease.job, Failure { message, ..failure }, effects);
-        }
-        let pause = if blame == Blame::Worker { 0 } else { config.backoff(failed) };
-        work.try_again(lease.shard, now + pause);
-        job.record.remember(failure);
-        job.touch();
-        effects.push(Effect::Notify { job: lease.job.clone() });
+        slot.strikes = 0;
+        let reason = format!(
+            "{allowed} shards failed here and succeeded elsewhere, the last: {}; release it when it is mended",
+            failure.message
+        );
+        effects.push(Effect::Metric(Metric::SlotQuarantined));
+        let order = WorkerOrder::Quarantine { slot: Some(at.slot), reason };
+        self.on_order(&at.worker, order, effects);
     }
+}
 
-    /// Cancelled jobs whose last slot became free, or whose wait after a restart is over.
-    pub(crate) fn settle_cancelled(&mut self, effects: &mut Vec<Effect>) {
-        let cancelling = |job: &&Job| job.record.state == JobState::Cancelling;
-        let ids: Vec<JobId> =
-            self.jobs.values().filter(cancelling).map(|job| job.record.id.clone()).collect();
-        ids.iter().for_each(|id| self.settle_cancel(id, effects));
-    }
-
-    fn settle_job(&mut self, id: &JobId, effects: &mut Vec<Effect>) {
-        self.settle_gang(id, effects);
-        self.settle_cancel(id, effects);
-    }
-
-    fn leases_on<'a>(&'a self, worker: &'a WorkerId) -> impl Iterator<Item = &'a LeaseId> {
-        self.leases.iter().filter(move |(_, lease)| &lease.slot.worker == worker).map(|(id, _)| id)
-    }
-
-    fn stamped(&self, failure: Failure) -> Failure {
-        Failure { at_unix_ms: self.now.unix_ms, ..failure }
+impl Slot {
+    /// Believes an executor if its canary is as it should be.
+    fn take_report(&mut self, report: &SlotReport) {
+        self.fault = canary::check(&report.canary).err().map(|found| {
+            format!("its canary is wrong: {found} (torch {}); check libtorch and the device", report.torch)
+        });
+        self.proven = self.fault.is_none();
     }
 }

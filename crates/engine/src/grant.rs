@@ -1,136 +1,155 @@
-//! From jobs and slots to the planner's integers and back: granting leases, forming gangs, saying why something waits.
+//! From jobs and slots to the planner's integers and back: granting leases and forming gangs.
+//!
+//! Not here: saying why something waits (`explain`).
+
+use std::collections::BTreeMap;
 
 use lethe_domain::spec::Device as Wanted;
 use lethe_domain::{
-    ArtifactRef, Assignment, Epoch, JobId, JobSpec, JobState, LeaseId, Phase, SampleRange, ShardIndex,
-    SlotRef, Task, TaskOutput, Waiting,
+    ArtifactRef, Assignment, JobId, JobSpec, JobState, LeaseId, Phase, SampleRange, Shape, ShardIndex,
+    SlotRef, Task, TaskOutput,
 };
 
-use crate::job::outputs_in_order;
-use crate::lease_work::LeaseWork;
-use crate::planner::{self, Answer, Demand, Device, Kind, Problem};
+use crate::fleet::PROTOCOL_OF_FLEETS;
+use crate::lease_work::{Grant, LeaseWork};
+use crate::planner::{self, Answer, Demand, Kind, Owner, Problem, Slots, Wants};
 use crate::state::{Job, Work};
 use crate::{Command, Effect, Metric, State, Write};
 
+/// Which slots suit a job.
+pub(crate) fn wants(spec: &JobSpec) -> Wants {
+    match spec.resources.device {
+        Wanted::Auto => Wants::Any,
+        Wanted::Cpu => Wants::Cpu,
+        Wanted::Cuda => Wants::Cuda,
+    }
+}
+
 impl State {
-    /// Gives free slots to whoever needs them, oldest job first.
+    /// Gives free slots to whoever needs them.
     pub(crate) fn grant(&mut self, effects: &mut Vec<Effect>) {
-        self.note_patience();
-        let ids: Vec<JobId> = self.order.iter().filter(|id| self.is_live(id)).cloned().collect();
-        let slots: Vec<SlotRef> = self.free_slots().map(|(slot, _)| slot).collect();
-        if ids.is_empty() || slots.is_empty() {
+        self.refresh_disturbed();
+        if self.pool.free().sum() == 0 && !self.config.preempt {
             return;
         }
-        let answers = planner::plan(&self.problem(&ids));
-        for (id, answer) in ids.iter().zip(answers) {
-            let Answer::Slots(chosen) = answer else { continue };
-            let chosen: Vec<SlotRef> =
-                chosen.into_iter().filter_map(|slot| slots.get(slot).cloned()).collect();
-            self.mark_running(id, effects);
-            if self.jobs.get(id).is_some_and(|job| matches!(job.work, Work::Gang(_))) {
-                self.form_gang(id, chosen, effects);
-            } else {
-                chosen.into_iter().for_each(|slot| self.grant_shard(id, slot, effects));
-            }
-        }
-    }
-
-    /// Why a job does nothing at the moment.
-    pub fn waiting(&self, id: &JobId) -> Option<Waiting> {
-        if !self.is_live(id) || self.leases_of(id).next().is_some() {
-            return None;
-        }
-        let now = self.now.mono_ms;
-        let job = self.jobs.get(id)?;
-        let not_before = match &job.work {
-            Work::None => None,
-            Work::Leases(work) => {
-                if work.ready(now) == 0 {
-                    work.next_try_ms()
-                } else {
-                    None
+        self.note_patience();
+        let ids: Vec<JobId> = self.hungry.iter().map(|(_, id)| id.clone()).collect();
+        if !ids.is_empty() {
+            let answers = planner::plan(&self.problem(&ids));
+            for (id, answer) in ids.iter().zip(&answers) {
+                if let Answer::Slots(slots) = answer {
+                    self.give(id, *slots, effects);
                 }
             }
-            Work::Gang(work) => Some(work.not_before_ms),
-        };
-        if let Some(at) = not_before.filter(|at| *at > now) {
-            return Some(Waiting::Backoff { ms: at - now });
+            self.preempt(&ids, &answers, effects);
         }
-        let slots: u32 = self.workers.values().map(|worker| worker.slots.len() as u32).sum();
-        if slots == 0 {
-            return Some(Waiting::NoWorkers);
-        }
-        let ids: Vec<JobId> = self.order.iter().filter(|id| self.is_live(id)).cloned().collect();
-        let place = ids.iter().position(|other| other == id)?;
-        match planner::plan(&self.problem(&ids)).into_iter().nth(place)? {
-            Answer::Slots(_) | Answer::NothingAsked => None,
-            Answer::NoneFree => Some(Waiting::NoFreeSlot { slots }),
-            Answer::NoneSuits => Some(Waiting::NoSuitableSlot { slots }),
-            Answer::GangWaits { free, .. } => {
-                Some(Waiting::GangTooSmall { needs: job.record.spec.resources.slots.min, free })
-            }
+        self.use_leftovers(effects);
+        self.refresh_disturbed();
+    }
+
+    fn give(&mut self, id: &JobId, slots: Slots, effects: &mut Vec<Effect>) {
+        let of = |cuda: bool, count: u32| self.pool.free_slots(cuda).take(count as usize).cloned();
+        let chosen: Vec<SlotRef> = of(true, slots.cuda).chain(of(false, slots.cpu)).collect();
+        self.mark_running(id, effects);
+        if self.jobs.get(id).is_some_and(|job| matches!(job.work, Work::Gang(_))) {
+            self.form_gang(id, chosen, effects);
+        } else {
+            chosen.into_iter().for_each(|slot| self.grant_shards(id, slot, effects));
         }
     }
 
-    fn is_live(&self, id: &JobId) -> bool {
+    pub(crate) fn is_live(&self, id: &JobId) -> bool {
         self.jobs.get(id).is_some_and(|job| match job.record.state {
             JobState::Queued | JobState::Running => true,
             JobState::Cancelling | JobState::Succeeded | JobState::Failed | JobState::Cancelled => false,
         })
     }
 
-    fn problem(&self, ids: &[JobId]) -> Problem {
-        let class = |device: &str| if device.starts_with("cuda") { Device::Cuda } else { Device::Cpu };
-        let fleet = self.fleet();
-        Problem {
-            free: self.free_slots().map(|(_, device)| class(device)).collect(),
-            fleet,
-            demands: ids
-                .iter()
-                .filter_map(|id| self.jobs.get(id))
-                .map(|job| self.demand(job, fleet))
-                .collect(),
-        }
+    /// What these jobs ask for, and what there is.
+    pub(crate) fn problem(&self, ids: &[JobId]) -> Problem {
+        let fleet = self.pool.fleet();
+        let mut owners: Vec<Owner> = Vec::new();
+        let mut places: BTreeMap<&str, usize> = BTreeMap::new();
+        let jobs = ids.iter().filter_map(|id| self.jobs.get(id));
+        let demands = jobs.map(|job| {
+            let name = job.record.spec.queue.owner.as_str();
+            let owner = *places.entry(name).or_insert_with(|| {
+                let holds = self.holds.get(name).copied().unwrap_or(0);
+                owners.push(Owner { holds, quota: self.config.quotas.get(name).copied() });
+                owners.len() - 1
+            });
+            self.demand(job, owner, fleet)
+        });
+        let demands = demands.collect();
+        Problem { free: self.pool.free(), fleet, owners, demands }
     }
 
-    /// Slots of the fleet, and GPUs among them.
-    fn fleet(&self) -> (u32, u32) {
-        let devices = self.workers.values().flat_map(|worker| &worker.slots).map(|slot| slot.device.as_str());
-        devices.fold((0, 0), |(all, gpus), device| (all + 1, gpus + u32::from(device.starts_with("cuda"))))
-    }
-
-    fn demand(&self, job: &Job, fleet: (u32, u32)) -> Demand {
-        let cuda_only = job.record.spec.resources.device == Wanted::Cuda;
+    fn demand(&self, job: &Job, owner: usize, fleet: Slots) -> Demand {
+        let spec = &job.record.spec;
+        let wants = wants(spec);
         let now = self.now.mono_ms;
         let kind = match &job.work {
             Work::None => Kind::Leases { ready: 0 },
-            Work::Leases(work) => Kind::Leases { ready: work.ready(now) },
+            Work::Leases(work) => Kind::Leases { ready: self.leases_ready(work) },
             Work::Gang(work) if work.gang.is_some() || work.not_before_ms > now => Kind::Leases { ready: 0 },
             Work::Gang(work) => {
-                let slots = job.record.spec.resources.slots;
-                let parts = u32::try_from(job.record.spec.unlearn.parts()).unwrap_or(u32::MAX);
+                let slots = spec.resources.slots;
+                let parts = u32::try_from(spec.unlearn.parts()).unwrap_or(u32::MAX);
                 let max = slots.max.min(parts);
-                let suits = if cuda_only { fleet.1 } else { fleet.0 };
+                let suits = match wants {
+                    Wants::Cuda => fleet.cuda,
+                    Wants::Any | Wants::Cpu => fleet.cpu.max(fleet.cuda),
+                };
                 let patient =
                     work.enough_since_ms.is_none_or(|since| now < since + self.config.gang_patience_ms);
                 let min = if patient { max.min(suits).max(slots.min) } else { slots.min };
                 Kind::Gang { min, max }
             }
         };
-        Demand { kind, cuda_only }
+        Demand { kind, wants, priority: spec.queue.priority, owner }
+    }
+
+    /// Leases that could be granted: over shards that wait, or a second one over a straggler.
+    fn leases_ready(&self, work: &LeaseWork) -> u32 {
+        let config = &self.config;
+        match work.ready(self.now.mono_ms) {
+            0 => u32::from(
+                work.straggler(self.now.mono_ms, config.tail_after_ms, config.tail_factor).is_some(),
+            ),
+            ready => ready,
+        }
+    }
+
+    /// Whether a job could use a slot now.
+    pub(crate) fn is_hungry(&self, job: &Job) -> bool {
+        let now = self.now.mono_ms;
+        match (&job.work, job.record.state) {
+            (_, JobState::Cancelling | JobState::Succeeded | JobState::Failed | JobState::Cancelled)
+            | (Work::None, _) => false,
+            (Work::Leases(work), _) => self.leases_ready(work) > 0,
+            (Work::Gang(work), _) => work.gang.is_none() && work.not_before_ms <= now,
+        }
     }
 
     /// Starts the clock of gangs that could form, but smaller than they might.
     fn note_patience(&mut self) {
         let now = self.now.mono_ms;
-        let free = self.free_slots().count() as u32;
-        for job in self.jobs.values_mut() {
+        let free = self.pool.free().sum();
+        let patience = self.config.gang_patience_ms;
+        let mut wake = None;
+        for (_, id) in &self.hungry {
+            let Some(job) = self.jobs.get_mut(id) else { continue };
             let min = job.record.spec.resources.slots.min;
             if let Work::Gang(work) = &mut job.work
                 && work.gang.is_none()
             {
                 work.enough_since_ms = if free >= min { work.enough_since_ms.or(Some(now)) } else { None };
+                let until = work.enough_since_ms.map(|since| since + patience).filter(|until| *until > now);
+                wake = wake.into_iter().chain(until).min();
             }
+        }
+        if let Some(at) = wake {
+            self.wake(at);
         }
     }
 
@@ -146,19 +165,41 @@ impl State {
         effects.push(Effect::Notify { job: id.clone() });
     }
 
-    fn grant_shard(&mut self, id: &JobId, slot: SlotRef, effects: &mut Vec<Effect>) {
+    /// Grants as many shards as this slot does in the time a lease should take, or else a straggler.
+    fn grant_shards(&mut self, id: &JobId, slot: SlotRef, effects: &mut Vec<Effect>) {
         let now = self.now.mono_ms;
+        let (after, factor) = (self.config.tail_after_ms, self.config.tail_factor);
+        let most = self.shards_for(id, &slot);
         let Some(job) = self.jobs.get_mut(id) else { return };
         let phase = job.record.phase;
         let Work::Leases(work) = &mut job.work else { return };
-        let Some((shard, attempt)) = work.grant(now) else { return };
-        let range = work.range(shard);
+        let granted = work.grant(now, most).or_else(|| {
+            let late = work.straggler(now, after, factor)?;
+            work.duplicate(late)
+        });
+        let Some(Grant { first, shards, attempt, twin }) = granted else { return };
+        let range = work.range(first, shards);
         let Some(task) = task(job, phase, range) else { return };
-        let lease = LeaseId { job: id.clone(), phase, shard, attempt };
+        let lease = LeaseId { job: id.clone(), phase, shard: first, attempt };
         let send = self.start_for(id, &slot, lease.clone(), task);
         effects.extend(send);
         effects.push(Effect::Metric(Metric::LeaseGranted { phase }));
-        self.occupy(lease, slot);
+        if twin {
+            effects.push(Effect::Metric(Metric::LeaseDuplicated { phase }));
+        }
+        self.occupy(lease, shards, slot);
+    }
+
+    /// How many shards a lease on this slot should have: by the slot's speed, and so that nobody has the last ones alone.
+    fn shards_for(&self, id: &JobId, at: &SlotRef) -> u32 {
+        let (Some(worker), Some(slot)) = (self.workers.get(&at.worker), self.slot(at)) else { return 1 };
+        let Some(Job { work: Work::Leases(work), .. }) = self.jobs.get(id) else { return 1 };
+        if work.phase != Phase::Sample || worker.protocol < PROTOCOL_OF_FLEETS || slot.speed <= 0.0 {
+            return 1;
+        }
+        let by_speed = work.shards_in(slot.speed * self.config.lease_target_ms as f64 / 1000.0);
+        let fair = work.left().div_ceil(2 * self.pool.fleet().sum().max(1));
+        by_speed.min(fair).clamp(1, self.config.shards_per_lease.max(1))
     }
 
     fn start_for(&self, id: &JobId, slot: &SlotRef, lease: LeaseId, task: Task) -> Option<Effect> {
@@ -170,32 +211,9 @@ impl State {
         let assignment = Box::new(Assignment { lease, spec: spec.clone(), artifacts: String::new(), task });
         Effect::Send { worker: slot.worker.clone(), command: Command::Start { slot: slot.slot, assignment } }
     }
-
-    /// When something will happen by itself: a lease runs out, a worker is dead, a pause is over. None when idle.
-    pub fn next_deadline(&self) -> Option<u64> {
-        let leases = self.leases.values().filter(|lease| !lease.stopping).map(|lease| lease.deadline_ms);
-        let workers = self.workers.values().map(|worker| worker.last_seen_ms + self.config.dead_after_ms);
-        let jobs = self.jobs.values().filter_map(|job| match &job.work {
-            Work::None if job.record.state == JobState::Cancelling => Some(job.settle_after_ms),
-            Work::None => None,
-            Work::Leases(work) => work.next_try_ms(),
-            Work::Gang(work) if work.gang.is_some() => None,
-            Work::Gang(work) => {
-                let patience = work.enough_since_ms.map(|since| since + self.config.gang_patience_ms);
-                [Some(work.not_before_ms), patience]
-                    .into_iter()
-                    .flatten()
-                    .filter(|at| *at > self.now.mono_ms)
-                    .min()
-            }
-        });
-        // A pause that is over but finds no slot must not spin the driver: only the future counts.
-        let now = self.now.mono_ms;
-        leases.chain(workers).chain(jobs.filter(|at| *at > now)).min()
-    }
 }
 
-/// The task of a shard, with the outputs of earlier phases it works on.
+/// The task of some shards in a row, with the outputs of earlier phases it works on.
 fn task(job: &Job, phase: Phase, range: SampleRange) -> Option<Task> {
     let outputs = &job.record.outputs;
     let target = || outputs.direction.as_ref().map(|direction| direction.target.clone());
@@ -212,30 +230,20 @@ fn task(job: &Job, phase: Phase, range: SampleRange) -> Option<Task> {
 }
 
 fn scores(job: &Job) -> Vec<ArtifactRef> {
-    let counted = job.record.outputs.sample_shards.unwrap_or(0);
-    outputs_in_order(&job.sample_done, counted)
-        .filter_map(
-            |output| if let TaskOutput::Sample(sample) = output { Some(sample.scores.clone()) } else { None },
-        )
-        .collect()
+    let counted = ShardIndex(job.record.outputs.sample_shards.unwrap_or(0));
+    let of = |output| if let TaskOutput::Sample(sample) = output { Some(sample.scores) } else { None };
+    job.sample_done.before(counted).filter_map(of).collect()
 }
 
 fn moments(job: &Job) -> Vec<ArtifactRef> {
-    let counted = LeaseWork::new(Phase::Evaluate, &job.record.spec, Epoch(1)).limit;
-    outputs_in_order(&job.evaluate_done, counted)
-        .filter_map(
-            |output| {
-                if let TaskOutput::Evaluate(shard) = output { Some(shard.moments.clone()) } else { None }
-            },
-        )
-        .collect()
+    let of = |output| if let TaskOutput::Evaluate(shard) = output { Some(shard.moments) } else { None };
+    job.evaluate_done.before(ShardIndex(u32::MAX)).filter_map(of).collect()
 }
 
 /// Used by the status to count shards of phases that are over.
 pub(crate) fn shards_done(job: &Job, phase: Phase) -> u32 {
-    match phase {
-        Phase::Sample => job.sample_done.range(..ShardIndex(u32::MAX)).count() as u32,
-        Phase::Evaluate => job.evaluate_done.len() as u32,
-        Phase::Probe | Phase::Direction | Phase::FineTune | Phase::Report | Phase::Publish => 1,
+    match phase.shape() {
+        Shape::Sharded => job.shards.get(&phase).copied().unwrap_or(0),
+        Shape::Single | Shape::Gang => 1,
     }
 }

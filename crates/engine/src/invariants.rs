@@ -1,8 +1,9 @@
 //! What must hold after every step, numbered. Checked after each step of the tests and the simulation.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use lethe_domain::{JobState, Phase};
+use lethe_domain::{JobState, Phase, SlotIndex, SlotRef};
 
 use crate::State;
 use crate::state::Work;
@@ -10,7 +11,7 @@ use crate::state::Work;
 /// An invariant that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// I1 to I8.
+    /// I1 to I10.
     pub invariant: &'static str,
     /// What was found.
     pub found: String,
@@ -24,7 +25,7 @@ impl fmt::Display for Violation {
 
 type Check = fn(&State) -> Option<String>;
 
-const INVARIANTS: [(&str, Check); 8] = [
+const INVARIANTS: [(&str, Check); 10] = [
     ("I1: a lease and its slot point at each other", leases_match_slots),
     ("I2: a shard is never both done and open", done_is_not_open),
     (
@@ -36,6 +37,8 @@ const INVARIANTS: [(&str, Check); 8] = [
     ("I6: a gang holds one slot per rank, each once", gangs_are_whole),
     ("I7: a phase is only entered with the outputs of those before it", inputs_are_there),
     ("I8: no generation is newer than the record says", generations_are_recorded),
+    ("I9: the pool's free slots are those that may work and hold nothing", pool_is_right),
+    ("I10: an owner holds as many slots as its jobs have leases", holds_are_right),
 ];
 
 impl State {
@@ -79,10 +82,7 @@ fn leases_match_slots(state: &State) -> Option<String> {
 fn done_is_not_open(state: &State) -> Option<String> {
     state.jobs.iter().find_map(|(id, job)| {
         let Work::Leases(work) = &job.work else { return None };
-        work.open
-            .iter()
-            .find(|shard| work.done.contains_key(shard))
-            .map(|shard| format!("{id} shard {shard}"))
+        work.at_work().find(|(shard, _)| work.is_done(*shard)).map(|(shard, _)| format!("{id} shard {shard}"))
     })
 }
 
@@ -90,13 +90,17 @@ fn open_shards_are_leased(state: &State) -> Option<String> {
     for (id, job) in &state.jobs {
         let Work::Leases(work) = &job.work else { continue };
         let live = || state.leases_of(id).filter(|(lease, held)| lease.phase == work.phase && !held.stopping);
-        if let Some(shard) =
-            work.open.iter().find(|shard| live().filter(|(lease, _)| lease.shard == **shard).count() != 1)
-        {
-            return Some(format!("{id} shard {shard} is open with other than one live lease"));
+        for (shard, leases) in work.at_work() {
+            let found = live().filter(|(lease, held)| held.covers(lease, shard)).count();
+            if found != leases as usize || found == 0 {
+                return Some(format!("{id} shard {shard} is open {leases} times, with {found} live leases"));
+            }
         }
-        if let Some((lease, _)) = live().find(|(lease, _)| !work.open.contains(&lease.shard)) {
-            return Some(format!("{lease} is live, its shard is not open"));
+        for (lease, held) in live() {
+            let idle = |shard| work.leases_over(shard) == 0 && !work.is_done(shard);
+            if let Some(shard) = held.shards(lease).find(|shard| idle(*shard)) {
+                return Some(format!("{lease} is live, its shard {shard} is neither open nor done"));
+            }
         }
     }
     None
@@ -120,15 +124,16 @@ fn gangs_are_whole(state: &State) -> Option<String> {
     state.jobs.iter().find_map(|(id, job)| {
         let Work::Gang(work) = &job.work else { return None };
         let gang = work.gang.as_ref()?;
-        let mut slots = gang.slots.clone();
+        let mut slots: Vec<_> = gang.slots.iter().flatten().cloned().collect();
+        let placed = slots.len();
         slots.sort();
         slots.dedup();
-        (slots.len() != gang.slots.len()).then(|| format!("{id} has a slot twice"))
+        (slots.len() != placed).then(|| format!("{id} has a slot twice"))
     })
 }
 
 fn inputs_are_there(state: &State) -> Option<String> {
-    state.jobs.iter().find_map(|(id, job)| {
+    state.jobs.iter().filter(|(id, _)| state.is_live(id)).find_map(|(id, job)| {
         let outputs = &job.record.outputs;
         let missing = match job.record.phase {
             Phase::Probe => false,
@@ -150,4 +155,35 @@ fn generations_are_recorded(state: &State) -> Option<String> {
         (lease.phase == Phase::FineTune && lease.attempt.0 > job.record.generation.0)
             .then(|| lease.to_string())
     })
+}
+
+fn pool_is_right(state: &State) -> Option<String> {
+    let mut free = 0;
+    for (id, worker) in &state.workers {
+        for (index, slot) in worker.slots.iter().enumerate() {
+            let at = SlotRef { worker: id.clone(), slot: SlotIndex(index as u32) };
+            let wanted = slot.lease.is_none() && state.barred(&at).is_none();
+            free += u32::from(wanted);
+            let cuda = slot.device.starts_with("cuda");
+            if state.pool.free_slots(cuda).any(|other| other == &at) != wanted {
+                return Some(format!("{at} is free: {wanted}"));
+            }
+        }
+    }
+    (state.pool.free().sum() != free)
+        .then(|| format!("{} in the pool, {free} are free", state.pool.free().sum()))
+}
+
+fn holds_are_right(state: &State) -> Option<String> {
+    let mut holds: BTreeMap<&str, u32> = BTreeMap::new();
+    for lease in state.leases.keys() {
+        if let Some(job) = state.jobs.get(&lease.job) {
+            *holds.entry(job.record.spec.queue.owner.as_str()).or_default() += 1;
+        }
+    }
+    state
+        .holds
+        .iter()
+        .find(|(owner, count)| holds.get(owner.as_str()).copied().unwrap_or(0) != **count)
+        .map(|(owner, count)| format!("{owner} is said to hold {count}"))
 }

@@ -5,9 +5,9 @@ use lethe_domain::{
     spec::Until,
 };
 
-use crate::gang::GangWork;
+use crate::done::DoneShards;
 use crate::lease_work::LeaseWork;
-use crate::state::{Job, Work};
+use crate::state::{Job, Lease, Work};
 use crate::{Command, Effect, JobRecord, Metric, Now, State, Write};
 
 impl Job {
@@ -17,9 +17,9 @@ impl Job {
         self.work = match self.record.state {
             JobState::Queued | JobState::Running => match self.record.phase.shape() {
                 Shape::Single | Shape::Sharded => {
-                    Work::Leases(LeaseWork::new(self.record.phase, &self.record.spec, epoch))
+                    Work::Leases(Box::new(LeaseWork::new(self.record.phase, &self.record.spec, epoch)))
                 }
-                Shape::Gang => Work::Gang(GangWork::default()),
+                Shape::Gang => Work::Gang(Box::default()),
             },
             JobState::Cancelling | JobState::Succeeded | JobState::Failed | JobState::Cancelled => Work::None,
         };
@@ -43,8 +43,7 @@ impl State {
         effects.push(Effect::Persist(Write::Job(Box::new(record.clone()))));
         effects.push(Effect::Metric(Metric::JobSubmitted));
         effects.push(Effect::Notify { job: id.clone() });
-        self.order.push(id.clone());
-        self.jobs.insert(id, Job::new(record, self.now, self.epoch));
+        self.insert(Job::new(record, self.now, self.epoch));
     }
 
     /// Begins to end a job; it is cancelled when its last slot is free.
@@ -62,7 +61,8 @@ impl State {
         job.touch();
         effects.push(Effect::Persist(Write::Job(Box::new(job.record.clone()))));
         effects.push(Effect::Notify { job: id.clone() });
-        self.stop_leases(id, |_| true, effects);
+        self.disturbed.insert(id.clone());
+        self.stop_leases(id, |_, _| true, effects);
         self.settle_cancel(id, effects);
     }
 
@@ -83,7 +83,7 @@ impl State {
         let Some(job) = self.jobs.get_mut(id) else { return };
         job.end_with(Some(failure));
         self.end_job(id, JobState::Failed, effects);
-        self.stop_leases(id, |_| true, effects);
+        self.stop_leases(id, |_, _| true, effects);
     }
 
     fn end_job(&mut self, id: &JobId, state: JobState, effects: &mut Vec<Effect>) {
@@ -92,7 +92,11 @@ impl State {
         job.record.state = state;
         job.record.finished_unix_ms = Some(now.unix_ms);
         job.work = Work::None;
+        // Nobody asks for them any more.
+        (job.sample_done, job.evaluate_done) = (DoneShards::default(), DoneShards::default());
         job.touch();
+        self.live.remove(&job.place());
+        self.disturbed.insert(id.clone());
         effects.push(Effect::Persist(Write::Job(Box::new(job.record.clone()))));
         effects.push(Effect::Metric(Metric::JobFinished { state }));
         effects.push(Effect::Notify { job: id.clone() });
@@ -102,10 +106,10 @@ impl State {
     pub(crate) fn stop_leases(
         &mut self,
         id: &JobId,
-        filter: impl Fn(&LeaseId) -> bool,
+        filter: impl Fn(&LeaseId, &Lease) -> bool,
         effects: &mut Vec<Effect>,
     ) {
-        for (lease, held) in self.leases.iter_mut().filter(|(lease, _)| &lease.job == id && filter(lease)) {
+        for (lease, held) in self.leases_of_mut(id).filter(|(lease, held)| filter(lease, held)) {
             if std::mem::replace(&mut held.stopping, true) {
                 continue;
             }
@@ -114,8 +118,14 @@ impl State {
         }
     }
 
-    /// A result for a shard.
-    pub(crate) fn on_output(&mut self, lease: &LeaseId, output: TaskOutput, effects: &mut Vec<Effect>) {
+    /// A result. `held` is the lease it came under, unless a leader before this one granted it.
+    pub(crate) fn on_output(
+        &mut self,
+        lease: &LeaseId,
+        held: Option<&Lease>,
+        output: TaskOutput,
+        effects: &mut Vec<Effect>,
+    ) {
         let late = Effect::Metric(Metric::LateResult { phase: lease.phase });
         let Some(job) = self.jobs.get_mut(&lease.job) else { return effects.push(late) };
         if job.record.phase != lease.phase || output.phase() != lease.phase {
@@ -123,25 +133,10 @@ impl State {
         }
         match &mut job.work {
             Work::None => return effects.push(late),
-            Work::Leases(work) => {
-                let sharded = lease.phase.shape() == Shape::Sharded;
-                if !work.finish(lease.shard, output.clone()) {
+            Work::Leases(_) => {
+                if !self.keep_outputs(lease, held, output, effects) {
                     return effects.push(late);
                 }
-                if sharded {
-                    let write = Write::Shard {
-                        job: lease.job.clone(),
-                        phase: lease.phase,
-                        shard: lease.shard,
-                        output: Box::new(output),
-                    };
-                    effects.push(Effect::Persist(write));
-                } else {
-                    keep_output(&mut job.record.outputs, output);
-                }
-                let shard = lease.shard;
-                let twin = move |other: &LeaseId| other.shard == shard;
-                self.stop_leases(&lease.job, twin, effects);
             }
             Work::Gang(work) => {
                 let current = work.gang.as_ref().is_some_and(|gang| gang.generation.0 == lease.attempt.0);
@@ -153,6 +148,69 @@ impl State {
             }
         }
         self.finish_phase_if_complete(&lease.job, effects);
+    }
+
+    /// Keeps the outputs of a lease's shards. False when none of them was wanted.
+    fn keep_outputs(
+        &mut self,
+        lease: &LeaseId,
+        held: Option<&Lease>,
+        output: TaskOutput,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let outputs = match output {
+            TaskOutput::Shards(outputs) => outputs,
+            output => vec![output],
+        };
+        let Some(job) = self.jobs.get_mut(&lease.job) else { return false };
+        let Work::Leases(work) = &mut job.work else { return false };
+        let mut done = Vec::new();
+        let mut failed_on = Vec::new();
+        let mut twins = false;
+        for (shard, output) in (lease.shard.0..work.limit).map(ShardIndex).zip(outputs) {
+            let failed = work.failed_on(shard).to_vec();
+            twins |= work.leases_over(shard) > u32::from(held.is_some());
+            if !work.finish(shard, output.clone()) {
+                continue;
+            }
+            failed_on.extend(failed);
+            done.push(shard);
+            if lease.phase.shape() == Shape::Sharded {
+                effects.push(Effect::Persist(Write::Shard {
+                    job: lease.job.clone(),
+                    phase: lease.phase,
+                    shard,
+                    output: Box::new(output),
+                }));
+            } else {
+                keep_output(&mut job.record.outputs, output);
+            }
+        }
+        // A lease that gave fewer outputs than it has shards gives the others back.
+        let rest: Vec<ShardIndex> = held.map_or_else(Vec::new, |held| {
+            held.shards(lease).filter(|shard| !done.contains(shard) && work.give_back(*shard)).collect()
+        });
+        let now = self.now.mono_ms;
+        rest.into_iter().for_each(|shard| work.try_again(shard, now));
+        // Twins have nothing left to do once every shard of theirs is done. Few leases have any: do not look for nothing.
+        let idle: Vec<LeaseId> = self
+            .leases_of(&lease.job)
+            .take_while(|_| twins)
+            .filter(|(id, twin)| id.phase == lease.phase && done.iter().any(|shard| twin.covers(id, *shard)))
+            .filter(|(id, twin)| twin.shards(id).all(|shard| self.is_done(&lease.job, shard)))
+            .map(|(id, _)| id.clone())
+            .collect();
+        if !idle.is_empty() {
+            self.stop_leases(&lease.job, |id, _| idle.contains(id), effects);
+        }
+        if let Some(held) = held {
+            self.clear_blame(&held.slot, &failed_on, effects);
+        }
+        !done.is_empty()
+    }
+
+    fn is_done(&self, job: &JobId, shard: ShardIndex) -> bool {
+        matches!(self.jobs.get(job), Some(Job { work: Work::Leases(work), .. }) if work.is_done(shard))
     }
 
     /// Moves a job on when its phase is done.
@@ -174,25 +232,29 @@ impl State {
             && phase.shape() == Shape::Sharded
         {
             let counted = work.complete().unwrap_or(work.limit);
-            let shards = std::mem::take(&mut work.done);
-            shards
-                .into_iter()
-                .filter(|(shard, _)| shard.0 < counted)
-                .for_each(|(shard, output)| job.keep_shard(phase, shard, output));
+            let shards = work.take_done();
+            job.shards.insert(phase, shards.len() as u32);
             if phase == Phase::Sample {
+                job.sample_done = shards;
                 job.record.outputs.sample_shards = Some(counted);
                 if let Some(failure) = feature_missing(job) {
                     return self.fail_job(id, failure, effects);
                 }
+            } else {
+                job.evaluate_done = shards;
             }
         }
         let seconds = now.mono_ms.saturating_sub(job.phase_began_ms) as f64 / 1000.0;
         *job.record.seconds.entry(phase).or_default() += seconds;
         effects.push(Effect::Metric(Metric::PhaseFinished { phase, seconds }));
-        if phase.shape() == Shape::Sharded {
+        match phase.shape() {
             // Open leases of a sampling that has enough are of no more use.
-            self.stop_leases(id, |lease| lease.phase == phase, effects);
+            Shape::Sharded => self.stop_leases(id, |lease, _| lease.phase == phase, effects),
+            // The other ranks end by themselves; those that stood by do not.
+            Shape::Gang => self.stop_spares(id, effects),
+            Shape::Single => {}
         }
+        self.disturbed.insert(id.clone());
         let Some(job) = self.jobs.get_mut(id) else { return };
         match phase.next() {
             Some(next) => {
@@ -212,14 +274,14 @@ fn keep_output(outputs: &mut crate::Outputs, output: TaskOutput) {
         TaskOutput::FineTune(trained) => outputs.fine_tune = trained,
         TaskOutput::Report(report) => outputs.report = Some(report),
         TaskOutput::Publish(publish) => outputs.publish = Some(publish),
-        TaskOutput::Sample(_) | TaskOutput::Evaluate(_) => {}
+        TaskOutput::Sample(_) | TaskOutput::Evaluate(_) | TaskOutput::Shards(_) => {}
     }
 }
 
 /// Whether sampling showed that the feature cannot be located. Not known yet while the cut is not fixed (top q).
 fn feature_missing(job: &Job) -> Option<Failure> {
     let (mut samples, mut positives) = (0, 0);
-    for output in job.sample_done.values() {
+    for output in job.sample_done.before(ShardIndex(u32::MAX)) {
         let TaskOutput::Sample(sample) = output else { continue };
         samples += sample.samples;
         positives += sample.positives?;
@@ -249,12 +311,4 @@ fn feature_missing(job: &Job) -> Option<Failure> {
         )),
         Until::Positives(_) | Until::Total(_) => None,
     }
-}
-
-/// Shards before this one count; they are the inputs of the next phase.
-pub(crate) fn outputs_in_order(
-    done: &std::collections::BTreeMap<ShardIndex, TaskOutput>,
-    counted: u32,
-) -> impl Iterator<Item = &TaskOutput> {
-    done.range(..ShardIndex(counted)).map(|(_, output)| output)
 }

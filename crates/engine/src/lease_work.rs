@@ -1,12 +1,15 @@
 //! Work that is cut into shards and leased: which shards are done, open, or to be tried again, and when it is enough.
 //!
 //! The results that count are a prefix of the shards, whatever order they come in: the same job gives the same target
-//! vector with 1 or 100 slots. Not here: who gets a shard (planner), what a lease is (state).
+//! vector with 1 or 100 slots. A lease covers one shard or several in a row; each is open, done and tried by itself.
+//! Not here: who gets a lease (planner), what a lease is (state).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use lethe_domain::spec::{Positive, Until};
-use lethe_domain::{Attempt, Epoch, JobSpec, Phase, SampleRange, Shape, ShardIndex, TaskOutput};
+use lethe_domain::{Attempt, Epoch, JobSpec, Phase, SampleRange, Shape, ShardIndex, SlotRef, TaskOutput};
+
+use crate::done::DoneShards;
 
 /// The shards of one phase.
 #[derive(Debug)]
@@ -19,33 +22,66 @@ pub(crate) struct LeaseWork {
     shard_size: u64,
     /// Enough when the prefix has this many positives.
     wanted_positives: Option<u64>,
-    pub(crate) done: BTreeMap<ShardIndex, TaskOutput>,
+    done: DoneShards,
+    samples_done: u64,
     /// Shards before this one are all done.
     prefix: u32,
     prefix_positives: u64,
     /// No shard from here on was ever granted.
     next: u32,
+    /// Shards from `next` on that are done all the same (after a restart).
+    done_ahead: u32,
     /// Shards at work.
-    pub(crate) open: BTreeSet<ShardIndex>,
+    open: BTreeMap<ShardIndex, Open>,
+    /// Those of them that one lease covers, the one that is out longest first.
+    single: BTreeSet<(u64, ShardIndex)>,
     /// Shards to be granted again, not before the given time.
     again: BTreeMap<ShardIndex, u64>,
     /// Grants and failures so far of shards that are not done.
     tries: BTreeMap<ShardIndex, Tries>,
+    /// What a shard takes usually, in milliseconds: a moving average; 0 before the first.
+    usual_ms: f64,
     /// Attempts count on from here, so that no lease id is used twice, not even by the leader after a restart.
     attempts_before: u32,
+}
+
+/// A shard at work.
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    since_ms: u64,
+    /// Leases that cover it.
+    leases: u32,
+}
+
+/// What was tried with a shard.
+#[derive(Debug, Default, Clone)]
+struct Tries {
+    granted: u32,
+    failed: u32,
+    /// Failures of storage.
+    unstored: u32,
+    /// Slots it failed on.
+    failed_on: Vec<SlotRef>,
+}
+
+/// What a lease is to cover.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Grant {
+    pub(crate) first: ShardIndex,
+    pub(crate) shards: u32,
+    pub(crate) attempt: Attempt,
+    /// Another lease covers it too.
+    pub(crate) twin: bool,
 }
 
 /// Room for attempts of one leader. A shard fails long before it is used up.
 const ATTEMPTS_PER_EPOCH: u32 = 1 << 10;
 
-#[derive(Debug, Default, Clone, Copy)]
-struct Tries {
-    granted: u32,
-    failed: u32,
-}
-
 /// Samples after which sampling gives up, per wanted positive.
 const AT_MOST_PER_POSITIVE: u64 = 100;
+
+/// How much the newest lease counts in the usual time of a shard.
+const NEWEST: f64 = 0.2;
 
 impl LeaseWork {
     /// The shards of a phase that is leased.
@@ -65,110 +101,217 @@ impl LeaseWork {
             samples,
             shard_size,
             wanted_positives,
-            done: BTreeMap::new(),
+            done: DoneShards::default(),
+            samples_done: 0,
             prefix: 0,
             prefix_positives: 0,
             next: 0,
-            open: BTreeSet::new(),
+            done_ahead: 0,
+            open: BTreeMap::new(),
+            single: BTreeSet::new(),
             again: BTreeMap::new(),
             tries: BTreeMap::new(),
+            usual_ms: 0.0,
             attempts_before: (epoch.0.saturating_sub(1) as u32).wrapping_mul(ATTEMPTS_PER_EPOCH),
         }
     }
 
-    /// The sample indices of a shard.
-    pub(crate) fn range(&self, shard: ShardIndex) -> SampleRange {
-        let start = u64::from(shard.0) * self.shard_size;
-        SampleRange { start, count: self.shard_size.min(self.samples.saturating_sub(start)) }
+    /// The sample indices of some shards in a row.
+    pub(crate) fn range(&self, first: ShardIndex, shards: u32) -> SampleRange {
+        let start = u64::from(first.0) * self.shard_size;
+        let count = (u64::from(shards) * self.shard_size).min(self.samples.saturating_sub(start));
+        SampleRange { start, count }
+    }
+
+    /// How many shards of this size so many samples are, at least one.
+    pub(crate) fn shards_in(&self, samples: f64) -> u32 {
+        (samples / self.shard_size as f64).clamp(1.0, f64::from(u32::MAX)) as u32
     }
 
     /// Puts back a shard that was done before a restart.
     pub(crate) fn restore(&mut self, shard: ShardIndex, output: TaskOutput) {
-        self.done.insert(shard, output);
+        self.keep(shard, output);
         self.advance();
     }
 
     /// A shard is done. False when it was done already.
     pub(crate) fn finish(&mut self, shard: ShardIndex, output: TaskOutput) -> bool {
-        self.open.remove(&shard);
+        self.close(shard);
         self.again.remove(&shard);
         self.tries.remove(&shard);
-        if self.done.contains_key(&shard) {
+        if self.done.contains(shard) {
             return false;
         }
-        self.done.insert(shard, output);
+        self.keep(shard, output);
         self.advance();
         true
     }
 
-    /// A shard came back without a result. Returns how often it has failed, counting this time if it `counts`.
-    pub(crate) fn give_back(&mut self, shard: ShardIndex, counts: bool) -> u32 {
-        self.open.remove(&shard);
+    fn keep(&mut self, shard: ShardIndex, output: TaskOutput) {
+        self.samples_done += self.range(shard, 1).count;
+        self.done_ahead += u32::from(shard.0 >= self.next);
+        self.done.insert(shard, output);
+    }
+
+    /// Notes how long a lease over this many shards took.
+    pub(crate) fn took(&mut self, ms: u64, shards: u32) {
+        let each = ms as f64 / f64::from(shards.max(1));
+        self.usual_ms =
+            if self.usual_ms > 0.0 { self.usual_ms + NEWEST * (each - self.usual_ms) } else { each };
+    }
+
+    /// A lease over this shard came back without a result. True when no other lease covers it: try it again.
+    pub(crate) fn give_back(&mut self, shard: ShardIndex) -> bool {
+        let Some(open) = self.open.get_mut(&shard) else { return false };
+        open.leases -= 1;
+        match *open {
+            Open { leases: 0, .. } => self.close(shard),
+            Open { since_ms, .. } => {
+                self.single.insert((since_ms, shard));
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Counts a failure of this shard on this slot. Returns how often it has failed.
+    pub(crate) fn blame(&mut self, shard: ShardIndex, slot: &SlotRef) -> u32 {
         let tries = self.tries.entry(shard).or_default();
-        tries.failed += u32::from(counts);
+        tries.failed += 1;
+        if !tries.failed_on.contains(slot) {
+            tries.failed_on.push(slot.clone());
+        }
         tries.failed
+    }
+
+    /// Counts that storage failed this shard, which is no slot's fault. Returns how often it has.
+    pub(crate) fn blame_storage(&mut self, shard: ShardIndex) -> u32 {
+        let tries = self.tries.entry(shard).or_default();
+        tries.unstored += 1;
+        tries.unstored
+    }
+
+    /// Slots on which this shard has failed.
+    pub(crate) fn failed_on(&self, shard: ShardIndex) -> &[SlotRef] {
+        self.tries.get(&shard).map_or(&[], |tries| &tries.failed_on)
     }
 
     /// A shard that came back is to be granted again from `not_before_ms` on.
     pub(crate) fn try_again(&mut self, shard: ShardIndex, not_before_ms: u64) {
-        if !self.done.contains_key(&shard) {
+        if !self.done.contains(shard) && !self.open.contains_key(&shard) {
             self.again.insert(shard, not_before_ms);
         }
     }
 
-    /// Shards that could be granted now.
+    /// Shards that could be granted now and are not at work.
     pub(crate) fn ready(&self, now_ms: u64) -> u32 {
         if self.complete().is_some() {
             return 0;
         }
-        let again = self.again.values().filter(|at| **at <= now_ms).count();
-        let fresh = (self.next..self.limit).filter(|shard| !self.done.contains_key(&ShardIndex(*shard)));
-        // Nobody has more free slots than this; counting a million shards would be waste.
-        (again + fresh.take(FRESH_COUNTED).count()) as u32
+        let again = self.again.values().filter(|at| **at <= now_ms).count() as u32;
+        again + self.fresh()
     }
 
-    /// Takes the next shard to grant: what failed before comes first, then the lowest index.
-    pub(crate) fn grant(&mut self, now_ms: u64) -> Option<(ShardIndex, Attempt)> {
+    /// Shards that were never granted.
+    fn fresh(&self) -> u32 {
+        (self.limit - self.next).saturating_sub(self.done_ahead)
+    }
+
+    /// Shards left to do, as far as known.
+    pub(crate) fn left(&self) -> u32 {
+        let samples = self.samples_total().saturating_sub(self.samples_done);
+        u32::try_from(samples.div_ceil(self.shard_size)).unwrap_or(u32::MAX)
+    }
+
+    /// Takes what to grant next, over at most so many shards: what failed before comes first and alone, then the lowest
+    /// indices.
+    pub(crate) fn grant(&mut self, now_ms: u64, most: u32) -> Option<Grant> {
         let due = self.again.iter().find(|(_, at)| **at <= now_ms).map(|(shard, _)| *shard);
-        let shard = match due {
-            Some(shard) => shard,
+        let (first, shards) = match due {
+            Some(shard) => (shard, 1),
             None => {
-                while self.next < self.limit && self.done.contains_key(&ShardIndex(self.next)) {
+                while self.next < self.limit && self.done.contains(ShardIndex(self.next)) {
                     self.next += 1;
+                    self.done_ahead -= 1;
                 }
-                if self.next >= self.limit {
+                let end = self.limit.min(self.next.saturating_add(most.max(1)));
+                let fresh = (self.next..end).take_while(|shard| !self.done.contains(ShardIndex(*shard)));
+                let (first, shards) = (self.next, fresh.count() as u32);
+                if shards == 0 {
                     return None;
                 }
-                self.next += 1;
-                ShardIndex(self.next - 1)
+                self.next += shards;
+                (ShardIndex(first), shards)
             }
         };
-        self.again.remove(&shard);
-        Some((shard, self.open(shard)))
+        let attempt = self.count_grant(first, shards);
+        for shard in (first.0..first.0 + shards).map(ShardIndex) {
+            self.again.remove(&shard);
+            self.opened(shard, now_ms);
+        }
+        Some(Grant { first, shards, attempt, twin: false })
     }
 
-    /// Counts a grant of this shard.
-    fn open(&mut self, shard: ShardIndex) -> Attempt {
-        self.open.insert(shard);
-        let tries = self.tries.entry(shard).or_default();
-        tries.granted = tries.granted.max(self.attempts_before) + 1;
-        Attempt(tries.granted)
+    /// The shard that has been out longest, when nothing else is left to grant and it is out for much longer than usual.
+    pub(crate) fn straggler(&self, now_ms: u64, after_ms: u64, factor: u64) -> Option<ShardIndex> {
+        let (_, shard) = self.single.first().filter(|_| {
+            self.straggler_due(after_ms, factor).is_some_and(|due| due <= now_ms) && self.ready(now_ms) == 0
+        })?;
+        Some(*shard)
+    }
+
+    /// When the shard that has been out longest will have been out for too long.
+    pub(crate) fn straggler_due(&self, after_ms: u64, factor: u64) -> Option<u64> {
+        let (since, _) = self.single.first().filter(|_| self.fresh() == 0 && self.complete().is_none())?;
+        Some(since + after_ms.max((self.usual_ms * factor as f64) as u64))
+    }
+
+    /// Grants a shard that is at work to a second slot.
+    pub(crate) fn duplicate(&mut self, shard: ShardIndex) -> Option<Grant> {
+        let open = self.open.get_mut(&shard)?;
+        open.leases += 1;
+        self.single.remove(&(open.since_ms, shard));
+        let attempt = self.count_grant(shard, 1);
+        Some(Grant { first: shard, shards: 1, attempt, twin: true })
+    }
+
+    /// The attempt of a lease over these shards: no lease that begins with one of them has had it.
+    fn count_grant(&mut self, first: ShardIndex, shards: u32) -> Attempt {
+        let before = self.tries.get(&first).map_or(0, |tries| tries.granted);
+        let attempt = before.max(self.attempts_before) + 1;
+        for shard in (first.0..first.0 + shards).map(ShardIndex) {
+            let tries = self.tries.entry(shard).or_default();
+            tries.granted = tries.granted.max(attempt);
+        }
+        Attempt(attempt)
+    }
+
+    fn opened(&mut self, shard: ShardIndex, now_ms: u64) {
+        self.open.insert(shard, Open { since_ms: now_ms, leases: 1 });
+        self.single.insert((now_ms, shard));
+    }
+
+    fn close(&mut self, shard: ShardIndex) {
+        if let Some(open) = self.open.remove(&shard) {
+            self.single.remove(&(open.since_ms, shard));
+        }
     }
 
     /// A worker still works on this shard after a restart. False when nobody needs it to.
-    pub(crate) fn adopt(&mut self, shard: ShardIndex, attempt: Attempt) -> bool {
-        if shard.0 >= self.limit || self.done.contains_key(&shard) || self.open.contains(&shard) {
+    pub(crate) fn adopt(&mut self, shard: ShardIndex, attempt: Attempt, now_ms: u64) -> bool {
+        if shard.0 >= self.limit || self.done.contains(shard) || self.open.contains_key(&shard) {
             return false;
         }
         self.again.remove(&shard);
-        self.open.insert(shard);
+        self.opened(shard, now_ms);
         let tries = self.tries.entry(shard).or_default();
         tries.granted = tries.granted.max(attempt.0);
         if shard.0 >= self.next {
-            // Shards that were skipped over become grantable through `again`.
-            for skipped in self.next..shard.0 {
-                let skipped = ShardIndex(skipped);
-                if !self.done.contains_key(&skipped) && !self.open.contains(&skipped) {
+            // Shards that are skipped over become grantable through `again`.
+            for skipped in (self.next..shard.0).map(ShardIndex) {
+                if self.done.contains(skipped) {
+                    self.done_ahead -= 1;
+                } else if !self.open.contains_key(&skipped) {
                     self.again.entry(skipped).or_insert(0);
                 }
             }
@@ -188,9 +331,9 @@ impl LeaseWork {
         (enough || self.prefix == self.limit).then_some(self.prefix)
     }
 
-    /// Samples done, positives among them, samples in all as far as known.
+    /// Samples of the shards that are done.
     pub(crate) fn samples_done(&self) -> u64 {
-        self.done.keys().map(|shard| self.range(*shard).count).sum()
+        self.samples_done
     }
 
     /// Samples in all, as far as known.
@@ -204,19 +347,57 @@ impl LeaseWork {
         }
     }
 
+    /// Shards that are done.
+    pub(crate) fn shards_done(&self) -> u32 {
+        self.done.len() as u32
+    }
+
+    /// Whether this shard is done.
+    pub(crate) fn is_done(&self, shard: ShardIndex) -> bool {
+        self.done.contains(shard)
+    }
+
+    /// Leases that cover this shard.
+    pub(crate) fn leases_over(&self, shard: ShardIndex) -> u32 {
+        self.open.get(&shard).map_or(0, |open| open.leases)
+    }
+
+    /// Shards at work, and how many leases cover each.
+    pub(crate) fn at_work(&self) -> impl Iterator<Item = (ShardIndex, u32)> {
+        self.open.iter().map(|(shard, open)| (*shard, open.leases))
+    }
+
+    /// Shards that wait for another try: when it may be, and how many have failed.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = (ShardIndex, u64, u32)> {
+        self.again
+            .iter()
+            .map(|(shard, at)| (*shard, *at, self.tries.get(shard).map_or(0, |tries| tries.failed)))
+    }
+
+    /// Shards that were never granted and are still wanted.
+    pub(crate) fn never_granted(&self) -> u32 {
+        if self.complete().is_some() { 0 } else { self.fresh() }
+    }
+
+    /// The outputs that count, taken out: the end of the phase.
+    pub(crate) fn take_done(&mut self) -> DoneShards {
+        let mut done = std::mem::take(&mut self.done);
+        done.truncate(ShardIndex(self.complete().unwrap_or(self.limit)));
+        done
+    }
+
     /// Moves the prefix on, but not beyond the point where it is enough.
     fn advance(&mut self) {
-        while self.complete().is_none() {
-            let Some(output) = self.done.get(&ShardIndex(self.prefix)) else { return };
-            if let TaskOutput::Sample(sample) = output {
+        while self.complete().is_none() && self.done.contains(ShardIndex(self.prefix)) {
+            if self.wanted_positives.is_some()
+                && let Some(TaskOutput::Sample(sample)) = self.done.get(ShardIndex(self.prefix))
+            {
                 self.prefix_positives += sample.positives.unwrap_or(0);
             }
             self.prefix += 1;
         }
     }
 }
-
-const FRESH_COUNTED: usize = 4096;
 
 /// Samples in all, and the positives after which it is enough.
 pub(crate) fn sample_goal(spec: &JobSpec) -> (u64, Option<u64>) {

@@ -8,8 +8,10 @@
 //! Not here: tokio, gRPC, storage, tensors, a clock, randomness. Time and ids arrive as arguments.
 
 mod config;
+mod done;
 mod effect;
 mod event;
+mod explain;
 mod fleet;
 mod gang;
 mod grant;
@@ -17,15 +19,19 @@ mod invariants;
 mod job;
 mod lease_work;
 pub mod planner;
+mod pool;
 mod record;
+mod resize;
 mod result;
+mod returns;
 mod state;
 mod status;
 mod step;
+mod wake;
 
 pub use config::Config;
 pub use effect::{Command, Effect, Metric, Write};
-pub use event::{Event, Now};
+pub use event::{Event, Introduction, Now};
 pub use invariants::Violation;
-pub use record::{JobRecord, Outputs, RECORD_VERSION};
+pub use record::{GangRecord, JobRecord, Outputs, RECORD_VERSION, WorkerRecord};
 pub use state::State;

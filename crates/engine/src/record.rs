@@ -1,12 +1,12 @@
-//! What is written down about a job.
+//! What is written down about a job, and about a worker that somebody has decided something about.
 //!
-//! Leases and workers are not: after a restart the workers say themselves what they hold.
+//! Leases are not: after a restart the workers say themselves what they hold.
 
 use std::collections::BTreeMap;
 
 use lethe_domain::{
     DirectionOutput, Failure, FineTuneOutput, Generation, JobId, JobSpec, JobState, Phase, ProbeOutput,
-    PublishOutput, ReportOutput,
+    PublishOutput, ReportOutput, SlotIndex, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,9 @@ pub struct JobRecord {
     pub phase: Phase,
     /// The last generation of its gang.
     pub generation: Generation,
+    /// What the next leader must know to take that generation over.
+    #[serde(default)]
+    pub gang: Option<GangRecord>,
     /// What the phases gave.
     pub outputs: Outputs,
     /// Seconds spent in each finished phase.
@@ -42,6 +45,36 @@ pub struct JobRecord {
     pub retried: Vec<Failure>,
     /// Why it failed, or was cancelled.
     pub failure: Option<Failure>,
+}
+
+/// The last generation of a gang.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GangRecord {
+    /// Its ranks.
+    pub world: u32,
+    /// The furthest step reported before it was formed.
+    pub floor: u64,
+}
+
+/// What operators and failures have decided about a worker. It outlasts the worker's sessions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerRecord {
+    /// Version of this form.
+    pub version: u32,
+    /// The worker.
+    pub id: WorkerId,
+    /// It gets no more work and hands back what it has.
+    pub draining: bool,
+    /// Why the whole worker gets no work.
+    pub quarantine: Option<String>,
+    /// Why single slots get none.
+    pub slots: BTreeMap<SlotIndex, String>,
+}
+
+impl WorkerRecord {
+    pub(crate) fn new(id: WorkerId) -> Self {
+        Self { version: RECORD_VERSION, id, draining: false, quarantine: None, slots: BTreeMap::new() }
+    }
 }
 
 /// What the phases gave, as far as they are done.
@@ -77,6 +110,7 @@ impl JobRecord {
             state: JobState::Queued,
             phase: Phase::Probe,
             generation: Generation(0),
+            gang: None,
             outputs: Outputs::default(),
             seconds: BTreeMap::new(),
             retried: Vec::new(),

@@ -1,15 +1,18 @@
 //! The state the engine decides on: jobs, workers, leases.
 //!
-//! Not here: how it changes (the other modules, one per kind of event).
+//! Not here: how it changes (the other modules, one per kind of event), which slots are free (`pool`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lethe_domain::{
     Epoch, Failure, JobId, LeaseId, Phase, Progress, ShardIndex, SlotIndex, SlotRef, TaskOutput, WorkerId,
 };
 
+use crate::done::DoneShards;
 use crate::gang::GangWork;
 use crate::lease_work::LeaseWork;
+use crate::pool::Pool;
+use crate::record::WorkerRecord;
 use crate::{Config, JobRecord, Now};
 
 /// Everything the coordinator knows. Only [`State::step`] changes it.
@@ -20,8 +23,24 @@ pub struct State {
     pub(crate) jobs: BTreeMap<JobId, Job>,
     /// Submission order: (time, id).
     pub(crate) order: Vec<JobId>,
+    /// Jobs that are not final, in that order.
+    pub(crate) live: BTreeSet<(u64, JobId)>,
+    /// Live jobs that could use a slot now.
+    pub(crate) hungry: BTreeSet<(u64, JobId)>,
+    /// Jobs that this step has touched.
+    pub(crate) disturbed: BTreeSet<JobId>,
+    pub(crate) requests: BTreeMap<String, JobId>,
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
+    /// Workers that died lately, for people.
+    pub(crate) dead: BTreeMap<WorkerId, Dead>,
+    /// What is decided about workers, joined or not.
+    pub(crate) marks: BTreeMap<WorkerId, WorkerRecord>,
     pub(crate) leases: BTreeMap<LeaseId, Lease>,
+    /// Slots held by each owner's jobs.
+    pub(crate) holds: BTreeMap<String, u32>,
+    pub(crate) pool: Pool,
+    /// No tick is needed before this time.
+    pub(crate) wake_ms: Option<u64>,
     /// The time of the last step.
     pub(crate) now: Now,
 }
@@ -35,9 +54,11 @@ pub(crate) struct Job {
     pub(crate) phase_began_ms: u64,
     /// Counts up with every change that people can see.
     pub(crate) version: u64,
-    /// Outputs of shards of earlier phases, which later tasks and the status need.
-    pub(crate) sample_done: BTreeMap<ShardIndex, TaskOutput>,
-    pub(crate) evaluate_done: BTreeMap<ShardIndex, TaskOutput>,
+    /// Outputs of shards of earlier phases, which later tasks need.
+    pub(crate) sample_done: DoneShards,
+    pub(crate) evaluate_done: DoneShards,
+    /// How many those were, for people; the outputs of a final job are forgotten.
+    pub(crate) shards: BTreeMap<Phase, u32>,
     /// A job found half cancelled after a restart waits this long for workers that may still hold its leases.
     pub(crate) settle_after_ms: u64,
 }
@@ -48,9 +69,9 @@ pub(crate) enum Work {
     /// None: the job is final or being cancelled.
     None,
     /// Leases over shards; a single task is one shard.
-    Leases(LeaseWork),
+    Leases(Box<LeaseWork>),
     /// A gang.
-    Gang(GangWork),
+    Gang(Box<GangWork>),
 }
 
 /// A worker that has joined.
@@ -58,7 +79,12 @@ pub(crate) enum Work {
 pub(crate) struct Worker {
     pub(crate) hostname: String,
     pub(crate) version: String,
+    pub(crate) protocol: u32,
     pub(crate) last_seen_ms: u64,
+    /// Its heartbeats are late.
+    pub(crate) suspect: bool,
+    /// It has said that it is about to leave.
+    pub(crate) leaving: bool,
     pub(crate) slots: Vec<Slot>,
 }
 
@@ -67,17 +93,48 @@ pub(crate) struct Worker {
 pub(crate) struct Slot {
     pub(crate) device: String,
     pub(crate) lease: Option<LeaseId>,
+    /// Its executor is up and its canary is as it should be.
+    pub(crate) proven: bool,
+    /// What is wrong with its canary.
+    pub(crate) fault: Option<String>,
+    /// Shards that failed here and succeeded elsewhere, less those that succeeded here.
+    pub(crate) strikes: u32,
+    /// Samples per second over its last leases, everything included; 0 before the first.
+    pub(crate) speed: f64,
+}
+
+/// A worker whose heartbeats have ceased.
+#[derive(Debug)]
+pub(crate) struct Dead {
+    pub(crate) worker: Worker,
+    pub(crate) at_ms: u64,
 }
 
 /// A grant that has not come back.
 #[derive(Debug)]
 pub(crate) struct Lease {
     pub(crate) slot: SlotRef,
+    /// Shards it covers, from the one in its id on.
+    pub(crate) shards: u32,
     pub(crate) granted_ms: u64,
     pub(crate) deadline_ms: u64,
     pub(crate) progress: Option<Progress>,
     /// Told to stop; its outcome no longer matters, only that the slot becomes free.
     pub(crate) stopping: bool,
+    /// Told to yield; rank 0 saves first if true.
+    pub(crate) yielding: Option<bool>,
+}
+
+impl Lease {
+    /// The shards it covers.
+    pub(crate) fn shards(&self, id: &LeaseId) -> impl Iterator<Item = ShardIndex> + use<> {
+        (id.shard.0..id.shard.0.saturating_add(self.shards)).map(ShardIndex)
+    }
+
+    /// Whether it covers this shard.
+    pub(crate) fn covers(&self, id: &LeaseId, shard: ShardIndex) -> bool {
+        (id.shard.0..id.shard.0.saturating_add(self.shards)).contains(&shard.0)
+    }
 }
 
 impl State {
@@ -88,33 +145,59 @@ impl State {
             epoch,
             jobs: BTreeMap::new(),
             order: Vec::new(),
+            live: BTreeSet::new(),
+            hungry: BTreeSet::new(),
+            disturbed: BTreeSet::new(),
+            requests: BTreeMap::new(),
             workers: BTreeMap::new(),
+            dead: BTreeMap::new(),
+            marks: BTreeMap::new(),
             leases: BTreeMap::new(),
+            holds: BTreeMap::new(),
+            pool: Pool::default(),
+            wake_ms: None,
             now: Now::default(),
         }
     }
 
-    /// The state after a restart, from what was written down: each job with its finished shards.
+    /// The state after a restart, from what was written down: each job with its finished shards, and what is decided
+    /// about workers.
     pub fn restore(
         config: Config,
         epoch: Epoch,
         now: Now,
         jobs: impl IntoIterator<Item = (JobRecord, Vec<(Phase, ShardIndex, TaskOutput)>)>,
+        workers: impl IntoIterator<Item = WorkerRecord>,
     ) -> Self {
         let mut state = Self::new(config, epoch);
         state.now = now;
+        state.marks = workers.into_iter().map(|record| (record.id.clone(), record)).collect();
+        let claim_by_ms = now.mono_ms + state.config.dead_after_ms;
         for (record, shards) in jobs {
-            let id = record.id.clone();
-            let mut job = Job::restore(record, shards, now, epoch);
-            job.settle_after_ms = now.mono_ms + state.config.dead_after_ms;
-            state.order.push(id.clone());
-            state.jobs.insert(id, job);
+            let mut job = Job::restore(record, shards, now, epoch, claim_by_ms);
+            job.settle_after_ms = claim_by_ms;
+            state.insert(job);
         }
         let jobs = &state.jobs;
         state
             .order
             .sort_by_key(|id| (jobs.get(id).map_or(0, |job| job.record.submitted_unix_ms), id.clone()));
+        state.refresh_disturbed();
         state
+    }
+
+    /// Adds a job to every index.
+    pub(crate) fn insert(&mut self, job: Job) {
+        let id = job.record.id.clone();
+        if let Some(request) = &job.record.request_id {
+            self.requests.insert(request.clone(), id.clone());
+        }
+        if !job.record.state.is_final() {
+            self.live.insert(job.place());
+        }
+        self.order.push(id.clone());
+        self.disturbed.insert(id.clone());
+        self.jobs.insert(id, job);
     }
 
     /// The leader's fencing token.
@@ -129,15 +212,16 @@ impl State {
 
     /// The job that an earlier submission with this request id made.
     pub fn job_of_request(&self, request_id: &str) -> Option<&JobId> {
-        self.jobs
-            .iter()
-            .find(|(_, job)| job.record.request_id.as_deref() == Some(request_id))
-            .map(|(id, _)| id)
+        self.requests.get(request_id)
     }
 
     /// Jobs, oldest first.
     pub fn job_ids(&self) -> &[JobId] {
         &self.order
+    }
+
+    pub(crate) fn slot(&self, at: &SlotRef) -> Option<&Slot> {
+        self.workers.get(&at.worker)?.slots.get(at.slot.0 as usize)
     }
 
     pub(crate) fn slot_mut(&mut self, at: &SlotRef) -> Option<&mut Slot> {
@@ -146,39 +230,76 @@ impl State {
 
     /// Leases of one job.
     pub(crate) fn leases_of(&self, job: &JobId) -> impl Iterator<Item = (&LeaseId, &Lease)> {
-        self.leases.iter().filter(move |(id, _)| &id.job == job)
+        self.leases.range(first_lease(job)..).take_while(move |(id, _)| &id.job == job)
+    }
+
+    /// Leases of one job, to be changed.
+    pub(crate) fn leases_of_mut<'a>(
+        &'a mut self,
+        job: &'a JobId,
+    ) -> impl Iterator<Item = (&'a LeaseId, &'a mut Lease)> {
+        self.leases.range_mut(first_lease(job)..).take_while(move |(id, _)| &id.job == job)
     }
 
     /// Takes a lease off its slot.
     pub(crate) fn release(&mut self, lease: &LeaseId) -> Option<Lease> {
         let held = self.leases.remove(lease)?;
-        if let Some(slot) = self.slot_mut(&held.slot) {
+        if let Some(slot) = self.slot_mut(&held.slot)
+            && slot.lease.as_ref() == Some(lease)
+        {
             slot.lease = None;
         }
+        if let Some(job) = self.jobs.get(&lease.job)
+            && let Some(holds) = self.holds.get_mut(&job.record.spec.queue.owner)
+        {
+            *holds = holds.saturating_sub(1);
+        }
+        self.refresh_slot(&held.slot);
+        self.disturbed.insert(lease.job.clone());
         Some(held)
     }
 
-    /// Puts a lease on a free slot.
-    pub(crate) fn occupy(&mut self, lease: LeaseId, at: SlotRef) {
+    /// Puts a lease over some shards on a free slot.
+    pub(crate) fn occupy(&mut self, lease: LeaseId, shards: u32, at: SlotRef) {
         let now = self.now.mono_ms;
         let deadline_ms = now + self.config.lease_ms;
         if let Some(slot) = self.slot_mut(&at) {
             slot.lease = Some(lease.clone());
         }
-        self.leases
-            .insert(lease, Lease { slot: at, granted_ms: now, deadline_ms, progress: None, stopping: false });
+        if let Some(job) = self.jobs.get(&lease.job) {
+            *self.holds.entry(job.record.spec.queue.owner.clone()).or_default() += 1;
+        }
+        self.refresh_slot(&at);
+        self.wake(deadline_ms);
+        self.disturbed.insert(lease.job.clone());
+        let held = Lease {
+            slot: at,
+            shards,
+            granted_ms: now,
+            deadline_ms,
+            progress: None,
+            stopping: false,
+            yielding: None,
+        };
+        self.leases.insert(lease, held);
     }
 
-    /// Slots that hold nothing, in order, with their devices.
-    pub(crate) fn free_slots(&self) -> impl Iterator<Item = (SlotRef, &str)> {
-        self.workers.iter().flat_map(|(id, worker)| {
-            worker.slots.iter().enumerate().filter(|(_, slot)| slot.lease.is_none()).map(
-                move |(index, slot)| {
-                    (SlotRef { worker: id.clone(), slot: SlotIndex(index as u32) }, slot.device.as_str())
-                },
-            )
-        })
+    /// Leases on one worker.
+    pub(crate) fn leases_on(&self, worker: &WorkerId) -> Vec<LeaseId> {
+        let slots = self.workers.get(worker).map_or(&[][..], |worker| &worker.slots);
+        slots.iter().filter_map(|slot| slot.lease.clone()).collect()
     }
+}
+
+/// Before every lease of a job.
+fn first_lease(job: &JobId) -> LeaseId {
+    LeaseId { job: job.clone(), phase: Phase::Probe, shard: ShardIndex(0), attempt: lethe_domain::Attempt(0) }
+}
+
+/// Every slot of a worker.
+pub(crate) fn slots_of(worker: &WorkerId, count: usize) -> impl Iterator<Item = SlotRef> + use<> {
+    let worker = worker.clone();
+    (0..count as u32).map(move |slot| SlotRef { worker: worker.clone(), slot: SlotIndex(slot) })
 }
 
 impl Job {
@@ -188,8 +309,9 @@ impl Job {
             work: Work::None,
             phase_began_ms: now.mono_ms,
             version: 1,
-            sample_done: BTreeMap::new(),
-            evaluate_done: BTreeMap::new(),
+            sample_done: DoneShards::default(),
+            evaluate_done: DoneShards::default(),
+            shards: BTreeMap::new(),
             settle_after_ms: 0,
         };
         job.open_phase(now, epoch);
@@ -201,26 +323,33 @@ impl Job {
         shards: Vec<(Phase, ShardIndex, TaskOutput)>,
         now: Now,
         epoch: Epoch,
+        claim_by_ms: u64,
     ) -> Self {
         let mut job = Self::new(record, now, epoch);
+        if let Work::Gang(work) = &mut job.work {
+            work.await_claims(&job.record, claim_by_ms);
+        }
         for (phase, shard, output) in shards {
             if phase == job.record.phase
                 && let Work::Leases(work) = &mut job.work
             {
                 work.restore(shard, output);
-            } else {
-                job.keep_shard(phase, shard, output);
+                continue;
+            }
+            *job.shards.entry(phase).or_default() += 1;
+            match phase {
+                _ if job.record.state.is_final() => {}
+                Phase::Sample => job.sample_done.insert(shard, output),
+                Phase::Evaluate => job.evaluate_done.insert(shard, output),
+                Phase::Probe | Phase::Direction | Phase::FineTune | Phase::Report | Phase::Publish => {}
             }
         }
         job
     }
 
-    pub(crate) fn keep_shard(&mut self, phase: Phase, shard: ShardIndex, output: TaskOutput) {
-        match phase {
-            Phase::Sample => self.sample_done.insert(shard, output),
-            Phase::Evaluate => self.evaluate_done.insert(shard, output),
-            Phase::Probe | Phase::Direction | Phase::FineTune | Phase::Report | Phase::Publish => None,
-        };
+    /// Its place among jobs: (time of submission, id).
+    pub(crate) fn place(&self) -> (u64, JobId) {
+        (self.record.submitted_unix_ms, self.record.id.clone())
     }
 
     /// Marks a change that people can see.

@@ -1,12 +1,13 @@
 //! Jobs and workers as people see them.
 
 use lethe_domain::{
-    JobId, JobState, JobStatus, Phase, PhaseState, PhaseStatus, Shape, SlotState, WorkerState, WorkerStatus,
+    JobId, JobState, JobStatus, Phase, PhaseState, PhaseStatus, Shape, SlotIndex, SlotRef, SlotState,
+    WorkerId, WorkerState, WorkerStatus,
 };
 
 use crate::grant::shards_done;
 use crate::lease_work::sample_goal;
-use crate::state::{Job, Work};
+use crate::state::{Job, Work, Worker};
 use crate::{Now, State};
 
 impl State {
@@ -31,30 +32,72 @@ impl State {
         })
     }
 
-    /// Workers as people see them, by name.
+    /// Workers as people see them, by name; those that died lately too.
     pub fn workers(&self, now: Now) -> Vec<WorkerStatus> {
-        self.workers
+        let living = self.workers.iter().map(|(id, worker)| self.worker_status(id, worker, now));
+        let dead = self.dead.iter().map(|(id, dead)| {
+            let status = self.worker_status(id, &dead.worker, now);
+            WorkerStatus { state: WorkerState::Dead, reason: None, ..status }
+        });
+        let mut workers: Vec<WorkerStatus> = living.chain(dead).collect();
+        workers.sort_by(|one, other| one.id.cmp(&other.id));
+        workers
+    }
+
+    /// One worker as people see it.
+    pub fn worker(&self, id: &WorkerId, now: Now) -> Option<WorkerStatus> {
+        let living = self.workers.get(id).map(|worker| self.worker_status(id, worker, now));
+        living.or_else(|| {
+            let status = self.worker_status(id, &self.dead.get(id)?.worker, now);
+            Some(WorkerStatus { state: WorkerState::Dead, reason: None, ..status })
+        })
+    }
+
+    fn worker_status(&self, id: &WorkerId, worker: &Worker, now: Now) -> WorkerStatus {
+        let age = now.mono_ms.saturating_sub(worker.last_seen_ms);
+        let at = |index: usize| SlotRef { worker: id.clone(), slot: SlotIndex(index as u32) };
+        let slots: Vec<SlotState> = worker
+            .slots
             .iter()
-            .map(|(id, worker)| {
-                let age = now.mono_ms.saturating_sub(worker.last_seen_ms);
-                WorkerStatus {
-                    id: id.clone(),
-                    hostname: worker.hostname.clone(),
-                    version: worker.version.clone(),
-                    state: if age >= self.config.suspect_after_ms {
-                        WorkerState::Suspect
-                    } else {
-                        WorkerState::Ready
-                    },
-                    slots: worker
-                        .slots
-                        .iter()
-                        .map(|slot| SlotState { device: slot.device.clone(), lease: slot.lease.clone() })
-                        .collect(),
-                    heartbeat_age_ms: age,
-                }
+            .enumerate()
+            .map(|(index, slot)| SlotState {
+                device: slot.device.clone(),
+                lease: slot.lease.clone(),
+                proven: slot.proven,
+                quarantine: self.quarantine_of(&at(index)),
+                samples_per_second: slot.speed,
             })
-            .collect()
+            .collect();
+        let mark = self.marks.get(id);
+        let busy = slots.iter().filter(|slot| slot.lease.is_some()).count();
+        let barred = slots.iter().filter(|slot| slot.quarantine.is_some()).count();
+        let draining = worker.leaving || mark.is_some_and(|mark| mark.draining);
+        let (state, reason) = if age >= self.config.suspect_after_ms {
+            (WorkerState::Suspect, None)
+        } else if barred == slots.len() {
+            (WorkerState::Quarantined, slots.first().and_then(|slot| slot.quarantine.clone()))
+        } else if draining {
+            let who = if worker.leaving { "it is about to leave" } else { "drained by an operator" };
+            let left = if busy == 0 { "nothing left to do".to_owned() } else { format!("{busy} slots busy") };
+            (WorkerState::Draining, Some(format!("{who}, {left}")))
+        } else if slots.iter().all(|slot| !slot.proven) {
+            (WorkerState::Joining, Some("no executor is up yet".to_owned()))
+        } else if slots.iter().any(|slot| !slot.proven && slot.quarantine.is_none()) {
+            (WorkerState::Canary, Some("some executors are not up yet".to_owned()))
+        } else if busy > 0 {
+            (WorkerState::Busy, (barred > 0).then(|| format!("{barred} slots are quarantined")))
+        } else {
+            (WorkerState::Ready, (barred > 0).then(|| format!("{barred} slots are quarantined")))
+        };
+        WorkerStatus {
+            id: id.clone(),
+            hostname: worker.hostname.clone(),
+            version: worker.version.clone(),
+            state,
+            reason,
+            slots,
+            heartbeat_age_ms: age,
+        }
     }
 
     fn phase_status(&self, job: &Job, phase: Phase, now: Now) -> PhaseStatus {
@@ -94,7 +137,7 @@ impl State {
             Work::Leases(work) => {
                 let sharded = phase.shape() == Shape::Sharded;
                 let open: u64 = at_work().map(|progress| progress.done).sum();
-                status.shards_done = work.done.len() as u32;
+                status.shards_done = work.shards_done();
                 status.shards = work.limit;
                 (status.done, status.total) = if sharded {
                     (work.samples_done() + open, work.samples_total())

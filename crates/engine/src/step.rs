@@ -2,7 +2,6 @@
 
 use lethe_domain::SlotRef;
 
-use crate::fleet::Introduction;
 use crate::{Effect, Event, Now, State};
 
 impl State {
@@ -10,24 +9,34 @@ impl State {
     pub fn step(&mut self, now: Now, event: Event) -> Vec<Effect> {
         self.now = now;
         let mut effects = Vec::new();
+        // The event may come at the very moment a tick was due.
+        let tick = matches!(event, Event::Tick) || self.wake_ms.is_some_and(|at| at <= now.mono_ms);
         match event {
             Event::Submit { job, spec, request_id } => self.on_submit(job, *spec, request_id, &mut effects),
             Event::Cancel { job, reason } => self.on_cancel(&job, &reason, &mut effects),
-            Event::WorkerJoined { worker, hostname, version, devices, held } => {
-                let intro = Introduction { hostname, version, devices, held };
-                self.on_joined(&worker, intro, &mut effects);
+            Event::WorkerJoined { worker, introduction } => {
+                self.on_joined(&worker, *introduction, &mut effects);
             }
             Event::Heartbeat { worker, progress } => self.on_heartbeat(&worker, progress, &mut effects),
+            Event::SlotChanged { worker, slot, report } => {
+                self.on_slot_changed(&SlotRef { worker, slot }, report.as_ref(), &mut effects);
+            }
+            Event::WorkerDraining { worker } => self.on_draining(&worker, &mut effects),
+            Event::Order { worker, order } => self.on_order(&worker, order, &mut effects),
             Event::WorkerLeft { worker } => self.lose_worker(&worker, &mut effects),
             Event::LeaseFinished { worker, slot, lease, outcome } => {
                 self.on_finished(&SlotRef { worker, slot }, &lease, outcome, &mut effects);
             }
             Event::StoreOpen { lease, address } => self.on_store_open(&lease, &address, &mut effects),
-            Event::Tick => self.on_tick(&mut effects),
+            Event::Tick => {}
         }
-        // At every event, not only at a tick: the event may come at the very moment the tick was due.
-        self.settle_cancelled(&mut effects);
+        if tick {
+            self.on_tick(&mut effects);
+        }
         self.grant(&mut effects);
+        if tick {
+            self.look_ahead();
+        }
         in_order(effects)
     }
 }

@@ -8,10 +8,10 @@
 
 use lethe_domain::{
     ArtifactRef, Cut, DirectionOutput, Epoch, ErrorCode, Failure, FineTuneOutput, JobId, JobSpec, JobState,
-    LeaseId, Phase, ProbeOutput, Progress, SampleOutput, ShardIndex, SlotIndex, Task, TaskOutput, Waiting,
-    WorkerId,
+    LeaseId, Phase, ProbeOutput, Progress, SampleOutput, ShardIndex, SlotIndex, SlotReport, Task, TaskOutput,
+    Waiting, WorkerId, WorkerOrder, WorkerState,
 };
-use lethe_engine::{Command, Config, Effect, Event, Now, State, Write};
+use lethe_engine::{Command, Config, Effect, Event, Introduction, Now, State, Write};
 use serde_json::{Value, json};
 
 struct Bench {
@@ -38,6 +38,10 @@ fn spec(change: impl FnOnce(&mut Value)) -> Box<JobSpec> {
     });
     change(&mut value);
     Box::new(JobSpec::from_value(value).unwrap())
+}
+
+fn report() -> SlotReport {
+    SlotReport { torch: "2.11.0".to_owned(), canary: lethe_domain::canary::EXPECTED.to_vec() }
 }
 
 fn artifact() -> ArtifactRef {
@@ -87,13 +91,20 @@ impl Bench {
     }
 
     fn join(&mut self, name: &str, slots: usize) -> Vec<Effect> {
-        self.step(Event::WorkerJoined {
-            worker: worker(name),
+        self.join_with(name, slots, |_| {})
+    }
+
+    fn join_with(&mut self, name: &str, slots: usize, change: impl FnOnce(&mut Introduction)) -> Vec<Effect> {
+        let mut introduction = Introduction {
             hostname: "h".to_owned(),
             version: "1".to_owned(),
+            protocol: 2,
             devices: vec!["cpu".to_owned(); slots],
             held: vec![],
-        })
+            reports: (0..slots as u32).map(|slot| (SlotIndex(slot), report())).collect(),
+        };
+        change(&mut introduction);
+        self.step(Event::WorkerJoined { worker: worker(name), introduction: Box::new(introduction) })
     }
 
     /// The lease on this slot.
@@ -129,7 +140,8 @@ impl Bench {
 
     /// A job in its sample phase, one worker with two slots.
     fn sampling(change: impl FnOnce(&mut Value)) -> Self {
-        let mut bench = Self::new(Config::default());
+        // Without second leases over stragglers, which have tests of their own.
+        let mut bench = Self::new(Config { tail_after_ms: 1 << 40, ..Config::default() });
         bench.submit(change);
         bench.join("w", 2);
         bench.finish("w", 0, Ok(probe()));
@@ -223,8 +235,7 @@ fn a_lost_worker_costs_its_shard_no_try_and_another_takes_over_at_once() {
     bench.now = 1_000;
     bench.join("v", 1);
     bench.now = 5_500;
-    bench.step(Event::Heartbeat { worker: worker("v"), progress: vec![] });
-    let effects = bench.step(Event::Tick);
+    let effects = bench.step(Event::Heartbeat { worker: worker("v"), progress: vec![] });
     let started = starts(&effects);
     assert!(matches!(started[..], [(_, 0, Task::Sample { range })] if range.start == 0), "{started:?}");
 }
@@ -255,11 +266,12 @@ fn a_failure_that_no_other_try_can_mend_ends_the_job_and_stops_the_rest() {
 fn a_lease_without_progress_is_taken_back_and_its_late_result_still_counts() {
     let mut bench = Bench::sampling(|spec| spec["sample"]["until"] = json!({"total": 10}));
     let lease = bench.lease("w", 0).unwrap();
+    let mut stopped = Vec::new();
     for _ in 0..41 {
-        bench.now += 3_000;
-        bench.step(Event::Heartbeat { worker: worker("w"), progress: vec![] });
+        bench.now += 2_950;
+        stopped.extend(stops(&bench.step(Event::Heartbeat { worker: worker("w"), progress: vec![] })));
     }
-    assert_eq!(stops(&bench.step(Event::Tick)), [0]);
+    assert_eq!(stopped, [0]);
     bench.now += 1_000;
     let again = bench.step(Event::Tick);
     assert!(matches!(starts(&again)[..], [(_, 1, Task::Sample { .. })]), "{again:?}");
@@ -421,7 +433,7 @@ fn a_half_cancelled_job_waits_for_its_workers_after_a_restart() {
     bench.step(Event::Cancel { job: job(), reason: String::new() });
     let record = bench.state.record(&job()).unwrap().clone();
     bench.state =
-        State::restore(Config::default(), Epoch(2), Now { mono_ms: 0, unix_ms: 0 }, [(record, vec![])]);
+        State::restore(Config::default(), Epoch(2), Now { mono_ms: 0, unix_ms: 0 }, [(record, vec![])], []);
     bench.now = 100;
     bench.step(Event::Tick);
     assert_eq!(bench.state_of().0, JobState::Cancelling);
@@ -435,12 +447,8 @@ fn a_stop_that_was_lost_with_the_session_is_said_again() {
     let mut bench = Bench::training(Config::default());
     let (first, second) = (bench.lease("w", 0).unwrap(), bench.lease("w", 1).unwrap());
     bench.step(Event::Cancel { job: job(), reason: String::new() });
-    let effects = bench.step(Event::WorkerJoined {
-        worker: worker("w"),
-        hostname: "h".to_owned(),
-        version: "1".to_owned(),
-        devices: vec!["cpu".to_owned(); 2],
-        held: vec![(SlotIndex(0), first), (SlotIndex(1), second)],
+    let effects = bench.join_with("w", 2, |intro| {
+        intro.held = vec![(SlotIndex(0), first), (SlotIndex(1), second)];
     });
     assert_eq!(stops(&effects), [0, 1]);
 }
@@ -449,6 +457,8 @@ fn a_stop_that_was_lost_with_the_session_is_said_again() {
 fn a_silent_worker_is_told_that_it_is_out() {
     let mut bench = Bench::new(Config::default());
     bench.join("w", 1);
+    bench.now = bench.state.next_deadline().unwrap();
+    assert_eq!(bench.step(Event::Tick), [], "suspect first");
     bench.now = bench.state.next_deadline().unwrap();
     let effects = bench.step(Event::Tick);
     assert!(effects.contains(&Effect::CloseSession { worker: worker("w") }), "{effects:?}");
@@ -460,7 +470,7 @@ fn a_half_cancelled_job_settles_at_whatever_event_comes_when_its_wait_is_over() 
     bench.step(Event::Cancel { job: job(), reason: String::new() });
     let record = bench.state.record(&job()).unwrap().clone();
     bench.state =
-        State::restore(Config::default(), Epoch(2), Now { mono_ms: 0, unix_ms: 0 }, [(record, vec![])]);
+        State::restore(Config::default(), Epoch(2), Now { mono_ms: 0, unix_ms: 0 }, [(record, vec![])], []);
     bench.now = bench.state.next_deadline().unwrap();
     bench.step(Event::Heartbeat { worker: worker("w"), progress: vec![] });
     assert_eq!(bench.state_of().0, JobState::Cancelled);
@@ -475,4 +485,347 @@ fn the_time_in_the_queue_is_not_the_probes() {
     bench.now = 51_000;
     bench.finish("w", 0, Ok(probe()));
     assert_eq!(bench.state.record(&job()).unwrap().seconds[&Phase::Probe], 1.0);
+}
+
+fn heartbeat(bench: &mut Bench, name: &str) -> Vec<Effect> {
+    bench.step(Event::Heartbeat { worker: worker(name), progress: vec![] })
+}
+
+fn moved(lease: &LeaseId, done: u64) -> Progress {
+    Progress { lease: lease.clone(), done, total: 400, samples_per_second: 1.0, loss: None }
+}
+
+fn yields(effects: &[Effect]) -> Vec<(u32, bool)> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Send { command: Command::Yield { slot, save, .. }, .. } => Some((slot.0, *save)),
+            _ => None,
+        })
+        .collect()
+}
+
+fn yielded() -> Result<TaskOutput, Failure> {
+    Err(Failure::new(ErrorCode::Yielded, "yielded at step 7", ""))
+}
+
+/// A gang of two at work on one worker, both ranks at this step.
+fn at_work(change: impl FnOnce(&mut Value), slots: usize, step: u64) -> Bench {
+    let mut bench = Bench::new(Config { tail_after_ms: 1 << 40, ..Config::default() });
+    bench.submit(change);
+    bench.join("w", slots);
+    bench.finish("w", 0, Ok(probe()));
+    for slot in 0..2 {
+        bench.finish("w", slot, Ok(sample(1)));
+    }
+    bench.finish("w", 0, Ok(direction()));
+    let lease = bench.lease("w", 0).unwrap();
+    bench.step(Event::StoreOpen { lease: lease.clone(), address: "h:1".to_owned() });
+    bench.step(Event::Heartbeat { worker: worker("w"), progress: vec![(SlotIndex(0), moved(&lease, step))] });
+    bench
+}
+
+#[test]
+fn a_straggler_is_given_to_a_free_slot_too_and_the_first_result_counts() {
+    let mut bench = Bench::new(Config::default());
+    bench.submit(|spec| spec["sample"]["until"] = json!({"total": 10}));
+    bench.join("w", 2);
+    bench.finish("w", 0, Ok(probe()));
+    let first = bench.lease("w", 0).unwrap();
+    assert_eq!(bench.lease("w", 1), None);
+    bench.now = bench.state.next_deadline().unwrap();
+    assert!(bench.now < 3_100, "{}", bench.now);
+    bench.now = 3_000;
+    let effects = heartbeat(&mut bench, "w");
+    assert!(matches!(starts(&effects)[..], [(_, 1, Task::Sample { .. })]), "{effects:?}");
+    let twin = bench.lease("w", 1).unwrap();
+    assert_eq!((twin.shard, twin.attempt.0), (first.shard, first.attempt.0 + 1));
+    let effects = bench.finish_lease("w", 1, twin, Ok(sample(1)));
+    assert_eq!(stops(&effects), [0], "the first lease is of no more use");
+    let effects = bench.finish_lease("w", 0, first, Ok(sample(1)));
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Persist(Write::Shard { .. }))));
+}
+
+#[test]
+fn the_failure_of_a_straggler_costs_nothing_while_its_twin_is_at_work() {
+    let mut bench = Bench::new(Config::default());
+    bench.submit(|spec| spec["sample"]["until"] = json!({"total": 10}));
+    bench.join("w", 2);
+    bench.finish("w", 0, Ok(probe()));
+    bench.now = 3_000;
+    heartbeat(&mut bench, "w");
+    assert!(bench.lease("w", 1).is_some());
+    bench.finish("w", 0, Err(died("signal 9", 1)));
+    assert!(bench.state.record(&job()).unwrap().retried.is_empty());
+    bench.finish("w", 1, Ok(sample(1)));
+    assert_eq!(bench.state.record(&job()).unwrap().phase, Phase::Direction);
+}
+
+#[test]
+fn a_fast_slot_gets_more_shards_in_a_lease_and_each_is_counted_by_itself() {
+    let mut bench = Bench::sampling(|spec| spec["sample"]["until"] = json!({"total": 1_000}));
+    bench.now = 10;
+    bench.finish("w", 0, Ok(sample(1)));
+    let lease = bench.lease("w", 0).unwrap();
+    assert_eq!(lease.shard, ShardIndex(2));
+    // 10 samples in 10 ms: 2 s are 2,000 samples; a fair share of the 99 shards left for two slots are 25.
+    let shards: Vec<TaskOutput> = (0..25).map(|_| sample(1)).collect();
+    let effects = bench.finish("w", 0, Ok(TaskOutput::Shards(shards)));
+    let kept: Vec<u32> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Persist(Write::Shard { shard, .. }) => Some(shard.0),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(kept, (2..27).collect::<Vec<_>>());
+    assert_eq!(bench.lease("w", 0).unwrap().shard, ShardIndex(27));
+}
+
+#[test]
+fn of_a_failed_lease_over_several_shards_each_is_tried_again_alone() {
+    let mut bench = Bench::sampling(|spec| spec["sample"]["until"] = json!({"total": 100}));
+    bench.now = 10;
+    bench.finish("w", 0, Ok(sample(1)));
+    assert_eq!(bench.lease("w", 0).unwrap().shard, ShardIndex(2));
+    bench.finish("w", 0, Err(died("signal 9", 1)));
+    bench.now = 2_000;
+    for expected in [2, 3, 4] {
+        bench.finish("w", 1, Ok(sample(1)));
+        assert_eq!(bench.lease("w", 1).unwrap().shard, ShardIndex(expected), "before anything new");
+    }
+}
+
+#[test]
+fn a_drained_worker_gets_nothing_more_and_its_gang_yields_with_a_checkpoint() {
+    let mut bench = at_work(|_| {}, 2, 7);
+    bench.join("v", 2);
+    let effects = bench.step(Event::Order { worker: worker("w"), order: WorkerOrder::Drain });
+    assert_eq!(yields(&effects), [(0, true), (1, true)]);
+    assert!(matches!(&effects[0], Effect::Persist(Write::Worker(record)) if record.draining));
+    bench.finish("w", 0, yielded());
+    let effects = bench.finish("w", 1, yielded());
+    let started = starts(&effects);
+    assert!(
+        matches!(started[..], [(at, 0, Task::FineTune { role, .. })] if *at == worker("v") && role.floor == 7 && role.generation.0 == 2),
+        "{started:?}"
+    );
+    assert!(bench.state.record(&job()).unwrap().retried.is_empty(), "nothing failed");
+    let workers = bench.state.workers(Now { mono_ms: bench.now, unix_ms: 0 });
+    assert_eq!(
+        workers.iter().map(|w| w.state).collect::<Vec<_>>(),
+        [WorkerState::Busy, WorkerState::Draining]
+    );
+    bench.step(Event::Order { worker: worker("w"), order: WorkerOrder::Release { slot: None } });
+    assert_eq!(bench.state.worker(&worker("w"), Now::default()).unwrap().state, WorkerState::Ready);
+}
+
+#[test]
+fn a_gang_that_does_not_yield_in_time_is_stopped() {
+    let mut bench = at_work(|_| {}, 2, 7);
+    bench.step(Event::WorkerDraining { worker: worker("w") });
+    let mut stopped = Vec::new();
+    for _ in 0..6 {
+        bench.now += 2_000;
+        stopped.extend(stops(&heartbeat(&mut bench, "w")));
+    }
+    assert_eq!(stopped, [0, 1]);
+}
+
+#[test]
+fn newcomers_are_folded_in_at_a_step_boundary_once_that_is_worth_it() {
+    let many = |spec: &mut Value| spec["resources"]["slots"] = json!({"min": 2, "max": 3});
+    let mut bench = at_work(many, 2, 7);
+    bench.join("v", 1);
+    assert_eq!(yields(&heartbeat(&mut bench, "v")), [], "not right after it was formed");
+    bench.now = 2_000;
+    heartbeat(&mut bench, "w");
+    heartbeat(&mut bench, "v");
+    bench.now = 4_000;
+    heartbeat(&mut bench, "w");
+    heartbeat(&mut bench, "v");
+    bench.now = 5_900;
+    let effects = heartbeat(&mut bench, "w");
+    assert_eq!(yields(&effects), [(0, false), (1, false)]);
+    heartbeat(&mut bench, "v");
+    bench.finish("w", 0, yielded());
+    let effects = bench.finish("w", 1, yielded());
+    assert!(
+        matches!(starts(&effects)[..], [(_, 0, Task::FineTune { role, .. })] if role.world == 3),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn a_spare_stands_by_and_takes_the_place_of_a_lost_rank() {
+    let spared = |spec: &mut Value| spec["resources"]["slots"] = json!({"min": 2, "max": 2, "spares": 1});
+    let mut bench = at_work(spared, 3, 7);
+    let spare = bench.lease("w", 2).unwrap();
+    assert_eq!((spare.phase, spare.shard), (Phase::FineTune, ShardIndex(2)));
+    let effects = bench.finish("w", 1, Err(died("signal 9", 1)));
+    assert_eq!(stops(&effects), [0, 2]);
+    bench.step(Event::SlotChanged { worker: worker("w"), slot: SlotIndex(1), report: None });
+    bench.finish("w", 0, Err(Failure::new(ErrorCode::GangAborted, "peer lost", "")));
+    let effects = bench.finish("w", 2, Err(Failure::new(ErrorCode::Cancelled, "stopped", "")));
+    let placed = (bench.lease("w", 0).unwrap().shard, bench.lease("w", 2).unwrap().shard);
+    assert_eq!(
+        placed,
+        (ShardIndex(0), ShardIndex(1)),
+        "at once, since the last generation had moved: {effects:?}"
+    );
+    assert_eq!(bench.lease("w", 1), None, "its executor is not up yet");
+}
+
+#[test]
+fn a_gang_outlives_its_coordinator() {
+    let bench = at_work(|_| {}, 2, 7);
+    let held =
+        vec![(SlotIndex(0), bench.lease("w", 0).unwrap()), (SlotIndex(1), bench.lease("w", 1).unwrap())];
+    let record = bench.state.record(&job()).unwrap().clone();
+    let mut next = Bench::new(Config::default());
+    next.state = State::restore(Config::default(), Epoch(2), Now::default(), [(record, vec![])], []);
+    next.now = 1_000;
+    let effects = next.join_with("w", 2, |intro| intro.held = held.clone());
+    assert_eq!((stops(&effects), starts(&effects)), (vec![], vec![]), "training goes on");
+    let progress = held.iter().map(|(slot, lease)| (*slot, moved(lease, 9))).collect();
+    next.step(Event::Heartbeat { worker: worker("w"), progress });
+    let effects = next.finish("w", 0, Err(died("signal 9", 1)));
+    assert_eq!(stops(&effects), [1]);
+    let effects = next.finish("w", 1, Err(Failure::new(ErrorCode::GangAborted, "peer lost", "")));
+    assert!(matches!(starts(&effects)[..], [(_, 0, Task::FineTune { role, .. })] if role.floor == 9));
+}
+
+#[test]
+fn ranks_that_nobody_claims_after_a_restart_are_given_up() {
+    let bench = at_work(|_| {}, 2, 7);
+    let held = vec![(SlotIndex(0), bench.lease("w", 0).unwrap())];
+    let record = bench.state.record(&job()).unwrap().clone();
+    let mut next = Bench::new(Config::default());
+    next.state = State::restore(Config::default(), Epoch(2), Now::default(), [(record, vec![])], []);
+    next.now = 100;
+    next.join_with("w", 2, |intro| intro.held = held);
+    let now = Now { mono_ms: next.now, unix_ms: 0 };
+    assert_eq!(next.state.explain(&job(), now).unwrap()[0].what, "rank 1 of generation 1");
+    let mut stopped = Vec::new();
+    for _ in 0..3 {
+        next.now += 2_000;
+        stopped.extend(stops(&heartbeat(&mut next, "w")));
+    }
+    assert_eq!(stopped, [0]);
+    next.finish("w", 0, Err(Failure::new(ErrorCode::Cancelled, "stopped", "")));
+    next.now += 1_000;
+    let effects = heartbeat(&mut next, "w");
+    assert!(
+        matches!(starts(&effects)[..], [(_, 0, Task::FineTune { role, .. })] if role.floor == u64::MAX),
+        "nobody knows how far the last generation came: storage is asked too; {effects:?}"
+    );
+}
+
+#[test]
+fn a_slot_with_a_wrong_canary_gets_no_work_and_says_why() {
+    let mut bench = Bench::new(Config::default());
+    bench.submit(|_| {});
+    let wrong = SlotReport { torch: "2.9".to_owned(), canary: vec![0.0; 16] };
+    bench.join_with("w", 1, |intro| intro.reports[0].1 = wrong);
+    assert_eq!(bench.lease("w", 0), None);
+    let now = Now { mono_ms: 0, unix_ms: 0 };
+    let status = bench.state.worker(&worker("w"), now).unwrap();
+    assert_eq!(status.state, WorkerState::Quarantined);
+    assert!(status.reason.unwrap().contains("its canary is wrong"));
+    assert_eq!(bench.state.waiting(&job()), Some(Waiting::NoUsableSlot { slots: 1 }));
+    let why = bench.state.explain(&job(), now).unwrap().remove(0);
+    assert!(why.what == "phase probe" && why.why.contains("its canary is wrong"), "{why:?}");
+    bench.step(Event::SlotChanged { worker: worker("w"), slot: SlotIndex(0), report: Some(report()) });
+    assert!(bench.lease("w", 0).is_some(), "an executor that computes what it should is believed");
+}
+
+#[test]
+fn a_slot_that_fails_where_others_succeed_is_quarantined() {
+    // One shard a lease.
+    let config = Config { tail_after_ms: 1 << 40, lease_target_ms: 1, ..Config::default() };
+    let mut bench = Bench::new(config);
+    bench.submit(|spec| spec["sample"]["until"] = json!({"total": 1_000}));
+    bench.join("bad", 1);
+    bench.finish("bad", 0, Ok(probe()));
+    bench.join("good", 1);
+    for round in 0..3 {
+        bench.finish("bad", 0, Err(died("device lost", 1)));
+        bench.now += 1_000;
+        heartbeat(&mut bench, "bad");
+        heartbeat(&mut bench, "good");
+        let mut effects = Vec::new();
+        while bench.lease("good", 0).unwrap().attempt.0 == 1 {
+            effects = bench.finish("good", 0, Ok(sample(1)));
+        }
+        effects.extend(bench.finish("good", 0, Ok(sample(1))));
+        let marked = effects.iter().any(|effect| matches!(effect, Effect::Persist(Write::Worker(_))));
+        assert_eq!(marked, round == 2, "round {round}");
+    }
+    let status = bench.state.worker(&worker("bad"), Now { mono_ms: bench.now, unix_ms: 0 }).unwrap();
+    assert!(status.slots[0].quarantine.as_ref().unwrap().contains("succeeded elsewhere"), "{status:?}");
+}
+
+#[test]
+fn a_worker_of_the_protocol_before_gets_single_shards_and_is_stopped_instead_of_yielding() {
+    let mut bench = Bench::new(Config { tail_after_ms: 1 << 40, ..Config::default() });
+    bench.submit(|_| {});
+    bench.join_with("w", 2, |intro| (intro.protocol, intro.reports) = (1, vec![]));
+    bench.finish("w", 0, Ok(probe()));
+    bench.finish("w", 0, Ok(sample(1)));
+    bench.finish("w", 1, Ok(sample(1)));
+    bench.finish("w", 0, Ok(direction()));
+    let lease = bench.lease("w", 0).unwrap();
+    bench.step(Event::StoreOpen { lease, address: "h:1".to_owned() });
+    let effects = bench.step(Event::Order { worker: worker("w"), order: WorkerOrder::Drain });
+    assert_eq!((yields(&effects), stops(&effects)), (vec![], vec![0, 1]));
+}
+
+#[test]
+fn a_heartbeat_brings_back_that_a_lease_is_not_wanted_any_more() {
+    let mut bench = Bench::sampling(|_| {});
+    let lease = LeaseId { shard: ShardIndex(9), ..bench.lease("w", 0).unwrap() };
+    let progress = vec![(SlotIndex(0), moved(&lease, 1))];
+    assert_eq!(stops(&bench.step(Event::Heartbeat { worker: worker("w"), progress })), [0]);
+}
+
+#[test]
+fn an_urgent_job_has_a_gang_yield_by_checkpoint_where_that_is_allowed() {
+    for preempt in [false, true] {
+        let mut bench = at_work(|_| {}, 2, 7);
+        let mut config = Config { preempt, ..Config::default() };
+        config.tail_after_ms = 1 << 40;
+        let record = bench.state.record(&job()).unwrap().clone();
+        let held =
+            vec![(SlotIndex(0), bench.lease("w", 0).unwrap()), (SlotIndex(1), bench.lease("w", 1).unwrap())];
+        bench.state = State::restore(config, Epoch(2), Now::default(), [(record, vec![])], []);
+        bench.join_with("w", 2, |intro| intro.held = held);
+        let urgent = JobId::new("urgent").unwrap();
+        let mut spec = spec(|_| {});
+        spec.queue.priority = 10;
+        let effects = bench.step(Event::Submit { job: urgent.clone(), spec, request_id: None });
+        let expected = if preempt { vec![(0, true), (1, true)] } else { vec![] };
+        assert_eq!(yields(&effects), expected);
+        if preempt {
+            bench.finish("w", 0, yielded());
+            bench.finish("w", 1, yielded());
+            assert_eq!(bench.lease("w", 0).unwrap().job, urgent);
+        }
+    }
+}
+
+#[test]
+fn a_quota_is_told_to_whoever_waits_for_it() {
+    let quotas = [("team-a".to_owned(), 1)].into();
+    let mut bench = Bench::new(Config { quotas, ..Config::default() });
+    bench.join("w", 2);
+    for name in ["a", "b"] {
+        let mut spec = spec(|_| {});
+        spec.queue.owner = "team-a".to_owned();
+        bench.step(Event::Submit { job: JobId::new(name).unwrap(), spec, request_id: None });
+    }
+    let waits = bench.state.waiting(&JobId::new("b").unwrap()).unwrap();
+    assert_eq!(waits, Waiting::OverQuota { owner: "team-a".to_owned(), holds: 1, quota: 1 });
+    let now = Now { mono_ms: 0, unix_ms: 0 };
+    let why = bench.state.explain(&JobId::new("b").unwrap(), now).unwrap().remove(0).why;
+    assert!(why.contains("the quota is 1"), "{why}");
 }

@@ -13,9 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use lethe_domain::{
     ArtifactRef, Assignment, Cut, DirectionOutput, Epoch, ErrorCode, EvaluateOutput, Failure, FeatureSummary,
     FineTuneOutput, JobId, JobSpec, JobState, LeaseId, Locality, Phase, ProbeOutput, Progress, PublishOutput,
-    ReportOutput, SampleOutput, ShardIndex, SlotIndex, Task, TaskOutput, Versions, WorkerId,
+    ReportOutput, SampleOutput, ShardIndex, SlotIndex, SlotReport, Task, TaskOutput, Versions, WorkerId,
 };
-use lethe_engine::{Command, Config, Effect, Event, JobRecord, Now, State, Write};
+use lethe_engine::{Command, Config, Effect, Event, Introduction, JobRecord, Now, State, Write};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -49,11 +49,20 @@ fn output(assignment: &Assignment) -> TaskOutput {
             batch_seconds: 0.1,
             parameters: 1,
         }),
-        Task::Sample { range } => TaskOutput::Sample(SampleOutput {
-            samples: range.count,
-            positives: Some(range.start / 10 % 3),
-            scores: artifact(format!("s{}+{}", range.start, range.count)),
-        }),
+        Task::Sample { range } => {
+            let shard = |start: u64| {
+                let count = 10.min(range.start + range.count - start);
+                TaskOutput::Sample(SampleOutput {
+                    samples: count,
+                    positives: Some(start / 10 % 3),
+                    scores: artifact(format!("s{start}+{count}")),
+                })
+            };
+            let mut shards: Vec<TaskOutput> =
+                (range.start..range.start + range.count).step_by(10).map(shard).collect();
+            if shards.len() == 1 { shards.remove(0) } else { TaskOutput::Shards(shards) }
+        }
+        Task::Standby { .. } => TaskOutput::FineTune(None),
         Task::Direction { scores } => TaskOutput::Direction(DirectionOutput {
             target: artifact(format!("t({})", shas(scores))),
             samples: scores.len() as u64 * 10,
@@ -173,6 +182,7 @@ struct World {
 #[derive(Default)]
 struct GangSim {
     broken: bool,
+    yielding: bool,
     step: u64,
     started: u32,
 }
@@ -251,6 +261,7 @@ impl World {
                     .or_insert_with(|| ((*record).clone(), BTreeMap::new()));
                 slot.0 = *record;
             }
+            Write::Worker(_) => {}
             Write::Shard { job, phase, shard, output } => {
                 let shards = &mut self.disk.get_mut(&job).unwrap().1;
                 assert!(
@@ -338,6 +349,18 @@ impl World {
                 }
                 place.work =
                     Some(Running { assignment: *assignment, done_at: now + duration, step: 0, doomed });
+            }
+            Command::Yield { slot, lease, .. } => {
+                let place = &mut worker.slots[slot.0 as usize];
+                if place.work.as_ref().is_some_and(|work| work.assignment.lease == lease) {
+                    if let Some(gang) = self.gangs.get_mut(&(lease.job.clone(), lease.attempt.0)) {
+                        gang.yielding = true;
+                    }
+                } else {
+                    let yielded = Failure::new(ErrorCode::Yielded, "yielded", "");
+                    place.outbox.entry(lease).or_insert(Err(yielded));
+                    worker.resend_at = now;
+                }
             }
             Command::Stop { slot, lease } => {
                 let place = &mut worker.slots[slot.0 as usize];
@@ -434,13 +457,19 @@ impl World {
                 ) => worker != id,
                 Message::ToCoordinator(_) => true,
             });
-            let event = Event::WorkerJoined {
-                worker: id.clone(),
+            let report = |slot: u32| {
+                let canary = lethe_domain::canary::EXPECTED.to_vec();
+                (SlotIndex(slot), SlotReport { torch: "2.11.0".to_owned(), canary })
+            };
+            let introduction = Introduction {
                 hostname: "h".to_owned(),
                 version: "1".to_owned(),
+                protocol: 2,
                 devices,
                 held: held(worker),
+                reports: (0..worker.slots.len() as u32).map(report).collect(),
             };
+            let event = Event::WorkerJoined { worker: id.clone(), introduction: Box::new(introduction) };
             return self.step(event);
         }
         if now.is_multiple_of(1_000) {
@@ -476,7 +505,7 @@ impl World {
             // Through JSON, as a real store keeps it.
             (serde_json::from_value(serde_json::to_value(record).unwrap()).unwrap(), shards)
         });
-        self.state = State::restore(config(), Epoch(self.epoch), self.clock(), jobs.collect::<Vec<_>>());
+        self.state = State::restore(config(), Epoch(self.epoch), self.clock(), jobs.collect::<Vec<_>>(), []);
         self.wire
             .retain(|(_, message)| matches!(message, Message::ToCoordinator(Event::LeaseFinished { .. })));
         for worker in self.workers.values_mut() {
@@ -540,6 +569,10 @@ fn progress(
     gangs: &mut BTreeMap<(JobId, u32), GangSim>,
     checkpoint: &mut BTreeMap<JobId, u64>,
 ) -> Option<Result<TaskOutput, Failure>> {
+    if let Task::Standby { .. } = &work.assignment.task {
+        work.step += 1;
+        return None;
+    }
     let Task::FineTune { role, .. } = &work.assignment.task else {
         work.step += 1;
         return (now >= work.done_at).then(|| Ok(output(&work.assignment)));
@@ -551,6 +584,9 @@ fn progress(
             at_unix_ms: now + 1,
             ..Failure::new(ErrorCode::GangAborted, "peer lost", "")
         }));
+    }
+    if gang.yielding && gang.started == role.world {
+        return Some(Err(Failure { at_unix_ms: now, ..Failure::new(ErrorCode::Yielded, "yielded", "") }));
     }
     if role.rank.0 == 0 && gang.started == role.world && now.is_multiple_of(50) && gang.step < STEPS {
         gang.step += 1;

@@ -75,6 +75,26 @@ impl Adam {
         ffi::check(message).map_err(|message| classify(&message))
     }
 
+    /// The largest entry of each weight's gradient so far, as a root mean square over the last steps or so: sqrt(max v / (1 -
+    /// beta2^t)). 0 before the first step. It follows from the state alone.
+    ///
+    /// # Errors
+    /// [`crate::Error::Torch`], [`crate::Error::Memory`].
+    pub fn magnitudes(&self) -> Result<Vec<f64>> {
+        let largest: Vec<Tensor> =
+            self.squares.iter().map(Tensor::f_max).collect::<std::result::Result<_, _>>()?;
+        let steps: Vec<Tensor> = self.steps.iter().map(Tensor::shallow_clone).collect();
+        // Two looks at the device, however many weights there are.
+        let read = |tensors: &[Tensor]| -> Result<Vec<f64>> {
+            let stacked = Tensor::f_stack(tensors, 0)?.f_to_kind(Kind::Double)?;
+            Ok(Vec::try_from(stacked.f_to_device(tch::Device::Cpu)?)?)
+        };
+        let corrected = |(square, step): (f64, f64)| {
+            if step > 0.0 { (square / (1.0 - Self::BETA2.powf(step))).sqrt() } else { 0.0 }
+        };
+        Ok(read(&largest)?.into_iter().zip(read(&steps)?).map(corrected).collect())
+    }
+
     /// Moments and steps by the weights' names, sharing storage.
     pub fn state(&self) -> Tensors {
         let mut state = Tensors::new("optimiser state");

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, View};
+use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
@@ -121,6 +122,42 @@ impl Tensors {
         };
         let entries = self.entries.iter().map(copy).collect::<Result<_>>()?;
         Ok(Tensors { label: self.label.clone(), entries })
+    }
+
+    /// As [`Tensors::snapshot`], into the memory of an earlier one: fresh memory costs more time than the copying. A tensor of
+    /// `earlier` that has another shape or kind is made anew.
+    ///
+    /// # Errors
+    /// [`Error::Memory`], [`Error::Torch`].
+    pub fn snapshot_into(&self, mut earlier: Tensors) -> Result<Tensors> {
+        let mut entries = BTreeMap::new();
+        for (name, tensor) in &self.entries {
+            let (tensor, kind) = (tensor.f_detach()?, tensor.f_kind()?);
+            let room = earlier.entries.remove(name);
+            let copy = match room {
+                Some(mut room) if room.size() == tensor.size() && room.f_kind()? == kind => {
+                    room.f_copy_(&tensor)?;
+                    room
+                }
+                _ => tensor.f_to_device_(Device::Cpu, kind, false, true)?,
+            };
+            entries.insert(name.clone(), copy);
+        }
+        Ok(Tensors { label: self.label.clone(), entries })
+    }
+
+    /// SHA-256 over names, kinds, shapes and numbers: the same for the same tensors wherever they lie.
+    ///
+    /// # Errors
+    /// As [`Tensors::to_bytes`].
+    pub fn digest(&self) -> Result<[u8; 32]> {
+        let mut digest = Sha256::new();
+        for (name, tensor) in &self.entries {
+            let blob = Blob::of(tensor)?;
+            digest.update(format!("{name} {} {:?}\n", blob.dtype, blob.shape));
+            digest.update(&blob.data);
+        }
+        Ok(digest.finalize().into())
     }
 
     /// As safetensors bytes.
@@ -247,6 +284,37 @@ mod tests {
         assert_eq!(back.get_f64("third").unwrap(), 1.0 / 3.0);
         assert_eq!(back.nested("a").iter().map(|(name, _)| name).collect::<Vec<_>>(), ["c"]);
         assert_eq!(back.to_bytes().unwrap(), bytes);
+    }
+
+    #[test]
+    fn a_snapshot_into_an_earlier_one_is_a_copy_in_the_same_memory() {
+        let tensors = some();
+        let first = tensors.snapshot().unwrap();
+        let place = first.get("b").unwrap().data_ptr();
+        let _ = tensors.get("b").unwrap().shallow_clone().f_add_scalar_(1.0).unwrap();
+        let second = tensors.snapshot_into(first).unwrap();
+        assert_eq!(second.get("b").unwrap().data_ptr(), place, "no fresh memory");
+        assert_eq!(second.to_bytes().unwrap(), tensors.to_bytes().unwrap());
+
+        let mut other = Tensors::new("other");
+        other.insert("b", &Tensor::zeros([9], (Kind::Float, Device::Cpu)));
+        other.insert("gone", &Tensor::zeros([9], (Kind::Float, Device::Cpu)));
+        let third = tensors.snapshot_into(other).unwrap();
+        assert_eq!(third.to_bytes().unwrap(), tensors.to_bytes().unwrap());
+    }
+
+    #[test]
+    fn a_digest_tells_a_single_bit_a_name_and_a_shape() {
+        let of = |name: &str, numbers: &[f32], shape: &[i64]| {
+            let mut tensors = Tensors::new("x");
+            tensors.insert(name, &Tensor::from_slice(numbers).reshape(shape));
+            tensors.digest().unwrap()
+        };
+        let whole = of("a", &[1.0, 2.0], &[2]);
+        assert_eq!(whole, of("a", &[1.0, 2.0], &[2]));
+        assert_ne!(whole, of("a", &[1.0, f32::from_bits(2.0_f32.to_bits() ^ 1)], &[2]));
+        assert_ne!(whole, of("b", &[1.0, 2.0], &[2]));
+        assert_ne!(whole, of("a", &[1.0, 2.0], &[1, 2]));
     }
 
     #[test]

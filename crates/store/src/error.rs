@@ -55,7 +55,9 @@ pub enum Error {
         reason: String,
     },
     /// The URI names no store.
-    #[error("invalid store {uri:?}: {reason}; allowed: memory://, redb:///absolute/folder")]
+    #[error(
+        "invalid store {uri:?}: {reason}; allowed: memory://, redb:///absolute/folder, etcd://host:2379,host:2379?prefix=/lethe"
+    )]
     InvalidUri {
         /// The URI as given.
         uri: String,
@@ -112,6 +114,48 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The servers of a shared store do not answer, or not in time.
+    #[error(
+        "cannot reach etcd at {endpoints}: {reason}; see whether a majority of its members runs and can be reached"
+    )]
+    Unreachable {
+        /// The members that were asked.
+        endpoints: String,
+        /// What the last one said, or did not.
+        reason: String,
+    },
+    /// The servers of a shared store refuse this user, or one side does not trust the other.
+    #[error(
+        "etcd at {endpoints} refuses {user}: {reason}; check the user, its password or certificate, and that its role grants read and write on the prefix {prefix}"
+    )]
+    Denied {
+        /// The members.
+        endpoints: String,
+        /// Who asked.
+        user: String,
+        /// The prefix of every key.
+        prefix: String,
+        /// What was said.
+        reason: String,
+    },
+    /// A shared store's quota is used up.
+    #[error(
+        "etcd at {endpoints} has no space left: compact and defragment it, then disarm its alarm (etcdctl alarm disarm)"
+    )]
+    SpaceExceeded {
+        /// The members.
+        endpoints: String,
+    },
+    /// A certificate or key that the environment names cannot be read.
+    #[error("cannot read {}, which {variable} names: {source}", file.display())]
+    Credentials {
+        /// The variable.
+        variable: &'static str,
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The operation did not come to its end: the runtime is shutting down, or it panicked.
     #[error("the state store was interrupted: {reason}")]
     Interrupted {
@@ -124,7 +168,11 @@ impl Error {
     /// Whether the same call may succeed later without anything else being changed in this process.
     pub fn retryable(&self) -> bool {
         match self {
-            Error::DiskFull { .. } | Error::Io { .. } | Error::InUse { .. } => true,
+            Error::DiskFull { .. }
+            | Error::Io { .. }
+            | Error::InUse { .. }
+            | Error::Unreachable { .. }
+            | Error::SpaceExceeded { .. } => true,
             Error::Conflict { .. }
             | Error::Compacted { .. }
             | Error::LeaseNotFound { .. }
@@ -134,6 +182,8 @@ impl Error {
             | Error::Unwritable { .. }
             | Error::Corrupted { .. }
             | Error::NewerFormat { .. }
+            | Error::Denied { .. }
+            | Error::Credentials { .. }
             | Error::Interrupted { .. } => false,
         }
     }
@@ -153,7 +203,7 @@ impl Error {
 
     /// Whether a full disk or a used-up quota is the cause.
     pub fn is_disk_full(&self) -> bool {
-        matches!(self, Error::DiskFull { .. })
+        matches!(self, Error::DiskFull { .. } | Error::SpaceExceeded { .. })
     }
 }
 

@@ -249,6 +249,10 @@ impl<R: Rows> Step<'_, R> {
 }
 
 impl<R: Rows> StateStore for Local<R> {
+    fn is_exclusive(&self) -> bool {
+        true
+    }
+
     fn get(&self, key: &str) -> BoxFuture<'_, Result<Option<Entry>>> {
         let key = key.to_owned();
         self.run(move |step| step.core.rows.get(&key))

@@ -93,6 +93,10 @@ pub type Watch = BoxStream<'static, Result<Changes>>;
 /// An error other than a refusal ([`Error::is_refusal`](crate::Error::is_refusal)) leaves open whether a commit
 /// happened: drop what you believe and read again. Dropping a future does not take a commit back.
 pub trait StateStore: fmt::Debug + Send + Sync {
+    /// Whether nobody but this process can have the store open: whatever another process has left there (a leader's
+    /// key, a lease) is history. Of a shared store it may be somebody else's who is alive.
+    fn is_exclusive(&self) -> bool;
+
     /// The entry of `key`, if it exists.
     fn get(&self, key: &str) -> BoxFuture<'_, Result<Option<Entry>>>;
 

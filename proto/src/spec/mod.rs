@@ -28,6 +28,7 @@ impl From<JobSpec> for v1::JobSpec {
             resources: Some(spec.resources.into()),
             checkpoint: Some(spec.checkpoint.into()),
             publish_uri: spec.publish.map(|publish| publish.uri),
+            queue: Some(spec.queue.into()),
         }
     }
 }
@@ -47,6 +48,7 @@ impl TryFrom<v1::JobSpec> for JobSpec {
             resources: read(spec.resources.unwrap_or_default(), "resources")?,
             checkpoint: spec.checkpoint.unwrap_or_default().into(),
             publish: spec.publish_uri.map(|uri| Publish { uri }),
+            queue: spec.queue.unwrap_or_default().into(),
         })
     }
 }

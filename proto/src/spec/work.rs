@@ -1,8 +1,8 @@
 //! How the work is done: sampling, direction, training, resources, checkpoints.
 
 use lethe_domain::spec::{
-    BatchNorm, Checkpoint, Device, Direction, DirectionMethod, LossReduction, LrSchedule, Plateau, Resources,
-    Sample, Selection, SlotRange, Threshold, Unlearn, Until,
+    BatchNorm, Checkpoint, Device, Direction, DirectionMethod, LossReduction, LrSchedule, Plateau, Queue,
+    Resources, Sample, Selection, SlotRange, Threshold, Unlearn, Until,
 };
 
 use crate::conversion::{choice, enumeration};
@@ -145,6 +145,7 @@ impl From<Resources> for v1::Resources {
             slots_max: Some(resources.slots.max),
             device: v1::Device::from(resources.device).into(),
             threads: Some(resources.threads),
+            slots_spares: Some(resources.slots.spares),
         }
     }
 }
@@ -158,6 +159,7 @@ impl TryFrom<v1::Resources> for Resources {
             slots: SlotRange {
                 min: resources.slots_min.unwrap_or(default.slots.min),
                 max: resources.slots_max.unwrap_or(default.slots.max),
+                spares: resources.slots_spares.unwrap_or(default.slots.spares),
             },
             device: choice::<v1::Device, _>(resources.device, "device")?.unwrap_or(default.device),
             threads: resources.threads.unwrap_or(default.threads),
@@ -165,9 +167,30 @@ impl TryFrom<v1::Resources> for Resources {
     }
 }
 
+impl From<Queue> for v1::Queue {
+    fn from(Queue { owner, priority }: Queue) -> Self {
+        Self { owner: Some(owner), priority: Some(priority) }
+    }
+}
+
+impl From<v1::Queue> for Queue {
+    fn from(queue: v1::Queue) -> Self {
+        let default = Self::default();
+        Self {
+            owner: queue.owner.unwrap_or(default.owner),
+            priority: queue.priority.unwrap_or(default.priority),
+        }
+    }
+}
+
 impl From<Checkpoint> for v1::Checkpoint {
     fn from(checkpoint: Checkpoint) -> Self {
-        Self { every: Some(checkpoint.every), keep: Some(checkpoint.keep) }
+        Self {
+            every: Some(checkpoint.every),
+            keep: Some(checkpoint.keep),
+            best: Some(checkpoint.best),
+            keep_every: Some(checkpoint.keep_every),
+        }
     }
 }
 
@@ -177,6 +200,8 @@ impl From<v1::Checkpoint> for Checkpoint {
         Self {
             every: checkpoint.every.unwrap_or(default.every),
             keep: checkpoint.keep.unwrap_or(default.keep),
+            best: checkpoint.best.unwrap_or(default.best),
+            keep_every: checkpoint.keep_every.unwrap_or(default.keep_every),
         }
     }
 }

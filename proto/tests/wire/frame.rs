@@ -77,7 +77,9 @@ fn a_length_beyond_the_bound_is_refused_before_its_bytes_are_awaited() {
 
     let device = "d".repeat(MAX_MESSAGE_BYTES);
     let mut sink = Vec::new();
-    let error = write_frame(&mut sink, ExecutorEvent::Ready { device, torch: String::new() }).unwrap_err();
+    let error =
+        write_frame(&mut sink, ExecutorEvent::Ready { device, torch: String::new(), canary: Vec::new() })
+            .unwrap_err();
     assert!(matches!(error, FrameError::TooLarge { .. }), "{error}");
     assert_eq!(sink, [0_u8; 0], "nothing is written of a message that is refused");
 }

@@ -1,8 +1,8 @@
 //! Jobs and workers as people see them.
 
 use lethe_domain::{
-    ErrorCode, Failure, JobState, JobStatus, Phase, PhaseState, PhaseStatus, SlotState, Waiting, WorkerId,
-    WorkerState, WorkerStatus,
+    ErrorCode, Failure, JobState, JobStatus, LeaseId, Phase, PhaseState, PhaseStatus, SlotState, Waiting,
+    WorkerId, WorkerState, WorkerStatus,
 };
 use lethe_proto::v1;
 
@@ -112,19 +112,30 @@ fn an_estimate_that_is_no_number_is_left_out() {
     }
 }
 
+fn slot(device: &str, lease: Option<LeaseId>, quarantine: Option<&str>) -> SlotState {
+    SlotState {
+        device: device.to_owned(),
+        proven: lease.is_some(),
+        lease,
+        quarantine: quarantine.map(str::to_owned),
+        samples_per_second: 812.5,
+    }
+}
+
 #[test]
 fn a_worker_survives_the_wire() {
-    for state in [WorkerState::Ready, WorkerState::Suspect] {
+    for state in WorkerState::ALL {
         let worker = WorkerStatus {
             id: WorkerId::new("node-7").unwrap(),
             hostname: "node-7.example".to_owned(),
             version: "0.1.0".to_owned(),
             state,
             slots: vec![
-                SlotState { device: "cpu".to_owned(), lease: None },
-                SlotState { device: "cuda:0".to_owned(), lease: Some(samples::lease()) },
+                slot("cpu", None, Some("its canary is off by 3 %")),
+                slot("cuda:0", Some(samples::lease()), None),
             ],
             heartbeat_age_ms: 1_234,
+            reason: Some("drained by an operator".to_owned()),
         };
         assert_eq!(round_trip::<v1::Worker, _>(worker.clone()), Ok(worker));
     }

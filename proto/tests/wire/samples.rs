@@ -49,6 +49,7 @@ pub(crate) fn tasks() -> Vec<Task> {
         rank: Rank(rank),
         world: 3,
         store: store.map(str::to_owned),
+        floor: 120,
     };
     let (target, weights) = (artifact("target"), artifact("weights"));
     vec![
@@ -57,6 +58,7 @@ pub(crate) fn tasks() -> Vec<Task> {
         Task::Direction { scores: vec![artifact("scores-0"), artifact("scores-1")] },
         Task::FineTune { target: target.clone(), role: role(0, None) },
         Task::FineTune { target: target.clone(), role: role(2, Some("10.0.0.7:4512")) },
+        Task::Standby { target: target.clone() },
         Task::Evaluate { range, target: target.clone(), weights: weights.clone() },
         Task::Report { moments: vec![artifact("moments-0")], target: target.clone() },
         Task::Publish { target, weights },
@@ -111,6 +113,14 @@ pub(crate) fn outputs() -> Vec<TaskOutput> {
         }),
         TaskOutput::Sample(SampleOutput { samples: 500, positives: Some(0), scores: artifact("scores") }),
         TaskOutput::Sample(SampleOutput { samples: 500, positives: None, scores: artifact("scores") }),
+        TaskOutput::Shards(vec![
+            TaskOutput::Sample(SampleOutput {
+                samples: 500,
+                positives: Some(1),
+                scores: artifact("scores-0"),
+            }),
+            TaskOutput::Sample(SampleOutput { samples: 20, positives: None, scores: artifact("scores-1") }),
+        ]),
         TaskOutput::Direction(DirectionOutput {
             target: artifact("target"),
             samples: 10_000,

@@ -1,6 +1,6 @@
 //! What workers, coordinators and executors say to each other.
 
-use lethe_domain::{Epoch, SlotIndex, Task, WorkerId};
+use lethe_domain::{Epoch, SlotIndex, SlotReport, Task, WorkerId};
 use lethe_proto::executor::{ExecutorCommand, ExecutorEvent};
 use lethe_proto::session::{Registered, Registration, WorkerCommand, WorkerEvent};
 use lethe_proto::{ConversionError, LeaseOutcome, PROTOCOL, v1};
@@ -11,9 +11,17 @@ fn outcome() -> Box<LeaseOutcome> {
     Box::new(LeaseOutcome { lease: samples::lease(), outcome: Err(samples::failure()) })
 }
 
+fn report() -> SlotReport {
+    SlotReport { torch: "2.11.0".to_owned(), canary: vec![0.5, -1.25] }
+}
+
 pub(crate) fn executor_events() -> Vec<ExecutorEvent> {
     vec![
-        ExecutorEvent::Ready { device: "cuda:0".to_owned(), torch: "2.11.0".to_owned() },
+        ExecutorEvent::Ready {
+            device: "cuda:0".to_owned(),
+            torch: "2.11.0".to_owned(),
+            canary: vec![0.5, -1.25],
+        },
         ExecutorEvent::Progress(samples::progress()),
         ExecutorEvent::Finished(outcome()),
         ExecutorEvent::StoreOpen { lease: samples::lease(), address: "10.0.0.7:4512".to_owned() },
@@ -29,6 +37,8 @@ fn every_event_of_a_worker_survives_the_wire() {
         protocol: PROTOCOL,
         devices: vec!["cpu".to_owned(), "cuda:0".to_owned()],
         held: vec![(SlotIndex(1), samples::lease())],
+        reports: vec![(SlotIndex(1), report())],
+        chaos: Some("kill=0.1".to_owned()),
     };
     for event in [
         WorkerEvent::Register(registration),
@@ -39,6 +49,9 @@ fn every_event_of_a_worker_survives_the_wire() {
         ]),
         WorkerEvent::Finished { slot: SlotIndex(1), outcome: outcome() },
         WorkerEvent::StoreOpen { lease: samples::lease(), address: "10.0.0.7:4512".to_owned() },
+        WorkerEvent::SlotChanged { slot: SlotIndex(1), report: Some(report()) },
+        WorkerEvent::SlotChanged { slot: SlotIndex(1), report: None },
+        WorkerEvent::Draining,
     ] {
         assert_eq!(round_trip::<v1::SessionRequest, _>(event.clone()), Ok(event));
     }
@@ -52,6 +65,7 @@ fn every_command_to_a_worker_survives_the_wire() {
         WorkerCommand::Start { epoch, slot, assignment: Box::new(samples::assignment(Task::Probe)) },
         WorkerCommand::Stop { epoch, slot, lease: samples::lease() },
         WorkerCommand::Ack(samples::lease()),
+        WorkerCommand::Yield { epoch, slot, lease: samples::lease(), save: true },
     ] {
         assert_eq!(round_trip::<v1::SessionResponse, _>(command.clone()), Ok(command));
     }
@@ -62,6 +76,7 @@ fn what_agent_and_executor_say_survives_the_wire() {
     for command in [
         ExecutorCommand::Start(Box::new(samples::assignment(Task::Probe))),
         ExecutorCommand::Stop(samples::lease()),
+        ExecutorCommand::Yield { lease: samples::lease(), save: true },
     ] {
         assert_eq!(round_trip::<v1::ExecutorCommand, _>(command.clone()), Ok(command));
     }

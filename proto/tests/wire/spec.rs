@@ -3,8 +3,8 @@
 use lethe_domain::spec::{
     BatchNorm, Checkpoint, Classifier, ClassifierOutput, Device, Direction, DirectionMethod, Evaluate,
     Feature, Generator, ImageOutput, Judge, Labels, Latent, LossReduction, LrSchedule, ModelFormat, Plateau,
-    Positive, Prior, Publish, Reference, Resources, Sample, Scorer, Selection, Size, SlotRange, Threshold,
-    Unlearn, Until,
+    Positive, Prior, Publish, Queue, Reference, Resources, Sample, Scorer, Selection, Size, SlotRange,
+    Threshold, Unlearn, Until,
 };
 use lethe_domain::{JobSpec, SpecError};
 use lethe_proto::v1;
@@ -167,11 +167,13 @@ fn evaluate() -> impl Strategy<Value = Evaluate> {
 
 fn resources() -> impl Strategy<Value = Resources> {
     let device = prop_oneof![Just(Device::Auto), Just(Device::Cpu), Just(Device::Cuda)];
-    (1..=64_u32, 0..1000_u32, device, 0..=1024_u32).prop_map(|(min, more, device, threads)| Resources {
-        slots: SlotRange { min, max: min + more },
-        device,
-        threads,
-    })
+    (1..=64_u32, 0..1000_u32, 0..=64_u32, device, 0..=1024_u32).prop_map(
+        |(min, more, spares, device, threads)| Resources {
+            slots: SlotRange { min, max: min + more, spares },
+            device,
+            threads,
+        },
+    )
 }
 
 /// How a job can be labelled decides what else it may say: labels from a file need a judge, a projection and a total.
@@ -197,9 +199,14 @@ fn labelled() -> impl Strategy<Value = (Feature, Sample, Direction, Evaluate)> {
 }
 
 fn job_spec() -> impl Strategy<Value = JobSpec> {
-    let checkpoint = (any::<u64>(), 1..u32::MAX).prop_map(|(every, keep)| Checkpoint { every, keep });
+    let checkpoint =
+        (any::<u64>(), 1..u32::MAX, any::<u32>(), 0..9_u64).prop_map(|(every, keep, best, times)| {
+            Checkpoint { every, keep, best, keep_every: every.saturating_mul(times) / every.max(1) * every }
+        });
     let publish = of(uri().prop_map(|uri| Publish { uri }));
-    ("[a-z0-9][a-z0-9-]{0,39}", generator(), labelled(), unlearn(), resources(), checkpoint, publish)
+    let queue =
+        ("[a-z0-9][a-z0-9-]{0,62}", -100..=100_i32).prop_map(|(owner, priority)| Queue { owner, priority });
+    ("[a-z0-9][a-z0-9-]{0,39}", generator(), labelled(), unlearn(), resources(), (queue, checkpoint), publish)
         .prop_map(
             |(
                 name,
@@ -207,7 +214,7 @@ fn job_spec() -> impl Strategy<Value = JobSpec> {
                 (feature, sample, direction, evaluate),
                 unlearn,
                 resources,
-                checkpoint,
+                (queue, checkpoint),
                 publish,
             )| JobSpec {
                 name,
@@ -218,6 +225,7 @@ fn job_spec() -> impl Strategy<Value = JobSpec> {
                 unlearn,
                 evaluate,
                 resources,
+                queue,
                 checkpoint,
                 publish,
             },

@@ -16,12 +16,13 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::chaos::Trouble;
 use crate::death::Death;
 use crate::executor::Handle;
-use crate::link::{Held, Link, Outgoing, heartbeat};
-use crate::machine::{Effect, Event, Machine, Now};
+use crate::link::{Link, Outgoing, heartbeat};
+use crate::machine::{Effect, Event, Introduction, Machine, Now};
 use crate::spawner::{Launch, Spawner};
-use crate::{AgentConfig, Error, Result, Status, log};
+use crate::{AgentConfig, Chaos, Error, Result, Status, log};
 
 /// Events that may wait for the driver.
 const INBOX: usize = 256;
@@ -33,8 +34,8 @@ const GOODBYE: Duration = Duration::from_secs(2);
 pub(crate) enum Input {
     /// For the machine.
     Event(Event),
-    /// The link is about to join: what is held?
-    Joining(oneshot::Sender<Held>),
+    /// The link is about to join: what is there to say?
+    Joining(oneshot::Sender<Introduction>),
     /// It has joined, and takes events here until they are closed.
     Joined(Registered, Outgoing),
     /// It was refused at the first try.
@@ -65,7 +66,8 @@ impl Agent {
         self.status.subscribe()
     }
 
-    /// Is a worker until `shutdown` is ready; then stops what runs, ends every executor, and leaves.
+    /// Is a worker until `shutdown` is ready; then takes no more work, lets what runs end or be taken back for as long as
+    /// `Patience::drain`, stops what still runs, ends every executor, and leaves.
     ///
     /// Executors start at once; a coordinator is looked for when all of them are ready, and again whenever it is lost,
     /// for ever: work goes on meanwhile. When this future ends, or is dropped, no executor is left.
@@ -94,6 +96,8 @@ struct Driver {
     /// The open session. Closing it has the link begin another, unless the agent leaves.
     outgoing: Option<Outgoing>,
     leaving: CancellationToken,
+    /// Makes faults on purpose.
+    trouble: Option<Trouble>,
     /// The link and the executors' attendants. Dropping it ends them, and each kills its executor.
     tasks: JoinSet<()>,
     /// Why the agent leaves without having been asked to.
@@ -114,6 +118,7 @@ impl Driver {
             executors: config.devices.iter().map(|_| None).collect(),
             outgoing: None,
             leaving: CancellationToken::new(),
+            trouble: config.chaos.clone().map(|chaos| Trouble::new(chaos, &config.id, Instant::now())),
             tasks: JoinSet::new(),
             failure: None,
             ended: false,
@@ -125,7 +130,8 @@ impl Driver {
         let mut shutdown = pin!(shutdown);
         let mut asked = false;
         while !self.ended {
-            let deadline = self.machine.next_deadline();
+            let trouble = self.trouble.as_ref().map(Trouble::next_deadline);
+            let deadline = self.machine.next_deadline().into_iter().chain(trouble).min();
             let time = async {
                 match deadline {
                     Some(at) => sleep_until(at.into()).await,
@@ -137,9 +143,12 @@ impl Driver {
                 biased;
                 () = &mut shutdown, if !asked => {
                     asked = true;
-                    self.step(Event::Leave);
+                    self.step(Event::Drain);
                 }
-                () = time => self.step(Event::Tick),
+                () = time => {
+                    self.make_trouble();
+                    self.step(Event::Tick);
+                }
                 input = self.inbox.recv() => if let Some(input) = input {
                     self.take(input);
                 },
@@ -157,6 +166,9 @@ impl Driver {
                     && let Some(executor) = self.executors.get_mut(slot.0 as usize)
                 {
                     *executor = None;
+                    if let Some(trouble) = &mut self.trouble {
+                        trouble.gone(*slot);
+                    }
                 }
                 if matches!(event, Event::Parted) {
                     self.outgoing = None;
@@ -165,7 +177,7 @@ impl Driver {
             }
             Input::Joining(answer) => {
                 // The link has ended when nobody waits for the answer.
-                let _ = answer.send(self.machine.held());
+                let _ = answer.send(self.machine.introduce());
             }
             Input::Joined(registered, outgoing) => {
                 self.outgoing = Some(outgoing);
@@ -182,8 +194,16 @@ impl Driver {
         for effect in self.machine.step(now(), event) {
             self.act(effect);
         }
-        let status = self.machine.status();
+        let faults = self.trouble.as_ref().map(|trouble| trouble.faults.clone()).unwrap_or_default();
+        let status = Status { faults, ..self.machine.status() };
         self.status.send_if_modified(|seen| mem::replace(seen, status.clone()) != status);
+    }
+
+    fn make_trouble(&mut self) {
+        let slots = self.machine.status().slots;
+        if let Some(trouble) = &mut self.trouble {
+            trouble.make(Instant::now(), &slots, &self.executors, &mut self.outgoing);
+        }
     }
 
     fn act(&mut self, effect: Effect) {
@@ -220,6 +240,7 @@ impl Driver {
 
     fn start(&mut self, slot: SlotIndex) {
         let device = self.device(slot);
+        let faults = self.config.chaos.as_ref().map(Chaos::of_executors).unwrap_or_default();
         let launch = Launch {
             program: self.config.executor.clone(),
             arguments: [
@@ -230,8 +251,10 @@ impl Driver {
                 "--threads",
                 &self.config.threads.to_string(),
             ]
+            .into_iter()
+            .chain(faults.iter().flat_map(|fault| ["--chaos", fault]))
             .map(Into::into)
-            .to_vec(),
+            .collect(),
         };
         let log = self.config.logs.as_ref().map(|folder| log::path(folder, slot.0));
         let (handle, attendant) = Handle::new(slot, device, log, self.sender.clone());

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use lethe_domain::WorkerId;
 
+use crate::Chaos;
+
 /// What an agent is told.
 #[derive(Debug, Clone)]
 pub struct AgentConfig {
@@ -22,6 +24,8 @@ pub struct AgentConfig {
     pub threads: u32,
     /// Folder for `slot-I.log`, what executors write to stderr; none: it is only in the agent's own log.
     pub logs: Option<PathBuf>,
+    /// Faults to make on purpose.
+    pub chaos: Option<Chaos>,
     /// How long the agent waits for whom.
     pub patience: Patience,
 }
@@ -33,6 +37,8 @@ pub struct Patience {
     pub stop: Duration,
     /// For an executor to be ready after it was started; then it is killed.
     pub start: Duration,
+    /// For leases to end, or to be taken back, once the agent is asked to leave; then it leaves. Zero: it leaves at once.
+    pub drain: Duration,
     /// For executors to end their leases when the agent leaves; then they are killed.
     pub leave: Duration,
     /// For the last outcomes to be acknowledged when the agent leaves.
@@ -46,6 +52,7 @@ impl Default for Patience {
         Self {
             stop: Duration::from_secs(5),
             start: Duration::from_secs(60),
+            drain: Duration::ZERO,
             leave: Duration::from_secs(5),
             farewell: Duration::from_secs(2),
             acknowledge: Duration::from_secs(5),

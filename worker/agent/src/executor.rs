@@ -13,6 +13,8 @@ use futures::{SinkExt, StreamExt};
 use lethe_domain::SlotIndex;
 use lethe_proto::executor::{ExecutorCommand, ExecutorEvent};
 use lethe_proto::frame::AgentCodec;
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::process::Child;
@@ -37,6 +39,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Handle {
     commands: mpsc::Sender<ExecutorCommand>,
+    signals: mpsc::Sender<Signal>,
     kill: CancellationToken,
 }
 
@@ -47,6 +50,7 @@ pub(crate) struct Attendant {
     device: String,
     log: Option<PathBuf>,
     commands: mpsc::Receiver<ExecutorCommand>,
+    signals: mpsc::Receiver<Signal>,
     kill: CancellationToken,
     inbox: mpsc::Sender<Input>,
 }
@@ -60,9 +64,10 @@ impl Handle {
         inbox: mpsc::Sender<Input>,
     ) -> (Self, Attendant) {
         let (sender, commands) = mpsc::channel(COMMANDS);
+        let (signal_sender, signals) = mpsc::channel(COMMANDS);
         let kill = CancellationToken::new();
-        let attendant = Attendant { slot, device, log, commands, kill: kill.clone(), inbox };
-        (Self { commands: sender, kill }, attendant)
+        let attendant = Attendant { slot, device, log, commands, signals, kill: kill.clone(), inbox };
+        (Self { commands: sender, signals: signal_sender, kill }, attendant)
     }
 
     /// Tells it something. One that does not read what it is told is killed.
@@ -70,6 +75,11 @@ impl Handle {
         if self.commands.try_send(command).is_err() {
             self.kill();
         }
+    }
+
+    /// Sends it a signal. More of them than it can be sent at once are lost.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let _ = self.signals.try_send(signal);
     }
 
     /// kill -9.
@@ -97,9 +107,10 @@ impl Attendant {
         let _ = inbox.send(Input::Event(Event::Died(slot, death))).await;
     }
 
-    async fn live(self, child: &mut Child, socket: Socket, stderr: io::PipeReader) -> io::Result<Death> {
-        let pid = child.id().unwrap_or_default();
-        tracing::debug!(slot = %self.slot, device = self.device, pid, "started an executor");
+    async fn live(mut self, child: &mut Child, socket: Socket, stderr: io::PipeReader) -> io::Result<Death> {
+        let number = child.id().ok_or_else(|| io::Error::other("it has ended already"))?;
+        let pid = Pid::from_raw(number.cast_signed());
+        tracing::debug!(slot = %self.slot, device = self.device, %pid, "started an executor");
         let headline = format!("== executor of slot {} ({}) started, process {pid}", self.slot, self.device);
         let last_lines = log::capture(self.slot.0, headline, stderr, self.log.clone())?;
         socket.set_nonblocking(true)?;
@@ -114,6 +125,10 @@ impl Attendant {
                 () = self.kill.cancelled(), if !killed => {
                     killed = true;
                     child.start_kill()?;
+                }
+                // The process has not been waited for, so its id is still its own.
+                Some(signal) = self.signals.recv() => {
+                    let _ = signal::kill(pid, signal);
                 }
                 () = &mut writer, if writing => writing = false,
                 event = events.next(), if listening => match event {
@@ -159,7 +174,7 @@ async fn write_commands(write: OwnedWriteHalf, mut commands: mpsc::Receiver<Exec
 }
 
 async fn report(inbox: &mpsc::Sender<Input>, slot: SlotIndex, event: ExecutorEvent) {
-    if let ExecutorEvent::Ready { device, torch } = &event {
+    if let ExecutorEvent::Ready { device, torch, .. } = &event {
         tracing::info!(%slot, device, torch, "an executor is ready");
     }
     // Without a driver nobody wants to know.

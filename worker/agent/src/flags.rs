@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use lethe_agent::{
-    AgentConfig, DeviceChoice, Error, Patience, find_executor, hostname, new_worker_id, plan_slots,
+    AgentConfig, Chaos, DeviceChoice, Error, Patience, find_executor, hostname, new_worker_id, plan_slots,
 };
 use lethe_domain::WorkerId;
 
@@ -14,6 +14,9 @@ const AFTER_HELP: &str = "\
 Examples:
   lethe-worker --coordinator http://coordinator:7400
   lethe-worker --coordinator http://a:7400,http://b:7400 --devices cpu --slots 4 --http 0.0.0.0:7402
+
+SIGTERM or Ctrl-C drains: no more work is taken, leases at work end or are taken back within --drain-patience, then the
+worker leaves. A second signal ends it at once.
 
 Exit codes: 0 left when asked to (SIGTERM, Ctrl-C), 1 failed, 2 usage, 3 the coordinator does not take this worker.
 A coordinator that cannot be reached is no failure: the worker tries again for ever, and running work goes on.";
@@ -52,6 +55,13 @@ pub(crate) struct Flags {
     /// An executor that is not ready for this long after its start is killed
     #[arg(long, env = "LETHE_START_PATIENCE", value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
     start_patience: Duration,
+    /// When asked to leave: how long leases at work may go on, to end or to be taken back. 0s: they are stopped at once
+    #[arg(long, env = "LETHE_DRAIN_PATIENCE", value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    drain_patience: Duration,
+    /// Rehearse faults: kill=P,hang=P,slow=F,drop=P,canary,seed=N (P per second; see docs/chaos.md). Only a coordinator
+    /// started with --allow-chaos takes such a worker
+    #[arg(long, env = "LETHE_CHAOS", value_name = "FAULTS")]
+    chaos: Option<Chaos>,
     /// Form of the log on stderr; RUST_LOG says how much of it
     #[arg(long, env = "LETHE_LOG_FORMAT", value_name = "FORM", default_value = "text")]
     pub(crate) log_format: LogFormat,
@@ -82,8 +92,10 @@ impl Flags {
             devices: slots.devices,
             threads: slots.threads,
             logs: self.log_dir,
+            chaos: self.chaos,
             patience: Patience {
                 stop: self.stop_patience,
+                drain: self.drain_patience,
                 leave: self.stop_patience,
                 start: self.start_patience,
                 ..Patience::default()

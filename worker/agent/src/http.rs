@@ -51,6 +51,9 @@ async fn readyz(State(status): State<watch::Receiver<Status>>) -> impl IntoRespo
 
 /// Why this worker cannot take work at the moment.
 fn obstacle(status: &Status) -> Option<String> {
+    if status.draining {
+        return Some("draining: takes no more work".to_owned());
+    }
     let starting = status.slots.iter().filter(|slot| slot.activity == Activity::Starting).count();
     if starting > 0 || status.slots.is_empty() {
         return Some(format!("{starting} of {} executors are not ready", status.slots.len()));
@@ -63,16 +66,18 @@ async fn metrics(State(status): State<watch::Receiver<Status>>) -> impl IntoResp
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 
-const GAUGES: [(&str, &str); 3] = [
+const GAUGES: [(&str, &str); 4] = [
     ("lethe_worker_joined", "Whether a session with a coordinator is open."),
     ("lethe_worker_slots", "Slots, by what their executor does."),
     ("lethe_worker_outcomes_unacknowledged", "Outcomes of leases that no coordinator has acknowledged yet."),
+    ("lethe_worker_draining", "Whether the worker takes no more work because it is about to leave."),
 ];
 
-const COUNTERS: [(&str, &str); 3] = [
+const COUNTERS: [(&str, &str); 4] = [
     ("lethe_worker_sessions_total", "Sessions begun with a coordinator."),
     ("lethe_worker_leases_finished_total", "Leases ended, by result."),
     ("lethe_worker_executor_deaths_total", "Executors that ended unasked or had to be killed, by reason."),
+    ("lethe_worker_chaos_faults_total", "Faults made on purpose (--chaos), by kind."),
 ];
 
 /// The status in Prometheus' text format.
@@ -96,11 +101,15 @@ fn exposition(status: &Status) -> String {
         gauge(GAUGES[1].0, Some(("state", activity.name())), slots);
     }
     gauge(GAUGES[2].0, None, status.unacknowledged);
+    gauge(GAUGES[3].0, None, status.draining.into());
     let counts = &status.counts;
     counter(COUNTERS[0].0, None, counts.sessions);
-    for (result, count) in
-        [("success", counts.succeeded), ("failure", counts.failed), ("cancelled", counts.cancelled)]
-    {
+    for (result, count) in [
+        ("success", counts.succeeded),
+        ("failure", counts.failed),
+        ("cancelled", counts.cancelled),
+        ("yielded", counts.yielded),
+    ] {
         counter(COUNTERS[1].0, Some(("result", result)), count);
     }
     for (reason, count) in [
@@ -110,6 +119,10 @@ fn exposition(status: &Status) -> String {
         ("did_not_stop", counts.did_not_stop),
     ] {
         counter(COUNTERS[2].0, Some(("reason", reason)), count);
+    }
+    let faults = &status.faults;
+    for (fault, count) in [("kill", faults.kills), ("hang", faults.hangs), ("drop", faults.drops)] {
+        counter(COUNTERS[3].0, Some(("fault", fault)), count);
     }
     recorder.handle().render()
 }
@@ -125,15 +138,17 @@ fn key(name: &'static str, label: Option<(&'static str, &'static str)>) -> Key {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Counts, SlotView};
+    use crate::{Counts, Faults, SlotView};
 
     fn status() -> Status {
         let slot = |activity| SlotView { device: "cpu".to_owned(), activity, lease: None };
         Status {
             joined: true,
+            draining: false,
             slots: vec![slot(Activity::Idle), slot(Activity::Busy), slot(Activity::Busy)],
             unacknowledged: 1,
-            counts: Counts { failed: 2, died_at_work: 2, ..Counts::default() },
+            counts: Counts { failed: 2, died_at_work: 2, yielded: 3, ..Counts::default() },
+            faults: Faults { kills: 4, ..Faults::default() },
         }
     }
 
@@ -148,6 +163,10 @@ mod tests {
             "lethe_worker_leases_finished_total{result=\"failure\"} 2",
             "lethe_worker_leases_finished_total{result=\"success\"} 0",
             "lethe_worker_executor_deaths_total{reason=\"at_work\"} 2",
+            "lethe_worker_draining 0",
+            "lethe_worker_leases_finished_total{result=\"yielded\"} 3",
+            "lethe_worker_chaos_faults_total{fault=\"kill\"} 4",
+            "lethe_worker_chaos_faults_total{fault=\"drop\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
@@ -163,6 +182,8 @@ mod tests {
         let mut starting = ready.clone();
         starting.slots[0].activity = Activity::Starting;
         assert_eq!(obstacle(&starting).unwrap(), "1 of 3 executors are not ready");
+        let draining = Status { draining: true, ..ready.clone() };
+        assert_eq!(obstacle(&draining).unwrap(), "draining: takes no more work");
         assert!(obstacle(&Status { joined: false, ..ready }).unwrap().contains("not joined"));
         assert!(obstacle(&Status::default()).is_some());
     }

@@ -10,6 +10,7 @@
 //! coordinator).
 
 mod agent;
+mod chaos;
 mod config;
 mod death;
 mod devices;
@@ -25,9 +26,10 @@ mod spawner;
 mod status;
 
 pub use agent::Agent;
+pub use chaos::{Chaos, ChaosError};
 pub use config::{AgentConfig, Patience};
 pub use devices::{DeviceChoice, Slots, plan_slots};
 pub use error::{Error, Result};
 pub use identity::{hostname, new_worker_id};
 pub use locate::find_executor;
-pub use status::{Activity, Counts, SlotView, Status};
+pub use status::{Activity, Counts, Faults, SlotView, Status};

@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use lethe_client::{Backoff, Client, CommandReceiver, EventSender, Options, Session};
-use lethe_domain::{LeaseId, SlotIndex};
 use lethe_proto::PROTOCOL;
 use lethe_proto::session::{Registered, Registration, WorkerEvent};
 use tokio::select;
@@ -16,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::AgentConfig;
 use crate::agent::Input;
-use crate::machine::Event;
+use crate::machine::{Event, Introduction};
 
 /// Events that may wait for a slow coordinator. One that lets more pile up loses the session.
 const EVENTS: usize = 256;
@@ -24,11 +23,13 @@ const EVENTS: usize = 256;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest: shorter than the time after which a silent worker is declared dead.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// For a coordinator to answer a registration: one that hangs must not keep the worker from the next one.
+const JOINING: Duration = Duration::from_secs(5);
+/// The first and the longest pause after another worker of the same name has taken the session over. They would throw each
+/// other out for ever; so each leaves the other alone for longer and longer.
+const DISPLACED: (Duration, Duration) = (LONGEST_PAUSE, Duration::from_secs(60));
 /// For the coordinator to end a session that this side has ended.
 const GOODBYE: Duration = Duration::from_secs(1);
-
-/// Leases held, in answer to the link about to join.
-pub(crate) type Held = Vec<(SlotIndex, LeaseId)>;
 
 /// An agent's link to its coordinators.
 pub(crate) struct Link {
@@ -46,6 +47,16 @@ struct Gone;
 /// closes its session has left, and what it works on is granted again.
 type Abandoned = (EventSender, CommandReceiver);
 
+/// How a session ended.
+enum End {
+    /// It broke, or was closed.
+    Over,
+    /// This side gave it up.
+    GivenUp(Box<Abandoned>),
+    /// The coordinator does not want this worker any more, as another one has its name. What it says.
+    Displaced(String),
+}
+
 impl Link {
     pub(crate) fn new(config: &AgentConfig, inbox: mpsc::Sender<Input>, leaving: CancellationToken) -> Self {
         let introduction = Registration {
@@ -55,6 +66,8 @@ impl Link {
             protocol: PROTOCOL,
             devices: config.devices.clone(),
             held: Vec::new(),
+            reports: Vec::new(),
+            chaos: config.chaos.as_ref().map(ToString::to_string),
         };
         Self { coordinators: config.coordinators.clone(), introduction, inbox, leaving }
     }
@@ -62,8 +75,9 @@ impl Link {
     /// Keeps a session open until the driver ends, or until the very first join is refused for good.
     pub(crate) async fn keep(self) {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        let mut displaced = Backoff::new(DISPLACED.0, DISPLACED.1);
         let mut client = None;
-        let mut joined_before = false;
+        let (mut joined_before, mut displaced_before) = (false, false);
         let mut said = String::new();
         let mut abandoned: Option<Abandoned> = None;
         loop {
@@ -74,7 +88,16 @@ impl Link {
                     drop(abandoned.take());
                     let begun = Instant::now();
                     match self.converse(session).await {
-                        Ok(given_up) => abandoned = given_up,
+                        Ok(End::Over) => {}
+                        Ok(End::GivenUp(halves)) => abandoned = Some(*halves),
+                        Ok(End::Displaced(message)) => {
+                            if !displaced_before {
+                                tracing::error!("{message}; joining again, less and less often");
+                            }
+                            displaced_before = true;
+                            sleep(displaced.pause()).await;
+                            continue;
+                        }
                         Err(Gone) => return,
                     }
                     if begun.elapsed() > LONGEST_PAUSE {
@@ -104,20 +127,20 @@ impl Link {
     async fn join(&self, client: &mut Option<Client>) -> Result<Result<Session, lethe_client::Error>, Gone> {
         let connected = match client {
             Some(client) => client,
-            None => match Client::connect(&self.coordinators, Options::default()).await {
+            None => match Client::connect(&self.coordinators, options()).await {
                 Ok(connected) => client.insert(connected),
                 Err(error) => return Ok(Err(error)),
             },
         };
         // Asked through the inbox: the answer comes after every command of the session before has been taken.
-        let (answer, held) = oneshot::channel();
+        let (answer, introduction) = oneshot::channel();
         self.inbox.send(Input::Joining(answer)).await.map_err(|_| Gone)?;
-        let held = held.await.map_err(|_| Gone)?;
-        Ok(connected.join(Registration { held, ..self.introduction.clone() }).await)
+        let Introduction { held, reports } = introduction.await.map_err(|_| Gone)?;
+        Ok(connected.join(Registration { held, reports, ..self.introduction.clone() }).await)
     }
 
     /// Carries events and commands until the session is over, or given up.
-    async fn converse(&self, session: Session) -> Result<Option<Abandoned>, Gone> {
+    async fn converse(&self, session: Session) -> Result<End, Gone> {
         let Session { registered, events, mut commands } = session;
         tracing::info!(worker = %self.introduction.worker, epoch = %registered.epoch, "joined");
         let (sender, mut outgoing) = mpsc::channel(EVENTS);
@@ -137,19 +160,29 @@ impl Link {
                         drop(events);
                         let end = async { while commands.next().await.is_ok() {} };
                         let _ = timeout(GOODBYE, end).await;
-                        return self.tell(Event::Parted).await.map(|()| None);
+                        return self.tell(Event::Parted).await.map(|()| End::Over);
                     }
-                    None => return self.tell(Event::Parted).await.map(|()| Some((events, commands))),
+                    None => {
+                        return self.tell(Event::Parted).await.map(|()| End::GivenUp(Box::new((events, commands))));
+                    }
                 },
             }
         };
+        self.tell(Event::Parted).await?;
+        if let lethe_client::Error::Conflict { message } = over {
+            return Ok(End::Displaced(message));
+        }
         tracing::warn!("the session is over: {over}");
-        self.tell(Event::Parted).await.map(|()| None)
+        Ok(End::Over)
     }
 
     async fn tell(&self, event: Event) -> Result<(), Gone> {
         self.inbox.send(Input::Event(event)).await.map_err(|_| Gone)
     }
+}
+
+fn options() -> Options {
+    Options { connect_timeout: JOINING, call_timeout: JOINING, ..Options::default() }
 }
 
 /// Where the events of a session go.

@@ -71,7 +71,7 @@ async fn asked_to_leave() {
             }
         };
         next().await;
-        tracing::info!("leaving; a second signal ends this at once");
+        tracing::info!("draining: no more work is taken; a second signal ends this at once");
         let _ = sender.send(());
         next().await;
         std::process::exit(1);

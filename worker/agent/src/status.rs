@@ -7,12 +7,16 @@ use lethe_domain::LeaseId;
 pub struct Status {
     /// Whether a session with a coordinator is open.
     pub joined: bool,
+    /// Whether it takes no more work because it is about to leave.
+    pub draining: bool,
     /// The slots, in order.
     pub slots: Vec<SlotView>,
     /// Outcomes that no coordinator has acknowledged yet.
     pub unacknowledged: usize,
     /// What has happened so far.
     pub counts: Counts,
+    /// Faults made on purpose so far.
+    pub faults: Faults,
 }
 
 /// A slot as it stands.
@@ -65,6 +69,8 @@ pub struct Counts {
     pub failed: u64,
     /// Leases that ended on request.
     pub cancelled: u64,
+    /// Leases that were handed back.
+    pub yielded: u64,
     /// Executors that died while they worked.
     pub died_at_work: u64,
     /// Executors that died while they had nothing to do.
@@ -73,4 +79,15 @@ pub struct Counts {
     pub did_not_start: u64,
     /// Executors that were killed because they did not stop.
     pub did_not_stop: u64,
+}
+
+/// Faults made on purpose ([`crate::Chaos`]), counted since the agent began.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Executors killed.
+    pub kills: u64,
+    /// Executors halted for a while.
+    pub hangs: u64,
+    /// Sessions cut.
+    pub drops: u64,
 }

@@ -9,16 +9,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use lethe_collective::{Backend, Group, GroupOptions, Place, Store};
+use lethe_collective::{Abort, Backend, Group, GroupOptions, Place, Store};
 use lethe_domain::{JobSpec, SampleRange};
 use lethe_models::{Latents, Target};
 use serde_json::{Value, json};
 use tch::Device;
 
 use crate::error::{Error, Result};
+use crate::link::Wishes;
 use crate::models::Models;
-use crate::phase::fine_tune::guide;
 use crate::phase::fine_tune::trainer::Trainer;
+use crate::phase::fine_tune::{guide, stall};
 use crate::phase::sample::score;
 use crate::{device, verdict};
 
@@ -72,8 +73,9 @@ pub(crate) fn train(args: &Train, on: Device, threads: u32) -> Result<()> {
     let spec = read(&args.job)?;
     let bytes = fs::read(&args.target).map_err(|source| unreadable(&args.target, source))?;
     let target = Target::from_bytes(&bytes, &args.target.display().to_string())?;
-    let original = Models::default().original(&spec.generator, on)?;
-    let labeller = guide(&spec, on)?;
+    let mut models = Models::default();
+    let original = models.original(&spec.generator, on)?;
+    let labeller = guide(&spec, &mut models, on)?;
     let group = if args.ranks == 1 {
         Group::loopback()
     } else {
@@ -81,16 +83,21 @@ pub(crate) fn train(args: &Train, on: Device, threads: u32) -> Result<()> {
             Device::Cuda(device) => Backend::Nccl { device },
             _ => Backend::Gloo,
         };
-        Group::join(&Store::connect(address, PATIENCE)?, backend, place, GroupOptions::default())?
+        Group::join(
+            &Store::connect(address, PATIENCE, &Abort::new())?,
+            backend,
+            place,
+            GroupOptions::default(),
+        )?
     };
     let mut trainer = Trainer::new(&spec, &target, original, labeller, group)?;
     for _ in 0..args.warmup {
-        trainer.step()?;
+        trainer.step(Wishes::default())?;
     }
     let mut losses = trainer.losses()?;
     let begun = Instant::now();
     for _ in 0..args.steps {
-        trainer.step()?;
+        trainer.step(Wishes::default())?;
     }
     losses.extend(trainer.losses()?);
     let seconds = begun.elapsed().as_secs_f64();
@@ -158,6 +165,35 @@ pub(crate) fn sample(args: &Sample, on: Device, threads: u32) -> Result<()> {
         "samples_per_second": args.count as f64 / seconds,
         "mean_score": scores.iter().sum::<f64>() / scores.len().max(1) as f64,
     }))
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Checkpoint {
+    /// Where the checkpoints go; a folder of its own that is removed, unless given.
+    #[arg(long)]
+    artifacts: Option<String>,
+    /// Checkpoints that are written.
+    #[arg(long, default_value_t = 8)]
+    count: u64,
+    /// Steps between them, and as many before them without any.
+    #[arg(long, default_value_t = 12)]
+    every: u64,
+}
+
+/// Trains without checkpoints, then with them; prints `{"benchmark": "checkpoint_stall", "checkpoint_bytes",
+/// "checkpoint_stall_ms", ...}`: the longest that a step waited for a snapshot, and steps per second without and while saving.
+///
+/// # Errors
+/// Those of models and storage.
+pub(crate) fn checkpoint(args: &Checkpoint, on: Device, threads: u32) -> Result<()> {
+    device::open(on, threads)?;
+    let folder = env::temp_dir().join(format!("lethe-bench-checkpoint-{}", std::process::id()));
+    fs::create_dir_all(&folder).map_err(|source| unreadable(&folder, source))?;
+    let artifacts = args.artifacts.clone().unwrap_or_else(|| folder.join("artifacts").display().to_string());
+    let line = stall::measure(&folder, &artifacts, args.count, args.every, on);
+    // Left behind, it is only in the way.
+    let _ = fs::remove_dir_all(&folder);
+    print(&line?)
 }
 
 /// A spec whose paths are relative to its own folder.

@@ -2,6 +2,8 @@
 //!
 //! Not here: what to do about it (the engine retries or gives up).
 
+use std::path::Path;
+
 use lethe_domain::{ErrorCode, Failure};
 use tch::TchError;
 
@@ -61,9 +63,14 @@ impl Error {
         Error::refused(ErrorCode::Internal, message, "")
     }
 
-    /// Whether this is only the answer to a request to stop.
-    pub(crate) fn is_stop(&self) -> bool {
-        matches!(self, Error::Stopped | Error::Gang(lethe_collective::Error::Aborted { .. }))
+    /// The same, with the uri that people know in the place of the file that stands for it here.
+    pub(crate) fn about(self, uri: &str, file: &Path) -> Self {
+        let path = file.display().to_string();
+        if uri.ends_with(&path) {
+            return self;
+        }
+        let Failure { code, message, hint, at_unix_ms } = self.into();
+        Error::Refused(Failure { code, message: message.replace(&path, uri), hint, at_unix_ms })
     }
 
     /// Lack of memory, said with what did not fit; any other error as it is.
@@ -119,7 +126,13 @@ fn of_artifacts(error: &lethe_artifacts::Error, message: String) -> Failure {
         E::Damaged { .. } => (ErrorCode::Damaged, "submit the job again: it makes the artifact anew"),
         E::DiskFull { .. } => (ErrorCode::DiskFull, "lower checkpoint.keep if checkpoints fill it"),
         E::NoAccess { .. } => (ErrorCode::Storage, "give the worker's user the right to write there"),
-        E::NoCreateOnly { .. } | E::Local { .. } | E::Store { .. } => (ErrorCode::Storage, ""),
+        E::CacheFull { .. } | E::Variable { .. } => (ErrorCode::Storage, "it is a setting of the worker"),
+        E::NoBucket { .. } | E::Denied { .. } | E::NoCredentials { .. } | E::Unreachable { .. } => {
+            (ErrorCode::Storage, "the worker's own environment counts, not that of who submits")
+        }
+        E::NoCreateOnly { .. } | E::Local { .. } | E::Store { .. } | E::Refused { .. } => {
+            (ErrorCode::Storage, "")
+        }
         E::AlreadyExists { .. } | E::Interrupted { .. } => (ErrorCode::Internal, ""),
     };
     Failure::new(code, message, hint)

@@ -7,9 +7,11 @@ use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use lethe_collective::Abort;
 use lethe_domain::{Assignment, Failure, LeaseId};
@@ -21,32 +23,84 @@ use crate::error::{Error, Result};
 
 /// Whether a lease's work should end, and the means to end a collective it waits in.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Stop(Abort);
+pub(crate) struct Stop {
+    stopped: Arc<(Mutex<bool>, Condvar)>,
+    abort: Abort,
+}
 
 impl Stop {
     /// # Errors
     /// [`Error::Stopped`] once the lease was taken back.
     pub(crate) fn check(&self) -> Result<()> {
-        if self.0.is_aborted() { Err(Error::Stopped) } else { Ok(()) }
+        self.wait(Duration::ZERO)
+    }
+
+    /// Waits this long, or until the lease is taken back.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`], at once.
+    pub(crate) fn wait(&self, time: Duration) -> Result<()> {
+        let (stopped, bell) = &*self.stopped;
+        let stopped = stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        let stopped = match time {
+            Duration::ZERO => stopped,
+            _ => {
+                bell.wait_timeout_while(stopped, time, |stopped| !*stopped)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0
+            }
+        };
+        if *stopped { Err(Error::Stopped) } else { Ok(()) }
     }
 
     /// What a group has to be joined with, for a stop to end its collectives.
     pub(crate) fn abort(&self) -> Abort {
-        self.0.clone()
+        self.abort.clone()
     }
 
     fn request(&self) {
-        let abort = self.0.clone();
+        let (stopped, bell) = &*self.stopped;
+        *stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        bell.notify_all();
+        let abort = self.abort.clone();
         // NCCL has been seen to hang in its own abort; this thread must go on to hear the agent's end.
         thread::spawn(move || abort.abort());
     }
 }
 
-/// A lease to work on.
+/// What somebody wants at the next step boundary, besides that training goes on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Wishes {
+    /// That the gang ends there.
+    pub(crate) yields: bool,
+    /// And that rank 0 writes a checkpoint first.
+    pub(crate) save: bool,
+}
+
+/// Whether a lease's gang should yield, as said so far.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Yielding(Arc<AtomicU8>);
+
+impl Yielding {
+    const YIELD: u8 = 1;
+    const SAVE: u8 = 2;
+
+    pub(crate) fn wishes(&self) -> Wishes {
+        let said = self.0.load(Ordering::Relaxed);
+        Wishes { yields: said & Self::YIELD != 0, save: said & Self::SAVE != 0 }
+    }
+
+    fn request(&self, save: bool) {
+        self.0.fetch_or(Self::YIELD | if save { Self::SAVE } else { 0 }, Ordering::Relaxed);
+    }
+}
+
+/// A lease to work on, and what is said about it afterwards.
 #[derive(Debug)]
 pub(crate) struct Order {
     pub(crate) assignment: Box<Assignment>,
     pub(crate) stop: Stop,
+    pub(crate) yielding: Yielding,
 }
 
 /// The way to tell the agent something.
@@ -91,22 +145,26 @@ pub(crate) fn connect() -> Result<(Events, Receiver<Order>)> {
 
 fn listen(mut socket: impl Read, orders: &SyncSender<Order>, answers: &Events) {
     // The lease at work and the one that waits; older ones are done.
-    let mut accepted: VecDeque<(LeaseId, Stop)> = VecDeque::new();
+    let mut accepted: VecDeque<(LeaseId, Stop, Yielding)> = VecDeque::new();
     loop {
         match read_frame(&mut socket) {
             Ok(Some(ExecutorCommand::Start(assignment))) => {
-                let (lease, stop) = (assignment.lease.clone(), Stop::default());
-                match orders.try_send(Order { assignment, stop: stop.clone() }) {
+                let (lease, stop, yielding) =
+                    (assignment.lease.clone(), Stop::default(), Yielding::default());
+                match orders.try_send(Order { assignment, stop: stop.clone(), yielding: yielding.clone() }) {
                     Ok(()) => {
                         accepted.truncate(1);
-                        accepted.push_front((lease, stop));
+                        accepted.push_front((lease, stop, yielding));
                     }
                     Err(TrySendError::Full(_)) => answers.send(busy(lease)),
                     Err(TrySendError::Disconnected(_)) => end(1),
                 }
             }
             Ok(Some(ExecutorCommand::Stop(lease))) => {
-                accepted.iter().filter(|(known, _)| *known == lease).for_each(|(_, stop)| stop.request());
+                accepted.iter().filter(|known| known.0 == lease).for_each(|(_, stop, _)| stop.request());
+            }
+            Ok(Some(ExecutorCommand::Yield { lease, save })) => {
+                accepted.iter().filter(|known| known.0 == lease).for_each(|(_, _, own)| own.request(save));
             }
             Ok(None) => end(0),
             Err(error) => {

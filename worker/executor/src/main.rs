@@ -8,6 +8,8 @@
 //! Not here: what to do next (the coordinator decides), starting and ending executors (the agent).
 
 mod bench;
+mod canary;
+mod chaos;
 mod device;
 mod error;
 mod link;
@@ -29,6 +31,8 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use tracing_subscriber::EnvFilter;
 
+use phase::fine_tune::GangSettings;
+
 /// One slot of a Lethe worker.
 ///
 /// Started by an agent (`lethe-worker`, `lethe run`) with one end of a Unix socket pair as standard input, over which it
@@ -45,6 +49,11 @@ struct Args {
     /// Threads on a cpu, unless a job says otherwise.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: u32,
+    #[command(flatten)]
+    gang: GangSettings,
+    /// A fault to make on purpose: canary, slow=FACTOR. For rehearsals.
+    #[arg(long, hide = true, value_parser = chaos::parse)]
+    chaos: Vec<chaos::Chaos>,
     #[command(subcommand)]
     bench: Option<Bench>,
 }
@@ -52,11 +61,14 @@ struct Args {
 #[derive(Debug, Subcommand)]
 enum Bench {
     /// Trains for some steps and prints one JSON line.
-    #[command(hide = true)]
-    BenchTrain(bench::Train),
+    #[command(name = "bench-train", hide = true)]
+    Train(bench::Train),
+    /// Trains with and without checkpoints of about 100 MB and prints one JSON line.
+    #[command(name = "bench-checkpoint", hide = true)]
+    Checkpoint(bench::Checkpoint),
     /// Generates and scores some samples and prints one JSON line.
-    #[command(hide = true)]
-    BenchSample(bench::Sample),
+    #[command(name = "bench-sample", hide = true)]
+    Sample(bench::Sample),
 }
 
 fn main() -> ExitCode {
@@ -69,9 +81,16 @@ fn main() -> ExitCode {
     }
     log_to_stderr();
     let ended = match &args.bench {
-        None => serve::serve(args.slot, args.device, args.threads),
-        Some(Bench::BenchTrain(train)) => bench::train(train, args.device, args.threads),
-        Some(Bench::BenchSample(sample)) => bench::sample(sample, args.device, args.threads),
+        None => serve::serve(serve::Settings {
+            slot: args.slot,
+            device: args.device,
+            threads: args.threads,
+            gang: args.gang,
+            chaos: args.chaos,
+        }),
+        Some(Bench::Train(train)) => bench::train(train, args.device, args.threads),
+        Some(Bench::Checkpoint(checkpoint)) => bench::checkpoint(checkpoint, args.device, args.threads),
+        Some(Bench::Sample(sample)) => bench::sample(sample, args.device, args.threads),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,19 +1,19 @@
 //! Loaded models, kept between tasks: a shard's work often takes less time than loading what it needs.
 //!
-//! A model is loaded again when its file or sidecar changed (size or time of change), when the spec says something else about
-//! it, or for another device. Not here: what models are (crate `models`).
+//! A model is loaded again when its file or sidecar changed (size and time of change, or the store's mark), when the spec
+//! says something else about it, or for another device. Not here: what models are (crate `models`), fetching those of
+//! another store (`storage`).
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
-use std::time::SystemTime;
 
+use lethe_domain::ArtifactRef;
 use lethe_domain::spec::{self, Judge, Reference as ReferenceSpec};
-use lethe_models::{Features, Generator, GeneratorFile, Labeller, Reference, Tensors};
+use lethe_models::{Features, Generator, GeneratorFile, Labeller, Reference, Target, Tensors};
 use tch::Device;
 
 use crate::error::Result;
-use crate::storage::local_file;
+use crate::storage::{State, local_file, state_of};
 use crate::verdict;
 
 /// The original generator: its file, from which copies are made, and the frozen model.
@@ -31,6 +31,7 @@ pub(crate) struct Models {
     features: Shelf<(), Features>,
     references: Shelf<[i64; 3], Reference>,
     trained: Option<Trained>,
+    target: Option<(ArtifactRef, Rc<Target>)>,
 }
 
 /// The trained copy of the last evaluation shard: the next one needs it again.
@@ -103,6 +104,25 @@ impl Models {
         Ok(generator)
     }
 
+    /// The target vector, which `load` reads if it is not at hand.
+    ///
+    /// # Errors
+    /// Those of `load`.
+    pub(crate) fn target(
+        &mut self,
+        artifact: &ArtifactRef,
+        load: impl FnOnce() -> Result<Target>,
+    ) -> Result<Rc<Target>> {
+        if let Some((known, target)) = &self.target
+            && known == artifact
+        {
+            return Ok(Rc::clone(target));
+        }
+        let target = Rc::new(load()?);
+        self.target = Some((artifact.clone(), Rc::clone(&target)));
+        Ok(target)
+    }
+
     /// Forgets everything: after a fault nobody knows what state they are in.
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
@@ -114,9 +134,8 @@ impl Models {
 struct Key<S> {
     spec: S,
     device: Device,
-    path: PathBuf,
-    file: Option<(u64, SystemTime)>,
-    sidecar: Option<(u64, SystemTime)>,
+    uri: String,
+    state: State,
 }
 
 /// The last two of a kind: a job has a labeller and a judge.
@@ -139,32 +158,25 @@ impl<S: PartialEq, T> Shelf<S, T> {
         spec: S,
         load: impl FnOnce(&Path) -> Result<T>,
     ) -> Result<Rc<T>> {
-        let path = local_file(uri)?;
-        let mut beside = path.clone().into_os_string();
-        beside.push(".json");
-        let (file, sidecar) = (stamp(&path), stamp(Path::new(&beside)));
-        let key = Key { spec, device, path, file, sidecar };
+        let key = Key { spec, device, uri: uri.to_owned(), state: state_of(uri)? };
         if let Some(place) = self.0.iter().position(|(known, _)| *known == key) {
             let found = self.0.remove(place);
             self.0.insert(0, found);
         } else {
             // Room first: two generations of a large model need not be in memory together.
             self.0.truncate(Self::ROOM - 1);
-            let loaded = Rc::new(load(&key.path)?);
+            let file = local_file(uri)?;
+            let loaded = Rc::new(load(&file).map_err(|error| error.about(uri, &file))?);
             self.0.insert(0, (key, loaded));
         }
         Ok(Rc::clone(&self.0[0].1))
     }
 }
 
-/// Size and time of change; none when the file is missing.
-fn stamp(path: &Path) -> Option<(u64, SystemTime)> {
-    let metadata = fs::metadata(path).ok()?;
-    Some((metadata.len(), metadata.modified().ok()?))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

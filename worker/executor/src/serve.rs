@@ -11,12 +11,14 @@ use lethe_proto::executor::ExecutorEvent;
 use tch::Device;
 use tokio::runtime::{Builder, Runtime};
 
+use crate::chaos::{Chaos, Pace};
 use crate::error::{Error, Result};
-use crate::link::{self, Events, Order, Stop};
+use crate::link::{self, Events, Order};
 use crate::models::Models;
+use crate::phase::fine_tune::{GangSettings, Kept};
 use crate::storage::Storage;
 use crate::work::{Speaker, Work};
-use crate::{device, memory, phase};
+use crate::{canary, device, memory, phase};
 
 /// A slot between tasks.
 struct Slot {
@@ -26,16 +28,33 @@ struct Slot {
     /// The artifact root of the last task: opening one writes a probe.
     storage: Option<(String, Storage)>,
     models: Models,
+    kept: Option<Kept>,
+    gang: GangSettings,
+    pace: Pace,
     events: Events,
+}
+
+/// How this slot is set up.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// Which slot of the worker, for the log.
+    pub(crate) slot: u32,
+    pub(crate) device: Device,
+    pub(crate) threads: u32,
+    pub(crate) gang: GangSettings,
+    /// Faults to be made on purpose.
+    pub(crate) chaos: Vec<Chaos>,
 }
 
 /// Serves the agent until it is gone, which ends the process.
 ///
 /// # Errors
 /// Those of starting up; nothing was said to the agent then.
-pub(crate) fn serve(slot: u32, device: Device, threads: u32) -> Result<()> {
+pub(crate) fn serve(settings: Settings) -> Result<()> {
+    let Settings { slot, device, threads, gang, chaos } = settings;
     let (events, orders) = link::connect()?;
     device::open(device, threads)?;
+    let canary = canary::sing(device, &chaos)?;
     let mut slot = {
         tracing::info!(slot, device = device::label(device), threads, "ready");
         Slot {
@@ -44,11 +63,14 @@ pub(crate) fn serve(slot: u32, device: Device, threads: u32) -> Result<()> {
             runtime: runtime()?,
             storage: None,
             models: Models::default(),
+            kept: None,
+            gang,
+            pace: Pace::of(&chaos),
             events: events.clone(),
         }
     };
     let torch = lethe_models::torch_version().to_owned();
-    events.send(ExecutorEvent::Ready { device: device::label(device), torch });
+    events.send(ExecutorEvent::Ready { device: device::label(device), torch, canary });
     for order in orders {
         let lease = order.assignment.lease.clone();
         let span = tracing::info_span!("lease", %lease).entered();
@@ -74,10 +96,10 @@ pub(crate) fn runtime() -> Result<Runtime> {
 
 impl Slot {
     fn attend(&mut self, order: Order) -> std::result::Result<TaskOutput, Failure> {
-        let Order { assignment, stop } = order;
-        let done = catch_unwind(AssertUnwindSafe(|| self.perform(*assignment, stop)));
+        let done = catch_unwind(AssertUnwindSafe(|| self.perform(order)));
         let outcome = done.unwrap_or_else(|panic| {
             self.models.clear();
+            self.kept = None;
             Err(Error::internal(format!("lethe-executor panicked: {}", message_of(panic.as_ref()))))
         });
         outcome.map_err(|error| {
@@ -86,9 +108,12 @@ impl Slot {
         })
     }
 
-    fn perform(&mut self, assignment: Assignment, stop: Stop) -> Result<TaskOutput> {
+    fn perform(&mut self, order: Order) -> Result<TaskOutput> {
+        let Order { assignment, stop, yielding } = order;
         stop.check()?;
-        let Assignment { lease, spec, artifacts, task } = assignment;
+        let Assignment { lease, spec, artifacts, task } = *assignment;
+        // Before anything else takes memory.
+        self.kept.take_if(|kept| !kept.survives(&lease, &task));
         let device = device::choose(spec.resources.device, self.device)?;
         let threads = if spec.resources.threads > 0 { spec.resources.threads } else { self.threads };
         tch::set_num_threads(i32::try_from(threads).unwrap_or(1));
@@ -101,7 +126,19 @@ impl Slot {
         }
         let storage = self.storage(&artifacts)?;
         let speaker = Speaker::new(self.events.clone());
-        let mut work = Work { lease, spec, device, storage, models: &mut self.models, stop, speaker };
+        let mut work = Work {
+            lease,
+            spec,
+            device,
+            storage,
+            models: &mut self.models,
+            kept: &mut self.kept,
+            gang: &self.gang,
+            stop,
+            yielding,
+            pace: self.pace,
+            speaker,
+        };
         phase::run(task, &mut work)
     }
 

@@ -8,9 +8,11 @@ use lethe_models::{Features, Labeller, Latents, Target};
 use lethe_proto::executor::ExecutorEvent;
 use tch::Device;
 
+use crate::chaos::Pace;
 use crate::error::Result;
-use crate::link::{Events, Stop};
+use crate::link::{Events, Stop, Yielding};
 use crate::models::{Models, Original};
+use crate::phase::fine_tune::{GangSettings, Kept};
 use crate::storage::Storage;
 
 /// Between two words about progress: five a second are enough to look at.
@@ -24,7 +26,12 @@ pub(crate) struct Work<'a> {
     pub(crate) device: Device,
     pub(crate) storage: Storage,
     pub(crate) models: &'a mut Models,
+    /// Where the training of a job stood when its last gang ended.
+    pub(crate) kept: &'a mut Option<Kept>,
+    pub(crate) gang: &'a GangSettings,
     pub(crate) stop: Stop,
+    pub(crate) yielding: Yielding,
+    pub(crate) pace: Pace,
     pub(crate) speaker: Speaker,
 }
 
@@ -39,9 +46,11 @@ impl Work<'_> {
         format!("jobs/{}/{name}", self.lease.job)
     }
 
-    /// The path of what this lease gives: another attempt's has another name, so none is overwritten.
-    pub(crate) fn shard_path(&self, folder: &str) -> String {
-        self.path(&format!("{folder}/shard-{:05}-a{}.safetensors", self.lease.shard.0, self.lease.attempt.0))
+    /// The path of what this lease gives for a shard: another lease's has another name, so none is overwritten.
+    pub(crate) fn shard_path(&self, folder: &str, shard: u64) -> String {
+        let (first, attempt) = (u64::from(self.lease.shard.0), self.lease.attempt);
+        let among = if shard == first { String::new() } else { format!("-of-{first:05}") };
+        self.path(&format!("{folder}/shard-{shard:05}-a{}{among}.safetensors", attempt.0))
     }
 
     /// # Errors
@@ -67,8 +76,9 @@ impl Work<'_> {
 
     /// # Errors
     /// As [`Storage::get`] and [`Target::from_bytes`].
-    pub(crate) fn target(&self, target: &ArtifactRef) -> Result<Target> {
-        Ok(Target::from_bytes(&self.storage.get(target)?, &target.path)?)
+    pub(crate) fn target(&mut self, target: &ArtifactRef) -> Result<Rc<Target>> {
+        let storage = self.storage.clone();
+        self.models.target(target, || Ok(Target::from_bytes(&storage.get(target)?, &target.path)?))
     }
 
     /// Between two batches: whether to go on, and a word about how far it is.
@@ -77,6 +87,7 @@ impl Work<'_> {
     /// [`crate::error::Error::Stopped`].
     pub(crate) fn step(&mut self, done: u64, total: u64) -> Result<()> {
         self.stop.check()?;
+        self.pace.keep(&self.stop)?;
         self.speaker.progress(&self.lease, done, total, done, None);
         Ok(())
     }

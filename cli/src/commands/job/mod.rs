@@ -2,6 +2,7 @@
 
 mod cancel;
 mod download;
+mod explain;
 mod get;
 mod list;
 mod submit;
@@ -29,6 +30,8 @@ pub(crate) enum Command {
     List(list::Arguments),
     /// Follow a job until it is over
     Watch(watch::Arguments),
+    /// Say what of a job waits, and why
+    Explain(explain::Arguments),
     /// End a job
     Cancel(cancel::Arguments),
     /// Download what a finished job made
@@ -44,6 +47,7 @@ pub(crate) fn execute(command: Command) -> Result<ExitCode, Error> {
         Command::Get(arguments) => get::execute(&arguments),
         Command::List(arguments) => list::execute(&arguments),
         Command::Watch(arguments) => watch::execute(&arguments),
+        Command::Explain(arguments) => explain::execute(&arguments),
         Command::Cancel(arguments) => cancel::execute(&arguments),
         Command::Download(arguments) => download::execute(&arguments),
     }

@@ -96,31 +96,35 @@ fn slots(spec: &JobSpec, wanted: Option<u32>) -> Result<Slots, Error> {
 type Outcome = (JobStatus, Option<JobResult>);
 
 async fn run(spec: &JobSpec, slots: Slots, executor: PathBuf, folder: &Folder) -> Result<Outcome, Error> {
-    let coordinator = Coordinator::start(CoordinatorConfig {
+    let mut config = CoordinatorConfig {
         listen: ([127, 0, 0, 1], 0).into(),
+        advertise: None,
+        leader_ttl: std::time::Duration::from_secs(3),
         http: None,
         store: folder.store_uri(),
         artifacts: folder.artifacts_uri(),
+        allow_chaos: false,
         engine: Default::default(),
-    })
-    .await
-    .map_err(|error| Error::Other(error.into()))?;
+    };
+    // Somebody waits at this terminal: what does not pass in seconds is to be told.
+    config.engine.storage_attempts = 4;
+    let coordinator = Coordinator::start(config).await.map_err(|error| Error::Other(error.into()))?;
     let address = format!("http://{}", coordinator.grpc_address());
     let client = Client::connect(&[&address], Options::default()).await?;
     let outcome = match resume::standing(&client, spec).await {
         Ok(Standing::Done(status)) => {
-            unchanged(spec, folder)?;
+            unchanged(spec, folder).await?;
             remark(&format!("{} was already run here; --fresh runs it again", spec.name));
             Ok(*status)
         }
         Ok(Standing::Unfinished(id)) => {
-            unchanged(spec, folder)?;
+            unchanged(spec, folder).await?;
             remark(&format!("going on with job {id}"));
             work(agent(&address, slots, executor, folder)?, &client, id, folder).await
         }
         Ok(Standing::New) => {
             folder.forget_result()?;
-            folder.remember(&Inputs::of(spec)?)?;
+            folder.remember(&Inputs::of(spec).await?)?;
             let submitted = client.submit(spec, None).await?;
             work(agent(&address, slots, executor, folder)?, &client, submitted.id, folder).await
         }
@@ -142,9 +146,9 @@ async fn run(spec: &JobSpec, slots: Slots, executor: PathBuf, folder: &Folder) -
 }
 
 /// Refuses to go on with other models than the job began with: half of its work would be another generator's.
-fn unchanged(spec: &JobSpec, folder: &Folder) -> Result<(), Error> {
+async fn unchanged(spec: &JobSpec, folder: &Folder) -> Result<(), Error> {
     let Some(before) = folder.inputs() else { return Ok(()) };
-    match Inputs::of(spec)?.changed(&before) {
+    match Inputs::of(spec).await?.changed(&before) {
         None => Ok(()),
         Some(key) => Err(Error::Usage(format!(
             "the file that {key} names has changed since the job began in {}: put the old one back, or begin anew with --fresh",
@@ -164,6 +168,7 @@ fn agent(coordinator: &str, slots: Slots, executor: PathBuf, folder: &Folder) ->
         devices: slots.devices,
         threads: slots.threads,
         logs: Some(folder.logs()),
+        chaos: None,
         patience: Patience::default(),
     };
     Agent::new(config).map_err(broken)

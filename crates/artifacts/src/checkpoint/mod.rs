@@ -17,7 +17,7 @@ use std::{fmt, path::PathBuf};
 use bytes::Bytes;
 
 pub use manifest::{FileDigest, Header, Manifest, SCHEMA_VERSION};
-pub use retention::Removed;
+pub use retention::{Keep, Removed};
 
 use crate::{ArtifactRef, ArtifactStore, Digest, Error, Result};
 use layout::Folder;

@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -134,10 +135,10 @@ async fn an_outage_is_not_damage() {
 
 #[tokio::test]
 async fn a_place_without_create_only_is_refused() {
-    probe(Failing::new(Create::Works).as_ref(), &nowhere()).await.unwrap();
+    probe(Failing::new(Create::Works).as_ref(), &nowhere(), Duration::ZERO).await.unwrap();
     for create in [Create::Refused, Create::Overwrites] {
         let failing = Failing::new(create);
-        let error = probe(failing.as_ref(), &nowhere()).await.unwrap_err();
+        let error = probe(failing.as_ref(), &nowhere(), Duration::ZERO).await.unwrap_err();
         assert!(matches!(error, Error::NoCreateOnly { .. }), "{create:?}: {error:?}");
         let store = ArtifactStore::over(failing, nowhere());
         assert_eq!(store.list("").await.unwrap(), [], "the probe is gone");

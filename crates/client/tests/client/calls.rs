@@ -88,7 +88,14 @@ async fn workers_come_in_domain_types() {
         hostname: "node-7.example".to_owned(),
         version: "0.1.0".to_owned(),
         state: WorkerState::Suspect,
-        slots: vec![SlotState { device: "cpu".to_owned(), lease: None }],
+        slots: vec![SlotState {
+            device: "cpu".to_owned(),
+            lease: None,
+            proven: true,
+            quarantine: None,
+            samples_per_second: 0.0,
+        }],
+        reason: None,
         heartbeat_age_ms: 1500,
     };
     let wire = v1::Worker::from(worker.clone());
@@ -145,7 +152,7 @@ async fn each_refusal_arrives_as_what_it_is() {
     assert!(error.retryable());
 
     for (code, retryable) in
-        [(ErrorCode::Storage, true), (ErrorCode::DiskFull, false), (ErrorCode::Cancelled, false)]
+        [(ErrorCode::Storage, true), (ErrorCode::DiskFull, true), (ErrorCode::Cancelled, false)]
     {
         let failure =
             Failure { at_unix_ms: 1_785_542_400_001, ..Failure::new(code, "what happened", "what to do") };

@@ -81,9 +81,9 @@ async fn what_is_no_coordinator_is_told_from_one() {
 async fn the_next_one_is_asked_when_the_first_is_down_and_it_stays_the_first_asked() {
     let (one, two) = (Coordinator::start(shows(1)), Coordinator::start(shows(2)));
     let client = Client::connect(&[nobody(), one.url(), two.url()], options()).await.unwrap();
-    assert_eq!((version_seen(&client).await, client.address()), (1, one.url().as_str()));
+    assert_eq!((version_seen(&client).await, client.address()), (1, one.url()));
     one.kill().await;
-    assert_eq!((version_seen(&client).await, client.address()), (2, two.url().as_str()));
+    assert_eq!((version_seen(&client).await, client.address()), (2, two.url()));
     two.kill().await;
     let error = client.get(&id()).await.unwrap_err();
     let Error::Unreachable { address, .. } = error else { panic!("{error}") };
@@ -120,4 +120,65 @@ async fn a_coordinator_that_comes_back_is_found_again() {
     assert!(client.get(&id()).await.unwrap_err().retryable());
     let _server = Coordinator::start_at(address, shows(2));
     assert_eq!(version_seen(&client).await, 2);
+}
+
+/// A coordinator that follows this leader, or none; with the number of calls it got.
+fn follower(leader: Option<String>) -> (Coordinator, Arc<AtomicU32>) {
+    let calls = Arc::new(AtomicU32::new(0));
+    let count = calls.clone();
+    let script = Script {
+        get: answer(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            Err(Refusal::NotLeader { leader: leader.clone() }.into())
+        }),
+        ..Script::default()
+    };
+    (Coordinator::start(script), calls)
+}
+
+#[tokio::test]
+async fn one_that_follows_sends_us_to_a_leader_that_was_not_in_the_list() {
+    let leader = Coordinator::start(shows(2));
+    let (follower, calls) = follower(Some(leader.address.to_string()));
+    let client = Client::connect(&[follower.url()], options()).await.unwrap();
+    assert_eq!((version_seen(&client).await, client.address()), (2, leader.url()));
+    assert_eq!(version_seen(&client).await, 2);
+    assert_eq!(calls.load(Ordering::Relaxed), 1, "the leader is asked first once it is known");
+}
+
+#[tokio::test]
+async fn while_nobody_leads_a_call_waits_and_then_goes_through() {
+    let (one, calls) = follower(None);
+    let client = Client::connect(&[one.url()], options()).await.unwrap();
+    let waiting = tokio::spawn(async move { version_seen(&client).await });
+    while calls.load(Ordering::Relaxed) < 3 {
+        tokio::task::yield_now().await;
+    }
+    let address = one.kill().await;
+    let _leader = Coordinator::start_at(address, shows(3));
+    assert_eq!(waiting.await.unwrap(), 3);
+}
+
+#[tokio::test]
+async fn two_that_send_us_to_each_other_are_left_when_patience_ends() {
+    let place = Coordinator::start(Script::default()).kill().await;
+    let (one, calls) = follower(Some(place.to_string()));
+    let (script, leader) = (Arc::new(AtomicU32::new(0)), one.address.to_string());
+    let count = script.clone();
+    let _other = Coordinator::start_at(
+        place,
+        Script {
+            get: answer(move |_| {
+                count.fetch_add(1, Ordering::Relaxed);
+                Err(Refusal::NotLeader { leader: Some(leader.clone()) }.into())
+            }),
+            ..Script::default()
+        },
+    );
+    let options = Options { patience: Duration::from_millis(300), ..options() };
+    let client = Client::connect(&[one.url()], options).await.unwrap();
+    let error = client.get(&id()).await.unwrap_err();
+    assert!(matches!(error, Error::NotLeader { .. }) && error.retryable(), "{error}");
+    let (here, there) = (calls.load(Ordering::Relaxed), script.load(Ordering::Relaxed));
+    assert!(here >= 2 && there >= 2 && here + there < 60, "{here} and {there} calls");
 }

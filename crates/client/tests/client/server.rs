@@ -127,6 +127,11 @@ struct Service(Script);
 
 type Pinned<T> = Pin<Box<dyn futures::Stream<Item = Result<T, Status>> + Send>>;
 
+/// Calls that are tested against a real coordinator.
+fn not_scripted() -> Status {
+    Status::unimplemented("no test scripts this call")
+}
+
 #[tonic::async_trait]
 impl JobService for Service {
     type WatchJobStream = Pinned<v1::WatchJobResponse>;
@@ -186,6 +191,41 @@ impl JobService for Service {
         request: Request<v1::ListWorkersRequest>,
     ) -> Result<Response<v1::ListWorkersResponse>, Status> {
         (self.0.workers.0)(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn explain_job(
+        &self,
+        _: Request<v1::ExplainJobRequest>,
+    ) -> Result<Response<v1::ExplainJobResponse>, Status> {
+        Err(not_scripted())
+    }
+
+    async fn get_worker(
+        &self,
+        _: Request<v1::GetWorkerRequest>,
+    ) -> Result<Response<v1::GetWorkerResponse>, Status> {
+        Err(not_scripted())
+    }
+
+    async fn drain_worker(
+        &self,
+        _: Request<v1::DrainWorkerRequest>,
+    ) -> Result<Response<v1::DrainWorkerResponse>, Status> {
+        Err(not_scripted())
+    }
+
+    async fn quarantine_worker(
+        &self,
+        _: Request<v1::QuarantineWorkerRequest>,
+    ) -> Result<Response<v1::QuarantineWorkerResponse>, Status> {
+        Err(not_scripted())
+    }
+
+    async fn release_worker(
+        &self,
+        _: Request<v1::ReleaseWorkerRequest>,
+    ) -> Result<Response<v1::ReleaseWorkerResponse>, Status> {
+        Err(not_scripted())
     }
 }
 

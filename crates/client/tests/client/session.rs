@@ -23,6 +23,8 @@ fn registration() -> Registration {
         protocol: PROTOCOL,
         devices: vec!["cpu".to_owned()],
         held: vec![(SlotIndex(0), lease())],
+        reports: vec![],
+        chaos: None,
     }
 }
 

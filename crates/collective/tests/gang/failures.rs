@@ -124,7 +124,8 @@ fn an_aborted_loopback_is_aborted() {
 fn a_store_that_is_not_there_is_a_clear_timeout() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
     let begun = Instant::now();
-    let error = Store::connect(&free.to_string(), Duration::from_secs(1)).expect_err("nobody is there");
+    let error = Store::connect(&free.to_string(), Duration::from_secs(1), &Abort::new())
+        .expect_err("nobody is there");
     assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
     let text = error.to_string();
     assert!(matches!(error, Error::Store { .. }) && error.retryable(), "{text}");
@@ -132,8 +133,21 @@ fn a_store_that_is_not_there_is_a_clear_timeout() {
 }
 
 #[test]
+fn an_abort_ends_the_search_for_a_store() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let abort = Abort::new();
+    let switch = abort.clone();
+    let begun = Instant::now();
+    let searching = thread::spawn(move || Store::connect(&free.to_string(), LONG, &abort));
+    switch.abort();
+    let error = searching.join().expect("no panic").expect_err("nobody is there");
+    assert!(matches!(error, Error::Store { .. }), "{error}");
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+}
+
+#[test]
 fn an_address_without_a_port_is_refused() {
-    let refused = Store::connect("nowhere", LONG);
+    let refused = Store::connect("nowhere", LONG, &Abort::new());
     assert!(matches!(&refused, Err(Error::Invalid { .. })), "{refused:?}");
 }
 

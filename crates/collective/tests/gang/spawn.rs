@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lethe_collective::{Backend, Group, GroupOptions, Place, Store};
+use lethe_collective::{Abort, Backend, Group, GroupOptions, Place, Store};
 
 /// No scenario takes longer on a busy machine with two cores.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
@@ -125,7 +125,7 @@ impl Seat {
         let number = |name: &str| env::var(name).ok()?.parse().ok();
         let scenario = env::var("LETHE_TEST_SCENARIO").ok()?;
         let address = env::var("LETHE_TEST_STORE").ok()?;
-        let store = Store::connect(&address, DEADLINE).expect("the test serves the store");
+        let store = Store::connect(&address, DEADLINE, &Abort::new()).expect("the test serves the store");
         tch::set_num_threads(1);
         Some(Self { scenario, rank: number("RANK")?, world: number("WORLD_SIZE")?, store })
     }

@@ -57,6 +57,18 @@ impl JobSpec {
         problems.require(slots.min >= 1 && slots.min <= slots.max, "resources.slots", || {
             format!("found min {} and max {}, expected 1 <= min <= max", slots.min, slots.max)
         });
+        problems.require(slots.spares <= 64, "resources.slots.spares", || {
+            format!("found {}, expected at most 64", slots.spares)
+        });
+        problems.require((-100..=100).contains(&self.queue.priority), "queue.priority", || {
+            format!("found {}, expected -100 to 100", self.queue.priority)
+        });
+        problems.require(is_label(&self.queue.owner), "queue.owner", || {
+            format!(
+                "found '{}', expected 1 to 63 lower-case letters, digits and '-', starting with a letter or digit",
+                self.queue.owner
+            )
+        });
         problems.require(u64::from(slots.min) <= self.unlearn.parts(), "resources.slots.min", || {
             format!(
                 "found {}, expected at most unlearn.micro_batches and unlearn.global_batch ({}): every rank needs a part",
@@ -70,6 +82,12 @@ impl JobSpec {
         problems.require(self.checkpoint.keep >= 1, "checkpoint.keep", || {
             "found 0, expected at least 1".to_owned()
         });
+        let (every, keep_every) = (self.checkpoint.every, self.checkpoint.keep_every);
+        problems.require(
+            keep_every == 0 || (every > 0 && keep_every.is_multiple_of(every)),
+            "checkpoint.keep_every",
+            || format!("found {keep_every}, expected a multiple of checkpoint.every ({every}): no other step is saved"),
+        );
         self.check_combinations(&mut problems);
         if problems.0.is_empty() { Ok(()) } else { Err(SpecError { problems: problems.0 }) }
     }
@@ -238,6 +256,12 @@ fn check_direction(direction: &Direction, problems: &mut Problems) {
     );
 }
 
+/// Whether a name fits into labels and keys as it is.
+fn is_label(name: &str) -> bool {
+    let letters = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    (1..=63).contains(&name.len()) && letters && !name.starts_with('-')
+}
+
 fn check_unlearn(unlearn: &Unlearn, problems: &mut Problems) {
     problems.positive(unlearn.steps, "unlearn.steps");
     problems.positive(unlearn.global_batch, "unlearn.global_batch");
@@ -345,11 +369,20 @@ feature:
             ("feature.scorer.positive", json!({"top": 1.5}), "feature.scorer.positive.top", "found 1.5"),
             ("sample.batch", json!(5000), "sample.batch", "expected at most sample.shard_size (500)"),
             ("resources.slots", json!({"min": 3, "max": 2}), "resources.slots", "found min 3 and max 2"),
+            ("resources.slots.spares", json!(65), "resources.slots.spares", "found 65, expected at most 64"),
+            ("queue.priority", json!(101), "queue.priority", "found 101, expected -100 to 100"),
+            ("queue.owner", json!("Ann B"), "queue.owner", "found 'Ann B', expected 1 to 63"),
             (
                 "evaluate.reference",
                 json!({"uri": "r.safetensors"}),
                 "evaluate.reference",
                 "needs evaluate.features",
+            ),
+            (
+                "checkpoint.keep_every",
+                json!(150),
+                "checkpoint.keep_every",
+                "expected a multiple of checkpoint.every (100)",
             ),
             ("direction.threshold", json!({"quantile": 2}), "direction.threshold.quantile", "found 2"),
             ("feature.name", json!("red\u{1b}[31m"), "feature.name", "all of them printable"),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Generator {
-    /// Model file: a path relative to the spec, an absolute path, or file://.
+    /// Model file: a path relative to the spec, an absolute path, file:// or s3://bucket/key.
     pub uri: String,
     /// How the file is encoded.
     pub format: ModelFormat,

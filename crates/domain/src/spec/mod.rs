@@ -15,7 +15,7 @@ pub use generator::{Generator, ImageOutput, Latent, ModelFormat, Prior, Size};
 pub use load::{SpecError, SpecProblem, json_schema};
 pub use work::{
     BatchNorm, Checkpoint, Device, Direction, DirectionMethod, LossReduction, LrSchedule, Plateau, Publish,
-    Resources, Sample, Selection, SlotRange, Threshold, Unlearn, Until,
+    Queue, Resources, Sample, Selection, SlotRange, Threshold, Unlearn, Until,
 };
 
 use schemars::JsonSchema;
@@ -46,6 +46,9 @@ pub struct JobSpec {
     /// What the job may use.
     #[serde(default)]
     pub resources: Resources,
+    /// Whose job it is, and how urgent.
+    #[serde(default)]
+    pub queue: Queue,
     /// How often training is saved.
     #[serde(default)]
     pub checkpoint: Checkpoint,

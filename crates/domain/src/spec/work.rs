@@ -218,11 +218,29 @@ pub struct SlotRange {
     pub min: u32,
     /// Training takes no more than this many.
     pub max: u32,
+    /// Slots kept ready beside the gang, with everything loaded, to replace one that is lost.
+    pub spares: u32,
 }
 
 impl Default for SlotRange {
     fn default() -> Self {
-        Self { min: 1, max: 8 }
+        Self { min: 1, max: 8, spares: 0 }
+    }
+}
+
+/// Whose job it is, and how urgent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Queue {
+    /// Jobs of the same priority share the slots evenly between owners: 1 to 63 lower-case letters, digits and '-'.
+    pub owner: String,
+    /// -100 to 100; higher comes first.
+    pub priority: i32,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { owner: "default".to_owned(), priority: 0 }
     }
 }
 
@@ -245,13 +263,17 @@ pub enum Device {
 pub struct Checkpoint {
     /// Steps between checkpoints; 0 = only at the end.
     pub every: u64,
-    /// Checkpoints kept.
+    /// Newest checkpoints kept. Those of `best` and `keep_every` are kept besides.
     pub keep: u32,
+    /// Checkpoints with the lowest loss kept; 0 = none for that.
+    pub best: u32,
+    /// Checkpoints of a step that is a multiple of this are kept; 0 = none for that.
+    pub keep_every: u64,
 }
 
 impl Default for Checkpoint {
     fn default() -> Self {
-        Self { every: 100, keep: 2 }
+        Self { every: 100, keep: 2, best: 0, keep_every: 0 }
     }
 }
 
@@ -259,7 +281,7 @@ impl Default for Checkpoint {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Publish {
-    /// A folder: path or file://. The generator, result.json and the contact sheet are written there.
+    /// A folder: path, file:// or s3://bucket/prefix. The generator, result.json and the contact sheet are written there.
     pub uri: String,
 }
 

@@ -1,23 +1,43 @@
-//! Who gets which free slot: a small assignment problem in integers. README.md beside this file states it.
+//! Who gets which free slots: a small assignment problem in integers. README.md beside this file states it.
 //!
 //! Not here: jobs, workers, time. `grant.rs` translates between those and this model.
 
-/// What a slot can be used for.
+use std::collections::BTreeMap;
+
+#[cfg(test)]
+mod tests;
+
+/// Slots by what they can be used for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Slots {
+    /// Processors.
+    pub cpu: u32,
+    /// GPUs.
+    pub cuda: u32,
+}
+
+/// Which slots suit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Device {
-    /// A processor.
+pub enum Wants {
+    /// Any; GPUs first.
+    Any,
+    /// Any, since a cpu is beside every GPU; slots without one first.
     Cpu,
-    /// A GPU.
+    /// Only GPUs.
     Cuda,
 }
 
-/// One job's wish, in order of priority.
+/// One job's wish. Among those of one priority, the earlier comes first where shares are equal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Demand {
     /// What it asks for.
     pub kind: Kind,
-    /// Whether only GPUs will do.
-    pub cuda_only: bool,
+    /// Which slots suit.
+    pub wants: Wants,
+    /// Higher comes first.
+    pub priority: i32,
+    /// Whose it is: an index into [`Problem::owners`].
+    pub owner: usize,
 }
 
 /// What a job asks for.
@@ -25,10 +45,10 @@ pub struct Demand {
 pub enum Kind {
     /// Up to `ready` slots, each useful by itself.
     Leases {
-        /// Shards that could be granted.
+        /// Leases that could be granted.
         ready: u32,
     },
-    /// Between `min` and `max` slots, all at once or none.
+    /// Between `min` and `max` slots of one kind, all at once or none.
     Gang {
         /// Fewest.
         min: u32,
@@ -37,26 +57,42 @@ pub enum Kind {
     },
 }
 
+/// Somebody whose jobs share slots.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// Slots its jobs hold.
+    pub holds: u32,
+    /// Slots they may hold.
+    pub quota: Option<u32>,
+}
+
 /// The problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Free slots.
-    pub free: Vec<Device>,
-    /// Slots of the whole fleet, busy ones included: (all, GPUs among them).
-    pub fleet: (u32, u32),
-    /// Wishes, the most urgent first.
+    pub free: Slots,
+    /// Slots of the whole fleet that may get work, busy ones included.
+    pub fleet: Slots,
+    /// Owners of the demands.
+    pub owners: Vec<Owner>,
+    /// Wishes; of equal priority, the oldest first.
     pub demands: Vec<Demand>,
 }
 
 /// The answer for one demand.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
-    /// These free slots, by position in [`Problem::free`].
-    Slots(Vec<usize>),
+    /// So many free slots.
+    Slots(Slots),
     /// Nothing was asked for.
     NothingAsked,
     /// Nothing free that suits.
     NoneFree,
+    /// The owner's quota is used up: it holds this many.
+    OverQuota {
+        /// Slots the owner's jobs hold.
+        holds: u32,
+    },
     /// The gang waits: this many suit and are free; they are held back from less urgent demands if `held`.
     GangWaits {
         /// Free slots that suit.
@@ -68,44 +104,148 @@ pub enum Answer {
     NoneSuits,
 }
 
-/// Solves the problem: greedy in the order of the demands. One answer per demand, in order.
+impl Slots {
+    /// Of both kinds.
+    pub fn sum(self) -> u32 {
+        self.cpu + self.cuda
+    }
+
+    fn of(self, wants: Wants) -> u32 {
+        match wants {
+            Wants::Any | Wants::Cpu => self.sum(),
+            Wants::Cuda => self.cuda,
+        }
+    }
+
+    /// Takes one that suits.
+    fn take(&mut self, wants: Wants) -> Option<Slots> {
+        let cpu_first = wants == Wants::Cpu;
+        if self.cuda > 0 && !(cpu_first && self.cpu > 0) {
+            self.cuda -= 1;
+            return Some(Slots { cpu: 0, cuda: 1 });
+        }
+        if self.cpu > 0 && wants != Wants::Cuda {
+            self.cpu -= 1;
+            return Some(Slots { cpu: 1, cuda: 0 });
+        }
+        None
+    }
+
+    /// The two kinds in the order in which a gang prefers them, each with how many there are.
+    fn kinds(self, wants: Wants) -> Vec<(bool, u32)> {
+        match wants {
+            Wants::Any => vec![(true, self.cuda), (false, self.cpu)],
+            Wants::Cpu => vec![(false, self.cpu), (true, self.cuda)],
+            Wants::Cuda => vec![(true, self.cuda)],
+        }
+    }
+
+    fn kind_mut(&mut self, cuda: bool) -> &mut u32 {
+        if cuda { &mut self.cuda } else { &mut self.cpu }
+    }
+}
+
+/// Solves the problem. One answer per demand, in order.
 pub fn plan(problem: &Problem) -> Vec<Answer> {
-    let mut taken = vec![false; problem.free.len()];
+    let mut planning = Planning {
+        problem,
+        left: problem.free,
+        holds: problem.owners.iter().map(|owner| owner.holds).collect(),
+        answers: vec![None; problem.demands.len()],
+    };
+    let mut classes: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
+    for (place, demand) in problem.demands.iter().enumerate() {
+        classes.entry(demand.priority).or_default().push(place);
+    }
+    classes.into_values().rev().for_each(|class| planning.serve(class));
     let answers: Vec<Answer> =
-        problem.demands.iter().map(|demand| answer(problem, demand, &mut taken)).collect();
+        planning.answers.into_iter().map(|answer| answer.unwrap_or(Answer::NothingAsked)).collect();
     debug_assert!(post_condition(problem, &answers).is_ok(), "{:?}", post_condition(problem, &answers));
     answers
 }
 
-fn answer(problem: &Problem, demand: &Demand, taken: &mut [bool]) -> Answer {
-    let fleet = if demand.cuda_only { problem.fleet.1 } else { problem.fleet.0 };
-    let suits = |slot: &usize| !demand.cuda_only || problem.free[*slot] == Device::Cuda;
-    let free: Vec<usize> = (0..problem.free.len()).filter(|slot| !taken[*slot]).filter(suits).collect();
-    let (fewest, most) = match demand.kind {
-        Kind::Leases { ready } => (ready.min(1), ready),
-        Kind::Gang { min, max } => (min, max),
-    };
-    if most == 0 {
-        return Answer::NothingAsked;
+struct Planning<'a> {
+    problem: &'a Problem,
+    left: Slots,
+    /// Slots each owner holds, with what was given so far.
+    holds: Vec<u32>,
+    answers: Vec<Option<Answer>>,
+}
+
+impl Planning<'_> {
+    /// Serves the demands of one priority: a slot, or a gang, at a time, to whose owner holds the fewest.
+    fn serve(&mut self, mut class: Vec<usize>) {
+        loop {
+            let turn = class
+                .iter()
+                .enumerate()
+                .min_by_key(|(_, demand)| (self.holds[self.problem.demands[**demand].owner], **demand));
+            let Some((place, demand)) = turn.map(|(place, demand)| (place, *demand)) else { return };
+            if !self.give(demand) {
+                class.remove(place);
+            }
+        }
     }
-    if fleet == 0 {
-        return Answer::NoneSuits;
+
+    /// Gives a demand its next slot, or its gang. False when that was the last.
+    fn give(&mut self, place: usize) -> bool {
+        let Demand { kind, wants, owner, .. } = &self.problem.demands[place];
+        let suits = self.problem.fleet.of(*wants);
+        let room = self.problem.owners[*owner].quota.map(|quota| quota.saturating_sub(self.holds[*owner]));
+        let over = Answer::OverQuota { holds: self.holds[*owner] };
+        match *kind {
+            Kind::Leases { ready } => {
+                let so_far = match self.answers[place] {
+                    Some(Answer::Slots(slots)) => slots,
+                    _ => Slots::default(),
+                };
+                let refusal = if so_far.sum() == ready {
+                    Answer::NothingAsked
+                } else if suits == 0 {
+                    Answer::NoneSuits
+                } else if room == Some(0) {
+                    over
+                } else if let Some(slot) = self.left.take(*wants) {
+                    self.holds[*owner] += 1;
+                    let given = Slots { cpu: so_far.cpu + slot.cpu, cuda: so_far.cuda + slot.cuda };
+                    self.answers[place] = Some(Answer::Slots(given));
+                    return true;
+                } else {
+                    Answer::NoneFree
+                };
+                self.answers[place].get_or_insert(refusal);
+            }
+            Kind::Gang { min, max } => {
+                let max = room.map_or(max, |room| max.min(room));
+                self.answers[place] = Some(if suits == 0 {
+                    Answer::NoneSuits
+                } else if max < min {
+                    over
+                } else {
+                    self.gang(*wants, *owner, min, max)
+                });
+            }
+        }
+        false
     }
-    let count = free.len() as u32;
-    if count < fewest {
-        if let Kind::Leases { .. } = demand.kind {
-            return Answer::NoneFree;
+
+    fn gang(&mut self, wants: Wants, owner: usize, min: u32, max: u32) -> Answer {
+        let kinds = self.left.kinds(wants);
+        if let Some((cuda, free)) = kinds.iter().find(|(_, free)| *free >= min) {
+            let count = max.min(*free);
+            *self.left.kind_mut(*cuda) -= count;
+            self.holds[owner] += count;
+            let (cpu, cuda) = if *cuda { (0, count) } else { (count, 0) };
+            return Answer::Slots(Slots { cpu, cuda });
         }
         // Keep what there is for this gang only if it can ever form; a gang too large for the fleet blocks nobody.
-        let held = fleet >= fewest;
-        if held {
-            free.iter().for_each(|slot| taken[*slot] = true);
+        let could = self.problem.fleet.kinds(wants).into_iter().find(|(_, all)| *all >= min);
+        if let Some((cuda, _)) = could {
+            let free = std::mem::take(self.left.kind_mut(cuda));
+            return Answer::GangWaits { free, held: true };
         }
-        return Answer::GangWaits { free: count, held };
+        Answer::GangWaits { free: kinds.iter().map(|(_, free)| *free).max().unwrap_or(0), held: false }
     }
-    let granted: Vec<usize> = free.into_iter().take(most as usize).collect();
-    granted.iter().for_each(|slot| taken[*slot] = true);
-    Answer::Slots(granted)
 }
 
 /// The properties of README.md, as far as one answer shows them.
@@ -113,100 +253,39 @@ fn answer(problem: &Problem, demand: &Demand, taken: &mut [bool]) -> Answer {
 /// # Errors
 /// The property that does not hold.
 pub fn post_condition(problem: &Problem, answers: &[Answer]) -> Result<(), String> {
-    let mut used = vec![false; problem.free.len()];
-    let mut held_everything = false;
+    let mut given = Slots::default();
+    let mut holds: Vec<u32> = problem.owners.iter().map(|owner| owner.holds).collect();
     for (demand, answer) in problem.demands.iter().zip(answers) {
-        if let Answer::GangWaits { held: true, .. } = answer {
-            held_everything |= !demand.cuda_only;
-        }
         let Answer::Slots(slots) = answer else { continue };
-        for slot in slots {
-            if std::mem::replace(&mut used[*slot], true) {
-                return Err(format!("P-A: slot {slot} is granted twice"));
+        given = Slots { cpu: given.cpu + slots.cpu, cuda: given.cuda + slots.cuda };
+        holds[demand.owner] += slots.sum();
+        if demand.wants == Wants::Cuda && slots.cpu > 0 {
+            return Err("P-B: a slot does not suit".to_owned());
+        }
+        let count = slots.sum();
+        match demand.kind {
+            Kind::Leases { ready } if count == 0 || count > ready => {
+                return Err(format!("P-C: {count} slots for {ready} leases"));
             }
-            if demand.cuda_only && problem.free[*slot] != Device::Cuda {
-                return Err(format!("P-B: slot {slot} does not suit"));
+            Kind::Gang { min, max } if count < min || count > max => {
+                return Err(format!("P-C: {count} slots for a gang of {min} to {max}"));
             }
+            Kind::Gang { .. } if slots.cpu > 0 && slots.cuda > 0 => {
+                return Err("P-C: a gang of two kinds".to_owned());
+            }
+            Kind::Leases { .. } | Kind::Gang { .. } => {}
         }
-        let count = slots.len() as u32;
-        let (fewest, most) = match demand.kind {
-            Kind::Leases { ready } => (1, ready),
-            Kind::Gang { min, max } => (min, max),
-        };
-        if count < fewest || count > most {
-            return Err(format!("P-C: {count} slots for a demand of {fewest} to {most}"));
-        }
-        if held_everything {
-            return Err("P-D: a less urgent demand took a slot that a waiting gang holds back".to_owned());
-        }
+    }
+    if given.cpu > problem.free.cpu || given.cuda > problem.free.cuda {
+        return Err(format!("P-A: {given:?} given of {:?}", problem.free));
+    }
+    let over = problem
+        .owners
+        .iter()
+        .zip(&holds)
+        .find(|(owner, holds)| **holds > owner.holds && owner.quota.is_some_and(|quota| **holds > quota));
+    if let Some((owner, holds)) = over {
+        return Err(format!("P-F: an owner holds {holds}, its quota is {:?}", owner.quota));
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn leases(ready: u32) -> Demand {
-        Demand { kind: Kind::Leases { ready }, cuda_only: false }
-    }
-
-    fn gang(min: u32, max: u32) -> Demand {
-        Demand { kind: Kind::Gang { min, max }, cuda_only: false }
-    }
-
-    #[test]
-    fn the_oldest_job_comes_first_and_the_rest_is_left_to_others() {
-        let problem =
-            Problem { free: vec![Device::Cpu; 4], fleet: (4, 0), demands: vec![leases(3), leases(9)] };
-        assert_eq!(plan(&problem), [Answer::Slots(vec![0, 1, 2]), Answer::Slots(vec![3])]);
-    }
-
-    #[test]
-    fn a_gang_that_can_form_later_keeps_its_slots_and_one_that_cannot_blocks_nobody() {
-        let waiting =
-            Problem { free: vec![Device::Cpu; 2], fleet: (3, 0), demands: vec![gang(3, 4), leases(1)] };
-        assert_eq!(plan(&waiting), [Answer::GangWaits { free: 2, held: true }, Answer::NoneFree]);
-        let hopeless = Problem { fleet: (2, 0), ..waiting };
-        assert_eq!(plan(&hopeless), [Answer::GangWaits { free: 2, held: false }, Answer::Slots(vec![0])]);
-    }
-
-    #[test]
-    fn a_gpu_job_waits_for_a_gpu() {
-        let demands = vec![Demand { kind: Kind::Leases { ready: 2 }, cuda_only: true }];
-        let none = Problem { free: vec![Device::Cpu], fleet: (1, 0), demands: demands.clone() };
-        assert_eq!(plan(&none), [Answer::NoneSuits]);
-        let mixed = Problem { free: vec![Device::Cpu, Device::Cuda], fleet: (2, 1), demands };
-        assert_eq!(plan(&mixed), [Answer::Slots(vec![1])]);
-    }
-
-    fn any_demand() -> impl Strategy<Value = Demand> {
-        let kind = prop_oneof![
-            (0u32..6).prop_map(|ready| Kind::Leases { ready }),
-            (1u32..5, 0u32..4).prop_map(|(min, more)| Kind::Gang { min, max: min + more }),
-        ];
-        (kind, any::<bool>()).prop_map(|(kind, cuda_only)| Demand { kind, cuda_only })
-    }
-
-    proptest! {
-        #[test]
-        fn properties_hold_for_any_problem(
-            free in prop::collection::vec(prop_oneof![Just(Device::Cpu), Just(Device::Cuda)], 0..12),
-            busy in (0u32..4, 0u32..4),
-            demands in prop::collection::vec(any_demand(), 0..8),
-        ) {
-            let gpus = free.iter().filter(|device| **device == Device::Cuda).count() as u32;
-            let fleet = (free.len() as u32 + busy.0 + busy.1, gpus + busy.1);
-            let problem = Problem { free, fleet, demands };
-            let answers = plan(&problem);
-            prop_assert_eq!(post_condition(&problem, &answers), Ok(()));
-            // P-E: no slot idles while a demand of leases that it suits goes without, unless a gang holds it back.
-            let used: usize = answers.iter().map(|a| if let Answer::Slots(s) = a { s.len() } else { 0 }).sum();
-            let held = answers.iter().any(|a| matches!(a, Answer::GangWaits { held: true, .. }));
-            let hungry = problem.demands.iter().zip(&answers).any(|(d, a)| !d.cuda_only && *a == Answer::NoneFree);
-            prop_assert!(!(hungry && !held && used < problem.free.len()));
-        }
-    }
 }

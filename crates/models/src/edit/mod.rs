@@ -6,6 +6,8 @@
 mod guided;
 mod walk;
 
+use std::rc::Rc;
+
 use lethe_domain::spec::{self, Selection};
 use tch::{Device, Kind, Tensor};
 
@@ -30,7 +32,7 @@ enum How {
     /// Those beyond the threshold; back by `scale` times the excess.
     Projection { scale: f64 },
     /// Those whose image is positive; back as far as it takes.
-    Guided { labeller: Labeller, search: Search },
+    Guided { labeller: Rc<Labeller>, search: Search },
 }
 
 /// A batch of edited latents and the images the copy should give.
@@ -56,7 +58,7 @@ impl Editor {
     pub fn new(
         target: &Target,
         spec: &spec::Direction,
-        labeller: Option<Labeller>,
+        labeller: Option<Rc<Labeller>>,
         device: Device,
     ) -> Result<Self> {
         let how = match (spec.selection, labeller) {

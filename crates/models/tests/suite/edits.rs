@@ -1,6 +1,7 @@
 //! A generator and a scorer whose edits can be worked out by hand: four pixels sigmoid(z), and the score logit(first pixel) = z_0.
 
 use std::path::Path;
+use std::rc::Rc;
 
 use lethe_domain::Cut;
 use lethe_domain::spec::{Direction, Labeller as LabellerSpec, ModelFormat, Positive, Scorer, Selection};
@@ -69,7 +70,8 @@ impl Setting {
 
     fn guided(&self, margin: f64) -> Editor {
         let spec = Direction { selection: Selection::Classifier, margin, ..Direction::default() };
-        Editor::new(&self.target, &spec, Some(self.scorer(1.0, Positive::Above(1.0))), Device::Cpu).unwrap()
+        Editor::new(&self.target, &spec, Some(Rc::new(self.scorer(1.0, Positive::Above(1.0)))), Device::Cpu)
+            .unwrap()
     }
 
     fn edit(&self, editor: &Editor, z: &Tensor) -> Edited {
@@ -141,7 +143,7 @@ fn low_scores_can_be_the_positive_ones() {
     setting.target.cut = Cut { sign: -1.0, threshold: -1.0 };
     let spec = Direction { margin: 0.0, ..Direction::default() };
     let scorer = setting.scorer(-1.0, Positive::Below(-1.0));
-    let editor = Editor::new(&setting.target, &spec, Some(scorer), Device::Cpu).unwrap();
+    let editor = Editor::new(&setting.target, &spec, Some(Rc::new(scorer)), Device::Cpu).unwrap();
     let edited = setting.edit(&editor, &latents(&[[1.4, 0.0, 0.0, 0.0], [0.9, 0.0, 0.0, 0.0]]));
     assert_eq!(values(&edited.edited), [1.0, 0.0]);
     let reached = edited.latents.double_value(&[0, 0]);

@@ -8,8 +8,15 @@
 //!
 //! `open` is evaluated for each case and gives the store and a guard to keep until the case is over. With the paused
 //! clock, time jumps to the next deadline as soon as nothing else can happen; a store whose leases follow a real
-//! clock says `clock: real` and takes a few seconds per lease case. Cases compare revisions and never count
-//! them, so a store may be shared with others. Not here: what is particular to one store (files, servers, damage).
+//! clock says `clock: real` and takes a few seconds per lease case. A store that is slow to start runs all cases in one
+//! test, one after another, since some count revisions and one forgets the history; `open` is then told the case's name:
+//!
+//! ```ignore
+//! let cluster = Cluster::start(Security::Tls).await.unwrap();
+//! lethe_store::conformance!(one_by_one: |case| cluster.store(case)); // in the body of an async test
+//! ```
+//!
+//! Not here: what is particular to one store (files, servers, damage).
 
 #![allow(
     clippy::unwrap_used,
@@ -35,6 +42,9 @@ macro_rules! conformance {
     };
     (clock: real, open: $open:expr) => {
         $crate::conformance!(@all [] $open);
+    };
+    (one_by_one: $open:expr) => {
+        $crate::conformance!(@all [one_by_one] $open);
     };
     (@all $clock:tt $open:expr) => {
         $crate::conformance!(@cases $clock $open;
@@ -79,6 +89,14 @@ macro_rules! conformance {
                 random_transactions_agree_with_a_plain_map
             }
         );
+    };
+    (@cases [one_by_one] $open:expr; $($group:ident { $($case:ident)* })*) => {
+        let open = $open;
+        $($(
+            eprintln!("{}::{}", stringify!($group), stringify!($case));
+            let store = open(stringify!($case)).await;
+            Box::pin($crate::conformance::$group::$case(store)).await;
+        )*)*
     };
     (@cases $clock:tt $open:expr; $($group:ident { $($case:ident)* })*) => {
         $(mod $group {

@@ -2,7 +2,7 @@
 
 use std::mem::replace;
 
-use lethe_domain::{ErrorCode, Failure, LeaseId, SlotIndex, TaskOutput};
+use lethe_domain::{ErrorCode, Failure, LeaseId, SlotIndex, SlotReport, TaskOutput};
 use lethe_proto::executor::{ExecutorCommand, ExecutorEvent};
 use lethe_proto::session::WorkerEvent;
 
@@ -22,7 +22,9 @@ impl Machine {
         effects: &mut Vec<Effect>,
     ) {
         match event {
-            ExecutorEvent::Ready { .. } => self.on_ready(at, effects),
+            ExecutorEvent::Ready { device: _, torch, canary } => {
+                self.on_ready(at, SlotReport { torch, canary }, effects);
+            }
             ExecutorEvent::Progress(progress) => {
                 let work = self.slot_mut(at).and_then(|slot| slot.work_on(&progress.lease));
                 if let Some(work) = work {
@@ -43,12 +45,13 @@ impl Machine {
         }
     }
 
-    fn on_ready(&mut self, at: SlotIndex, effects: &mut Vec<Effect>) {
+    fn on_ready(&mut self, at: SlotIndex, report: SlotReport, effects: &mut Vec<Effect>) {
         let Some(slot) = self.slot_mut(at) else { return };
         if !matches!(slot.process, Process::Starting { .. }) {
             return; // Already on its way out.
         }
         slot.process = Process::Ready;
+        slot.report = Some(report);
         slot.proven = true;
         if let Some(assignment) = slot.work.as_mut().and_then(|work| work.untold.take()) {
             effects.push(Effect::Tell(at, ExecutorCommand::Start(assignment)));
@@ -76,8 +79,9 @@ impl Machine {
         if leaving && slot.process == Process::Ready {
             kill(slot, at, Doom::Leave, effects);
         }
+        let yielded = outcome.as_ref().is_err_and(|failure| failure.code == ErrorCode::Yielded);
         let given_up = work.stop.is_some_and(|stop| !stop.asked) && outcome.is_err();
-        if !given_up {
+        if !given_up || yielded {
             self.finish(now, at, lease, outcome);
         }
     }
@@ -128,10 +132,10 @@ impl Machine {
 
     /// What time brings: restarts, and the end of patience.
     pub(super) fn attend_executors(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let leaving = self.leaving.is_some();
+        let retiring = self.is_retiring();
         for (at, slot) in indexed_mut(&mut self.slots) {
             match slot.process {
-                Process::Absent { start_at } if !leaving && start_at <= now.at => {
+                Process::Absent { start_at } if !retiring && start_at <= now.at => {
                     slot.process = Process::Starting { ready_by: now.at + self.patience.start };
                     effects.push(Effect::Start(at));
                 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lethe_domain::{Epoch, SlotIndex};
+use lethe_domain::{Epoch, LeaseId, SlotIndex, SlotReport};
 use lethe_proto::executor::{ExecutorCommand, ExecutorEvent};
 use lethe_proto::session::{WorkerCommand, WorkerEvent};
 
@@ -29,10 +29,21 @@ pub(crate) enum Event {
     Executor(SlotIndex, ExecutorEvent),
     /// The executor of a slot is dead and waited for, or could not be started. Its last event of this incarnation.
     Died(SlotIndex, Death),
+    /// The agent is to end once its work is over, or its patience.
+    Drain,
     /// The agent is to end.
     Leave,
     /// Time has passed: see `Machine::next_deadline`.
     Tick,
+}
+
+/// What the machine says when it joins.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Introduction {
+    /// Leases at work, and those that are over and not acknowledged.
+    pub(crate) held: Vec<(SlotIndex, LeaseId)>,
+    /// Slots whose executor is ready.
+    pub(crate) reports: Vec<(SlotIndex, SlotReport)>,
 }
 
 /// Something to do.

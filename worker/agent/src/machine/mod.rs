@@ -5,14 +5,18 @@
 //! - A2 an executor is told only when it is ready, and is killed at most once;
 //! - A3 an outcome leaves the outbox only when it is acknowledged;
 //! - A4 a slot says that it is free (an outcome) only when its executor said so or is dead;
-//! - A5 no command of an older epoch has any effect.
+//! - A5 no command of an older epoch has any effect;
+//! - A6 while a session is open, the coordinator has been told that a slot is up exactly when its executor is ready, and
+//!   hears that one is gone before it hears of the lease that ended with it.
 //!
 //! Not here: processes, sockets, clocks (the driver in `agent`, `executor` and `link`).
 
+mod draining;
 mod executors;
 mod leaving;
 mod message;
 mod outbox;
+mod presence;
 mod session;
 mod slot;
 
@@ -25,13 +29,13 @@ mod witness;
 
 use std::time::Instant;
 
-use lethe_domain::{Epoch, Failure, LeaseId, SlotIndex, TaskOutput};
+use lethe_domain::{Epoch, ErrorCode, Failure, LeaseId, SlotIndex, TaskOutput};
 use lethe_proto::LeaseOutcome;
 
-pub(crate) use message::{Effect, Event, Now};
+pub(crate) use message::{Effect, Event, Introduction, Now};
 
 use crate::config::Patience;
-use crate::status::{Counts, Status};
+use crate::status::{Counts, Faults, Status};
 use leaving::Leaving;
 use outbox::Outbox;
 use session::Session;
@@ -49,6 +53,8 @@ pub(crate) struct Machine {
     epoch: Epoch,
     /// Whether `Effect::Join` was given.
     joining: bool,
+    /// No more work is taken; what there is has until then to end.
+    draining: Option<Instant>,
     leaving: Option<Leaving>,
     counts: Counts,
 }
@@ -63,6 +69,7 @@ impl Machine {
             session: None,
             epoch: Epoch::default(),
             joining: false,
+            draining: None,
             leaving: None,
             counts: Counts::default(),
         }
@@ -77,9 +84,11 @@ impl Machine {
             Event::Command(command) => self.on_command(now, command, &mut effects),
             Event::Executor(slot, event) => self.on_executor(now, slot, event, &mut effects),
             Event::Died(slot, death) => self.on_died(now, slot, death, &mut effects),
+            Event::Drain => self.on_drain(now, &mut effects),
             Event::Leave => self.on_leave(now, &mut effects),
             Event::Tick => {}
         }
+        self.attend_drain(now, &mut effects);
         self.attend_executors(now, &mut effects);
         self.attend_session(now, &mut effects);
         self.attend_end(now, &mut effects);
@@ -88,16 +97,17 @@ impl Machine {
 
     /// When the next `Event::Tick` is wanted if nothing else happens.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let leaving = self.leaving.is_some();
-        let slots = self.slots.iter().filter_map(|slot| slot.next_deadline(leaving));
+        let retiring = self.is_retiring();
+        let slots = self.slots.iter().filter_map(|slot| slot.next_deadline(retiring));
         let session = self.session.as_ref().map(|session| session.next_heartbeat);
         let outbox = self.session.as_ref().and_then(|_| self.outbox.next_due());
         let farewell = self.leaving.as_ref().and_then(|leaving| leaving.farewell);
-        slots.chain(session).chain(outbox).chain(farewell).min()
+        let drained = self.draining.filter(|_| self.leaving.is_none());
+        slots.chain(session).chain(outbox).chain(farewell).chain(drained).min()
     }
 
-    /// What to say when joining: leases at work, and those that are over and not acknowledged.
-    pub(crate) fn held(&self) -> Vec<(SlotIndex, LeaseId)> {
+    /// Leases at work, and those that are over and not acknowledged.
+    fn held(&self) -> Vec<(SlotIndex, LeaseId)> {
         let at_work = indexed(&self.slots).filter_map(|(at, slot)| Some((at, slot.lease()?.clone())));
         at_work.chain(self.outbox.leases()).collect()
     }
@@ -106,9 +116,11 @@ impl Machine {
     pub(crate) fn status(&self) -> Status {
         Status {
             joined: self.session.is_some(),
+            draining: self.is_retiring(),
             slots: self.slots.iter().map(Slot::view).collect(),
             unacknowledged: self.outbox.len(),
             counts: self.counts.clone(),
+            faults: Faults::default(),
         }
     }
 
@@ -120,12 +132,12 @@ impl Machine {
         lease: LeaseId,
         mut outcome: Result<TaskOutput, Failure>,
     ) {
-        use lethe_domain::ErrorCode::Cancelled;
         match &mut outcome {
             Ok(_) => self.counts.succeeded += 1,
             Err(failure) => {
                 let count = match failure.code {
-                    Cancelled => &mut self.counts.cancelled,
+                    ErrorCode::Cancelled => &mut self.counts.cancelled,
+                    ErrorCode::Yielded => &mut self.counts.yielded,
                     _ => &mut self.counts.failed,
                 };
                 *count += 1;

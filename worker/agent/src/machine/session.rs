@@ -9,6 +9,15 @@ use lethe_proto::session::{WorkerCommand, WorkerEvent};
 use super::slot::{Process, Stop, Work};
 use super::{Effect, Machine, Now, indexed};
 
+/// How the coordinator wants a lease to end.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// Now.
+    Stop,
+    /// At the next step boundary; what does not is stopped by the coordinator.
+    Yield { save: bool },
+}
+
 /// An open session.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -37,6 +46,9 @@ impl Machine {
         self.counts.sessions += 1;
         self.session = Some(Session { heartbeat, next_heartbeat: now.at });
         self.outbox.all_due(now.at);
+        if self.is_retiring() {
+            effects.push(Effect::Send(WorkerEvent::Draining));
+        }
         for slot in &self.slots {
             let Some(work) = &slot.work else { continue };
             let Some(address) = work.store.clone() else { continue };
@@ -53,9 +65,14 @@ impl Machine {
                 self.on_start(now, slot, assignment, effects);
             }
             WorkerCommand::Stop { epoch, slot, lease } if self.is_current(epoch) => {
-                self.on_stop(now, slot, lease, effects);
+                self.on_end(now, slot, lease, End::Stop, effects);
             }
-            WorkerCommand::Start { epoch, .. } | WorkerCommand::Stop { epoch, .. } => {
+            WorkerCommand::Yield { epoch, slot, lease, save } if self.is_current(epoch) => {
+                self.on_end(now, slot, lease, End::Yield { save }, effects);
+            }
+            WorkerCommand::Start { epoch, .. }
+            | WorkerCommand::Stop { epoch, .. }
+            | WorkerCommand::Yield { epoch, .. } => {
                 tracing::warn!(%epoch, newest = %self.epoch, "refused a command of an older epoch");
             }
             WorkerCommand::Ack(lease) => self.outbox.acknowledged(&lease),
@@ -77,7 +94,7 @@ impl Machine {
             return;
         }
         let elsewhere = indexed(&self.slots).any(|(other, slot)| other != at && slot.lease() == Some(&lease));
-        let Some(slot) = self.slot_mut(at) else {
+        let Some(slot) = self.slots.get(at.0 as usize) else {
             return self.contradict(&format!("{lease} is for slot {at}, which does not exist"), effects);
         };
         match slot.lease() {
@@ -90,8 +107,10 @@ impl Machine {
                 let problem = format!("{lease} is for slot {at}, and another slot works on it");
                 return self.contradict(&problem, effects);
             }
+            None if self.draining.is_some() => return self.hand_back(now, at, lease),
             None => {}
         }
+        let Some(slot) = self.slot_mut(at) else { return };
         let mut work = Work::new(assignment);
         if slot.process == Process::Ready
             && let Some(assignment) = work.untold.take()
@@ -101,7 +120,7 @@ impl Machine {
         slot.work = Some(work);
     }
 
-    fn on_stop(&mut self, now: Now, at: SlotIndex, lease: LeaseId, effects: &mut Vec<Effect>) {
+    fn on_end(&mut self, now: Now, at: SlotIndex, lease: LeaseId, end: End, effects: &mut Vec<Effect>) {
         if self.outbox.ask_again(now.at, &lease) {
             return;
         }
@@ -109,23 +128,42 @@ impl Machine {
         let working = indexed(&self.slots).find(|(_, slot)| slot.lease() == Some(&lease));
         let at = working.map_or(at, |(at, _)| at);
         let work = self.slot_mut(at).and_then(|slot| slot.work_on(&lease));
-        match work {
-            Some(work) if work.untold.is_none() => match &mut work.stop {
-                Some(stop) => stop.asked = true,
-                None => {
-                    work.stop = Some(Stop { by, asked: true });
-                    effects.push(Effect::Tell(at, ExecutorCommand::Stop(lease)));
-                }
-            },
+        let Some(work) = work.filter(|work| work.untold.is_none()) else {
             // Not begun, or not known at all: there is nothing to wait for.
-            Some(_) | None => {
-                if let Some(slot) = self.slot_mut(at) {
-                    slot.work.take_if(|work| work.lease == lease);
+            return match end {
+                End::Stop => {
+                    let stopped = Failure::new(ErrorCode::Cancelled, format!("{lease} was stopped"), "");
+                    self.forget(now, at, lease, stopped);
                 }
-                let stopped = Failure::new(ErrorCode::Cancelled, format!("{lease} was stopped"), "");
-                self.finish(now, at, lease, Err(stopped));
+                End::Yield { .. } => self.hand_back(now, at, lease),
+            };
+        };
+        match (end, &mut work.stop) {
+            (End::Stop, Some(stop)) => stop.asked = true,
+            (End::Stop, None) => {
+                work.stop = Some(Stop { by, asked: true });
+                effects.push(Effect::Tell(at, ExecutorCommand::Stop(lease)));
             }
+            // Said once, and once more when a checkpoint is wanted after all.
+            (End::Yield { save }, None) if work.yielding < Some(save) => {
+                work.yielding = Some(save);
+                effects.push(Effect::Tell(at, ExecutorCommand::Yield { lease, save }));
+            }
+            (End::Yield { .. }, _) => {}
         }
+    }
+
+    /// Ends a lease that no executor was told of, in a way that counts as no try.
+    pub(super) fn hand_back(&mut self, now: Now, at: SlotIndex, lease: LeaseId) {
+        let back = Failure::new(ErrorCode::Yielded, format!("{lease} was handed back before it began"), "");
+        self.forget(now, at, lease, back);
+    }
+
+    fn forget(&mut self, now: Now, at: SlotIndex, lease: LeaseId, failure: Failure) {
+        if let Some(slot) = self.slot_mut(at) {
+            slot.work.take_if(|work| work.lease == lease);
+        }
+        self.finish(now, at, lease, Err(failure));
     }
 
     /// Coordinator and agent disagree. A new session begins with what is held, and the coordinator grants the rest again.
@@ -135,8 +173,9 @@ impl Machine {
         effects.push(Effect::Rejoin);
     }
 
-    /// Heartbeats, and outcomes for the first time or again.
+    /// Who is up, heartbeats, and outcomes for the first time or again.
     pub(super) fn attend_session(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.attend_presence(effects);
         let Some(session) = &mut self.session else { return };
         if session.next_heartbeat <= now.at {
             session.next_heartbeat = now.at + session.heartbeat;

@@ -5,8 +5,9 @@
 
 use std::time::{Duration, Instant};
 
-use lethe_domain::{Assignment, LeaseId, Progress};
+use lethe_domain::{Assignment, LeaseId, Progress, SlotReport};
 
+use super::presence::Belief;
 use crate::status::{Activity, SlotView};
 
 /// Pause before the second restart in a row; it doubles with each further one.
@@ -19,6 +20,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 pub(super) struct Slot {
     pub(super) device: String,
     pub(super) process: Process,
+    /// What the executor that is ready says of itself.
+    pub(super) report: Option<SlotReport>,
+    /// What the coordinator has been told of it.
+    pub(super) belief: Belief,
     pub(super) work: Option<Work>,
     /// Whether an executor has ever been ready here.
     pub(super) proven: bool,
@@ -57,6 +62,8 @@ pub(super) struct Work {
     pub(super) progress: Option<Progress>,
     /// The rendezvous store that rank 0 opened: said again in each session.
     pub(super) store: Option<String>,
+    /// It was told to end at the next step boundary, and whether to save.
+    pub(super) yielding: Option<bool>,
     /// It was told to stop.
     pub(super) stop: Option<Stop>,
 }
@@ -73,7 +80,15 @@ pub(super) struct Stop {
 
 impl Slot {
     pub(super) fn new(device: String, start_at: Instant) -> Self {
-        Self { device, process: Process::Absent { start_at }, work: None, proven: false, strikes: 0 }
+        Self {
+            device,
+            process: Process::Absent { start_at },
+            report: None,
+            belief: Belief::default(),
+            work: None,
+            proven: false,
+            strikes: 0,
+        }
     }
 
     /// The lease this slot works on, or will.
@@ -95,9 +110,9 @@ impl Slot {
     }
 
     /// When this slot needs attention if nothing else happens.
-    pub(super) fn next_deadline(&self, leaving: bool) -> Option<Instant> {
+    pub(super) fn next_deadline(&self, retiring: bool) -> Option<Instant> {
         match self.process {
-            Process::Absent { start_at } => (!leaving).then_some(start_at),
+            Process::Absent { start_at } => (!retiring).then_some(start_at),
             Process::Starting { ready_by } => Some(ready_by),
             Process::Ready => self.work.as_ref().and_then(|work| work.stop).map(|stop| stop.by),
             Process::Doomed(_) => None,
@@ -105,7 +120,7 @@ impl Slot {
     }
 
     pub(super) fn view(&self) -> SlotView {
-        let stopping = self.work.as_ref().is_some_and(|work| work.stop.is_some());
+        let stopping = self.work.as_ref().is_some_and(|work| work.stop.is_some() || work.yielding.is_some());
         let activity = match self.process {
             Process::Absent { .. } | Process::Starting { .. } => Activity::Starting,
             Process::Doomed(_) => Activity::Stopping,
@@ -120,6 +135,6 @@ impl Slot {
 impl Work {
     pub(super) fn new(assignment: Box<Assignment>) -> Self {
         let lease = assignment.lease.clone();
-        Self { lease, untold: Some(assignment), progress: None, store: None, stop: None }
+        Self { lease, untold: Some(assignment), progress: None, store: None, yielding: None, stop: None }
     }
 }

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures::stream::StreamExt;
-use lethe_domain::{Assignment, Epoch, LeaseId, Progress, SlotIndex};
+use lethe_domain::{Assignment, Epoch, LeaseId, Progress, SlotIndex, SlotReport};
 use lethe_proto::LeaseOutcome;
 use lethe_proto::session::{Registered, Registration, WorkerCommand, WorkerEvent};
 use lethe_proto::v1;
@@ -123,6 +123,10 @@ impl Member {
         self.say(WorkerCommand::Stop { epoch: Epoch(epoch), slot: SlotIndex(slot), lease }).await;
     }
 
+    pub(crate) async fn ask_to_yield(&self, epoch: u64, slot: u32, lease: LeaseId, save: bool) {
+        self.say(WorkerCommand::Yield { epoch: Epoch(epoch), slot: SlotIndex(slot), lease, save }).await;
+    }
+
     pub(crate) async fn acknowledge(&self, lease: LeaseId) {
         self.say(WorkerCommand::Ack(lease)).await;
     }
@@ -131,12 +135,12 @@ impl Member {
         self.commands.send(Ok(command.into())).await.unwrap();
     }
 
-    /// The next event that is no heartbeat; none at the end of the session.
+    /// The next event that is no heartbeat and no change of a slot; none at the end of the session.
     async fn event(&mut self) -> Option<WorkerEvent> {
         let event = async {
             loop {
                 match self.events.recv().await {
-                    Some(WorkerEvent::Heartbeat(_)) => {}
+                    Some(WorkerEvent::Heartbeat(_) | WorkerEvent::SlotChanged { .. }) => {}
                     event => return event,
                 }
             }
@@ -155,6 +159,25 @@ impl Member {
             }
         };
         soon("a heartbeat with progress", progress).await
+    }
+
+    /// The next change of a slot; any other event before it is wrong.
+    pub(crate) async fn changed(&mut self) -> (SlotIndex, Option<SlotReport>) {
+        let change = async {
+            loop {
+                match self.events.recv().await.unwrap() {
+                    WorkerEvent::SlotChanged { slot, report } => return (slot, report),
+                    WorkerEvent::Heartbeat(_) => {}
+                    other => panic!("expected a change of a slot, found {other:?}"),
+                }
+            }
+        };
+        soon("a change of a slot", change).await
+    }
+
+    /// The worker says that it is about to leave.
+    pub(crate) async fn draining(&mut self) {
+        assert_eq!(self.event().await, Some(WorkerEvent::Draining));
     }
 
     /// A lease has begun: the process id of its executor.

@@ -24,6 +24,9 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 use tempfile::TempDir;
 
+/// What its canary gives.
+pub(crate) const CANARY: [f32; 2] = [0.25, -0.5];
+
 /// An executor program in a folder of its own.
 pub(crate) struct Program {
     folder: TempDir,
@@ -124,13 +127,18 @@ pub(crate) fn assignment(job: &str, artifacts: &str) -> Assignment {
 fn process() {
     let mut socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned().unwrap());
     say(&format!("started with {}", env::var("ARGUMENTS").unwrap()));
-    let ready = ExecutorEvent::Ready { device: "cpu".to_owned(), torch: "none".to_owned() };
+    let ready =
+        ExecutorEvent::Ready { device: "cpu".to_owned(), torch: "none".to_owned(), canary: CANARY.to_vec() };
     write_frame(&mut socket, ready).unwrap();
     while let Some(command) = read_frame(&mut socket).unwrap() {
         match command {
             ExecutorCommand::Start(assignment) => behave(*assignment, &mut socket),
             ExecutorCommand::Stop(lease) => {
                 let failure = Failure::new(ErrorCode::Cancelled, "as told", "");
+                finish(&mut socket, lease, Err(failure));
+            }
+            ExecutorCommand::Yield { lease, save } => {
+                let failure = Failure::new(ErrorCode::Yielded, format!("saved: {save}"), "");
                 finish(&mut socket, lease, Err(failure));
             }
         }
@@ -148,7 +156,7 @@ fn behave(assignment: Assignment, socket: &mut UnixStream) {
     write_frame(socket, ExecutorEvent::StoreOpen { lease: lease.clone(), address: pid }).unwrap();
     match lease.job.as_str() {
         "succeed" => finish(socket, lease, Ok(TaskOutput::FineTune(None))),
-        // The loop above answers the stop.
+        // The loop above answers a stop, or the wish to yield.
         "hang" => {}
         // Hears nothing, not even the end of the agent.
         "deaf" => loop {

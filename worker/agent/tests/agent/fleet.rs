@@ -1,9 +1,9 @@
 //! The agent as a library: leases, deaths, stops, lost sessions.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use lethe_agent::{Agent, AgentConfig, Error, Patience, Status};
-use lethe_domain::{ErrorCode, Failure, SlotIndex, TaskOutput, WorkerId};
+use lethe_agent::{Activity, Agent, AgentConfig, Error, Patience, Status};
+use lethe_domain::{ErrorCode, Failure, SlotIndex, SlotReport, TaskOutput, WorkerId};
 use lethe_proto::PROTOCOL;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status as Refusal;
 
 use crate::coordinator::{Coordinator, End, Member};
-use crate::executor::{Program, all_gone, assignment, exists, lease, release};
+use crate::executor::{CANARY, Program, all_gone, assignment, exists, lease, release};
 use crate::soon;
 
 /// An agent that runs.
@@ -47,6 +47,7 @@ fn config(program: &Program, coordinator: &str, slots: usize) -> AgentConfig {
         devices: vec!["cpu".to_owned(); slots],
         threads: 3,
         logs: Some(program.path().with_file_name("logs")),
+        chaos: None,
         patience: patient(),
     }
 }
@@ -80,6 +81,11 @@ fn impatient() -> Patience {
     Patience { stop, leave: stop, ..patient() }
 }
 
+/// What works is waited for when it leaves.
+fn draining() -> Patience {
+    Patience { drain: crate::DEADLINE, ..patient() }
+}
+
 async fn failed(member: &mut Member) -> Failure {
     member.finished().await.1.outcome.unwrap_err()
 }
@@ -95,6 +101,9 @@ async fn a_worker_joins_works_and_leaves() {
     assert_eq!((registration.worker.as_str(), registration.hostname.as_str()), ("w", "host"));
     assert_eq!((registration.protocol, registration.devices.len()), (PROTOCOL, 2));
     assert_eq!(registration.held, []);
+    assert_eq!(registration.chaos, None);
+    let report = SlotReport { torch: "none".to_owned(), canary: CANARY.to_vec() };
+    assert_eq!(registration.reports, [(SlotIndex(0), report.clone()), (SlotIndex(1), report)]);
     member.start(1, 1, assignment("succeed", "")).await;
     member.begun().await;
     let (slot, outcome) = member.finished().await;
@@ -256,6 +265,34 @@ async fn an_outcome_outlives_the_coordinator_and_arrives_once() {
 }
 
 #[tokio::test]
+async fn what_happens_without_a_coordinator_is_told_to_the_next_one() {
+    let program = Program::new();
+    let fifo = program.fifo("go");
+    let (coordinator, mut member, mut agent) = joined(&program, 2, patient()).await;
+    member.start(1, 0, assignment("wait", &fifo.display().to_string())).await;
+    member.begun().await;
+    member.start(1, 1, assignment("deaf", "")).await;
+    let pid = member.begun().await;
+    let address = coordinator.kill().await;
+    agent.until("the loss of the session", |status| !status.joined).await;
+    release(&fifo).await;
+    kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).unwrap();
+    agent.until("both outcomes", |status| status.unacknowledged == 2).await;
+    agent
+        .until("the next executor", |status| status.slots.iter().all(|s| s.activity == Activity::Idle))
+        .await;
+
+    let mut coordinator = Coordinator::start_at(address);
+    let mut member = coordinator.member(2).await;
+    assert_eq!(member.registration.reports.len(), 2, "the second one's is that of its new executor");
+    let mut outcomes = [member.finished().await, member.finished().await];
+    outcomes.sort_by_key(|(slot, _)| *slot);
+    assert_eq!(outcomes[0].1.outcome, DONE);
+    assert_eq!(outcomes[1].1.outcome.as_ref().unwrap_err().code, ErrorCode::ExecutorDied);
+    agent.leave().await;
+}
+
+#[tokio::test]
 async fn work_goes_on_while_there_is_no_coordinator() {
     let program = Program::new();
     let (coordinator, mut member, agent) = joined(&program, 1, patient()).await;
@@ -287,6 +324,143 @@ async fn a_leader_of_the_past_is_not_obeyed() {
     member.begun().await;
     member.stop(5, 0, lease("hang")).await;
     assert_eq!(member.finished().await.1.lease, lease("hang"));
+    agent.leave().await;
+}
+
+#[tokio::test]
+async fn a_lease_that_yields_keeps_its_executor() {
+    let program = Program::new();
+    let (_coordinator, mut member, agent) = joined(&program, 1, patient()).await;
+    member.start(1, 0, assignment("hang", "")).await;
+    let first = member.begun().await;
+    member.ask_to_yield(1, 0, lease("hang"), true).await;
+    let failure = failed(&mut member).await;
+    assert_eq!((failure.code, failure.message.as_str()), (ErrorCode::Yielded, "saved: true"));
+    member.start(1, 0, assignment("succeed", "")).await;
+    assert_eq!(member.begun().await, first);
+    agent.leave().await;
+}
+
+#[tokio::test]
+async fn a_slot_says_when_its_executor_is_gone_and_when_the_next_one_is_up() {
+    let program = Program::new();
+    let (_coordinator, mut member, agent) = joined(&program, 2, patient()).await;
+    member.start(1, 1, assignment("deaf", "")).await;
+    let pid = member.begun().await;
+    kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).unwrap();
+    assert_eq!(member.changed().await, (SlotIndex(1), None), "before the outcome");
+    assert_eq!(failed(&mut member).await.code, ErrorCode::ExecutorDied);
+    let report = SlotReport { torch: "none".to_owned(), canary: CANARY.to_vec() };
+    assert_eq!(member.changed().await, (SlotIndex(1), Some(report)));
+    agent.leave().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_drains_takes_no_more_work_and_leaves_when_the_last_is_over() {
+    let program = Program::new();
+    let ended = program.lifeline();
+    let (fifo, wait) = (program.fifo("go"), lease("wait"));
+    let (_coordinator, mut member, mut agent) = joined(&program, 2, draining()).await;
+    member.start(1, 0, assignment("wait", &fifo.display().to_string())).await;
+    member.begun().await;
+    agent.shutdown.cancel();
+    member.draining().await;
+    agent.until("that it drains", |status| status.draining).await;
+    member.start(1, 1, assignment("succeed", "")).await;
+    let refused = member.finished().await.1;
+    assert_eq!((refused.lease, refused.outcome.unwrap_err().code), (lease("succeed"), ErrorCode::Yielded));
+    member.acknowledge(lease("succeed")).await;
+    release(&fifo).await;
+    assert_eq!(member.finished().await.1.outcome, DONE);
+    assert!(member.is_open(), "the outcome is not safe yet");
+    member.acknowledge(wait).await;
+    assert_eq!(member.ended().await, End::Left);
+    agent.leave().await;
+    all_gone(ended).await;
+}
+
+#[tokio::test]
+async fn a_coordinator_that_comes_while_a_worker_drains_hears_of_it_and_takes_its_work_back() {
+    let program = Program::new();
+    let (coordinator, mut member, mut agent) = joined(&program, 1, draining()).await;
+    member.start(1, 0, assignment("hang", "")).await;
+    let pid = member.begun().await;
+    let address = coordinator.kill().await;
+    agent.shutdown.cancel();
+    agent.until("that it drains alone", |status| status.draining && !status.joined).await;
+    let mut coordinator = Coordinator::start_at(address);
+    let mut member = coordinator.member(2).await;
+    assert_eq!(member.registration.held, [(SlotIndex(0), lease("hang"))]);
+    member.draining().await;
+    assert_eq!(member.begun().await, pid, "the store is announced again");
+    member.ask_to_yield(2, 0, lease("hang"), false).await;
+    assert_eq!(failed(&mut member).await.message, "saved: false");
+    member.acknowledge(lease("hang")).await;
+    assert_eq!(member.ended().await, End::Left);
+    agent.leave().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_drains_alone_leaves_when_its_patience_is_over() {
+    let program = Program::new();
+    let ended = program.lifeline();
+    let patience = Patience { drain: Duration::from_millis(300), ..impatient() };
+    let (coordinator, mut member, agent) = joined(&program, 1, patience).await;
+    member.start(1, 0, assignment("deaf", "")).await;
+    member.begun().await;
+    coordinator.kill().await;
+    agent.leave().await;
+    all_gone(ended).await;
+}
+
+#[tokio::test]
+async fn a_worker_whose_name_is_taken_leaves_the_other_one_alone_for_a_while() {
+    let program = Program::new();
+    let (mut coordinator, member, mut agent) = joined(&program, 1, patient()).await;
+    agent.until("the session", |status| status.joined).await;
+    let message = "another worker with this id has joined: give each worker an --id of its own".to_owned();
+    member.refuse(lethe_proto::status::Refusal::Conflict { message }.into()).await;
+    let thrown_out = Instant::now();
+    agent.until("the end of the session", |status| !status.joined).await;
+    let _again = coordinator.member(1).await;
+    assert!(thrown_out.elapsed() >= Duration::from_secs(1), "{:?}", thrown_out.elapsed());
+    agent.leave().await;
+}
+
+#[tokio::test]
+async fn faults_on_purpose_befall_executors_and_sessions_and_are_counted() {
+    let program = Program::new();
+    let mut coordinator = Coordinator::start();
+    let chaos = Some("kill=1,drop=1,slow=4,canary,seed=2".parse().unwrap());
+    let mut agent = run(AgentConfig { chaos, ..config(&program, &coordinator.url(), 1) });
+    let mut member = coordinator.member(1).await;
+    assert_eq!(member.registration.chaos.as_deref(), Some("kill=1,drop=1,slow=4,canary,seed=2"));
+    agent.until("a fault of each kind", |status| status.faults.kills > 0 && status.faults.drops > 0).await;
+    let next = coordinator.knock().await;
+    assert!(member.is_open(), "a session that is cut is not closed");
+    next.register(1).await;
+    assert_eq!(next.registration.worker, member.registration.worker);
+    agent.leave().await;
+    let log = std::fs::read_to_string(program.path().with_file_name("logs/slot-0.log")).unwrap();
+    assert!(
+        log.contains("started with --slot 0 --device cpu --threads 3 --chaos slow=4 --chaos canary\n"),
+        "{log}"
+    );
+}
+
+#[tokio::test]
+async fn an_executor_that_is_halted_on_purpose_goes_on_after_a_while() {
+    let program = Program::new();
+    let fifo = program.fifo("go");
+    let mut coordinator = Coordinator::start();
+    let chaos = Some("hang=1".parse().unwrap());
+    let mut agent = run(AgentConfig { chaos, ..config(&program, &coordinator.url(), 1) });
+    let mut member = coordinator.member(1).await;
+    member.start(1, 0, assignment("wait", &fifo.display().to_string())).await;
+    member.begun().await;
+    agent.until("a halt", |status| status.faults.hangs > 0).await;
+    release(&fifo).await;
+    assert_eq!(member.finished().await.1.outcome, DONE);
     agent.leave().await;
 }
 

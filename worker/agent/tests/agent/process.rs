@@ -7,13 +7,14 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use lethe_proto::status::Refusal;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tonic::Status;
 
 use crate::DEADLINE;
 use crate::coordinator::{Coordinator, End};
-use crate::executor::{Program, all_gone, assignment};
+use crate::executor::{Program, all_gone, assignment, lease};
 
 struct Worker {
     process: Child,
@@ -102,7 +103,8 @@ async fn a_signal_has_it_leave_in_good_order() {
         let program = Program::new();
         let ended = program.lifeline();
         let mut coordinator = Coordinator::start();
-        let worker = Worker::for_coordinator(&coordinator, &program, &["--id", "node-7"]);
+        let worker =
+            Worker::for_coordinator(&coordinator, &program, &["--id", "node-7", "--drain-patience", "0s"]);
         let mut member = coordinator.member(1).await;
         assert_eq!(member.registration.worker.as_str(), "node-7");
         member.start(1, 0, assignment("hang", "")).await;
@@ -129,6 +131,46 @@ async fn a_second_signal_ends_it_at_once() {
     worker.signal(Signal::SIGINT);
     all_gone(ended).await;
     assert_eq!(worker.ends().0, Some(1));
+}
+
+#[tokio::test]
+async fn a_signal_has_it_drain_which_its_probe_says() {
+    let program = Program::new();
+    let mut coordinator = Coordinator::start();
+    let worker = Worker::for_coordinator(&coordinator, &program, &["--http", "127.0.0.1:0"]);
+    let line = worker.says("/livez, /readyz and /metrics are at http://");
+    let address = line.rsplit("http://").next().unwrap().to_owned();
+    let mut member = coordinator.member(1).await;
+    member.start(1, 0, assignment("hang", "")).await;
+    member.begun().await;
+    worker.signal(Signal::SIGTERM);
+    member.draining().await;
+    let answer = get(&address, "/readyz");
+    assert!(
+        answer.starts_with("HTTP/1.1 503") && answer.ends_with("draining: takes no more work\n"),
+        "{answer}"
+    );
+    assert!(get(&address, "/livez").starts_with("HTTP/1.1 200"));
+    assert!(get(&address, "/metrics").contains("\nlethe_worker_draining 1\n"));
+    member.ask_to_yield(1, 0, lease("hang"), true).await;
+    let (_, outcome) = member.finished().await;
+    member.acknowledge(outcome.lease).await;
+    assert_eq!(member.ended().await, End::Left);
+    let (code, said) = worker.ends();
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[tokio::test]
+async fn a_worker_that_makes_faults_says_so_and_may_be_refused_for_it() {
+    let program = Program::new();
+    let mut coordinator = Coordinator::start();
+    let worker = Worker::for_coordinator(&coordinator, &program, &["--chaos", "kill=0.5"]);
+    worker.says("this worker makes faults on purpose");
+    let message = "this worker makes faults on purpose; allow it with --allow-chaos".to_owned();
+    coordinator.knock().await.refuse(Refusal::Conflict { message }.into()).await;
+    let (code, said) = worker.ends();
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("--allow-chaos"), "{said}");
 }
 
 #[tokio::test]
@@ -159,6 +201,7 @@ async fn exit_codes_tell_who_is_at_fault() {
         (vec!["--coordinator", "https://x:1", "--executor", &executor, "--devices", "cpu"], 2, "https"),
         (vec!["--coordinator", nobody, "--devices", "gpu"], 2, "expected auto, cpu, cuda"),
         (vec!["--coordinator", nobody, "--id", "Not An Id"], 2, "is not valid"),
+        (vec!["--coordinator", nobody, "--chaos", "kill=2"], 2, "kill=2: expected a probability"),
         (vec!["--executor", &executor], 2, "--coordinator <URL>"),
     ] {
         let (found, said) = Worker::start(&arguments).ends();

@@ -6,12 +6,12 @@
 use std::rc::Rc;
 
 use lethe_domain::spec::LossReduction;
-use lethe_domain::{ArtifactRef, Cut, EvaluateOutput, SampleRange};
+use lethe_domain::{ArtifactRef, Cut, EvaluateOutput};
 use lethe_models::{Features, Generator, Labeller, Similarity, Stream, l1};
 use tch::{Device, Kind, Tensor};
 
-use super::batches;
 use super::sample::SMALLER;
+use super::{Shard, batches};
 use crate::error::Result;
 use crate::measures::{Free, Measures, Space};
 use crate::models::Original;
@@ -22,11 +22,12 @@ use crate::work::Work;
 /// Those of the models and of storage.
 pub(super) fn run(
     work: &mut Work<'_>,
-    range: SampleRange,
+    shard: Shard,
     target: &ArtifactRef,
     weights: &ArtifactRef,
 ) -> Result<EvaluateOutput> {
-    let (judge, line) = verdict::judge(&work.spec, work.target(target)?.cut)?;
+    let cut = work.target(target)?.cut;
+    let (judge, line) = verdict::judge(&work.spec, cut)?;
     let original = work.original()?;
     let storage = work.storage.clone();
     let eyes = Eyes {
@@ -36,15 +37,17 @@ pub(super) fn run(
         cut: line.cut(),
         original,
     };
-    work.speaker.begin();
+    if shard.is_first() {
+        work.speaker.begin();
+    }
     let batch = format!("a batch of {} images (sample.batch)", work.spec.sample.batch);
-    let measures = eyes.compare(work, range).map_err(|error| error.too_large(&batch, SMALLER))?;
-    let moments = work.storage.put(&work.shard_path("evaluate"), measures.to_bytes()?)?;
+    let measures = eyes.compare(work, shard).map_err(|error| error.too_large(&batch, SMALLER))?;
+    let moments = work.storage.put(&work.shard_path("evaluate", shard.index), measures.to_bytes()?)?;
     let count = |scores: &[f64]| {
         eyes.cut.map(|cut| scores.iter().filter(|score| cut.is_positive(**score)).count() as u64)
     };
     let (before, after) = (count(&measures.before), count(&measures.after));
-    Ok(EvaluateOutput { samples: range.count, before, after, moments })
+    Ok(EvaluateOutput { samples: shard.range.count, before, after, moments })
 }
 
 /// Everything that looks.
@@ -59,14 +62,15 @@ struct Eyes {
 }
 
 impl Eyes {
-    fn compare(&self, work: &mut Work<'_>, range: SampleRange) -> Result<Measures> {
+    fn compare(&self, work: &mut Work<'_>, shard: Shard) -> Result<Measures> {
         let [_, height, width] = work.spec.generator.output.shape();
         let similarity = Similarity::new(height, width, work.device)?;
         let (latents, batch) = (work.latents(), work.spec.sample.batch);
         let original = &self.original.generator;
+        let range = shard.range;
         let mut measures = Measures::new(range.start);
         for part in batches(range, batch) {
-            work.step(part.start - range.start, range.count)?;
+            shard.step(work, part.start - range.start)?;
             let z = latents.batch(Stream::Evaluate, part.start, part.count, work.device)?;
             let before = original.to_unit(&original.forward(&z)?)?;
             let after = self.copy.to_unit(&self.copy.forward(&z)?)?;

@@ -7,6 +7,7 @@ mod probe;
 mod publish;
 mod report;
 pub(crate) mod sample;
+mod standby;
 
 use lethe_domain::{SampleRange, Task, TaskOutput};
 
@@ -20,15 +21,56 @@ use crate::work::Work;
 pub(crate) fn run(task: Task, work: &mut Work<'_>) -> Result<TaskOutput> {
     Ok(match task {
         Task::Probe => TaskOutput::Probe(probe::run(work)?),
-        Task::Sample { range } => TaskOutput::Sample(sample::run(work, range)?),
+        Task::Sample { range } => {
+            each_shard(work, range, |work, shard| Ok(TaskOutput::Sample(sample::run(work, shard)?)))?
+        }
         Task::Direction { scores } => TaskOutput::Direction(direction::run(work, &scores)?),
         Task::FineTune { target, role } => TaskOutput::FineTune(fine_tune::run(work, &target, &role)?),
-        Task::Evaluate { range, target, weights } => {
-            TaskOutput::Evaluate(evaluate::run(work, range, &target, &weights)?)
-        }
+        Task::Standby { target } => standby::run(work, &target)?,
+        Task::Evaluate { range, target, weights } => each_shard(work, range, |work, shard| {
+            Ok(TaskOutput::Evaluate(evaluate::run(work, shard, &target, &weights)?))
+        })?,
         Task::Report { moments, target } => TaskOutput::Report(report::run(work, &moments, &target)?),
         Task::Publish { target, weights } => TaskOutput::Publish(publish::run(work, &target, &weights)?),
     })
+}
+
+/// One of the shards of a lease.
+#[derive(Debug, Clone, Copy)]
+struct Shard {
+    index: u64,
+    range: SampleRange,
+    /// All samples of the lease: progress counts over them.
+    lease: SampleRange,
+}
+
+impl Shard {
+    /// Whether the lease begins with it: what came before was loading.
+    fn is_first(&self) -> bool {
+        self.range.start == self.lease.start
+    }
+
+    /// Between two batches: this many samples of the shard are done.
+    ///
+    /// # Errors
+    /// As [`Work::step`].
+    fn step(&self, work: &mut Work<'_>, done: u64) -> Result<()> {
+        work.step(self.range.start - self.lease.start + done, self.lease.count)
+    }
+}
+
+/// Does the shards of a range one after the other, each as if it were alone.
+fn each_shard(
+    work: &mut Work<'_>,
+    lease: SampleRange,
+    mut run: impl FnMut(&mut Work<'_>, Shard) -> Result<TaskOutput>,
+) -> Result<TaskOutput> {
+    let size = work.spec.sample.shard_size.max(1);
+    let each = batches(lease, size).map(|range| Shard { index: range.start / size, range, lease });
+    if lease.count <= size {
+        return run(work, Shard { index: lease.start / size, range: lease, lease });
+    }
+    Ok(TaskOutput::Shards(each.map(|shard| run(work, shard)).collect::<Result<_>>()?))
 }
 
 /// Cuts a range into batches, from its start: a batch always holds the same samples, whoever works on it.

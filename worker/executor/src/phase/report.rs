@@ -16,7 +16,8 @@ use crate::work::Work;
 /// # Errors
 /// `NO_NEGATIVES` when the judge sees the feature everywhere; those of models and storage.
 pub(super) fn run(work: &mut Work<'_>, shards: &[ArtifactRef], target: &ArtifactRef) -> Result<ReportOutput> {
-    let (judge, line) = verdict::judge(&work.spec, work.target(target)?.cut)?;
+    let cut = work.target(target)?.cut;
+    let (judge, line) = verdict::judge(&work.spec, cut)?;
     let measures = fold(work, shards)?;
     let cut = line.among(&measures.before)?;
     let feature = feature(&work.spec.feature.name, &measures, cut);

@@ -10,7 +10,7 @@ use lethe_domain::{ArtifactRef, SampleOutput, SampleRange};
 use lethe_models::{Labeller, Latents, Stream, Tensors};
 use tch::{Kind, Tensor};
 
-use super::batches;
+use super::{Shard, batches};
 use crate::error::{Error, Result};
 use crate::models::Original;
 use crate::storage::local_file;
@@ -22,26 +22,29 @@ pub(super) const SMALLER: &str = "lower sample.batch, or run fewer slots on this
 
 /// # Errors
 /// Those of the models and of storage.
-pub(super) fn run(work: &mut Work<'_>, range: SampleRange) -> Result<SampleOutput> {
+pub(super) fn run(work: &mut Work<'_>, shard: Shard) -> Result<SampleOutput> {
+    let range = shard.range;
     let spec = work.spec.clone();
     let labeller = verdict::labeller(&spec)?;
     let scores = match labeller {
         lethe_domain::spec::Labeller::Labels(labels) => given(labels, &spec.sample.until, range)?,
-        _ => look(work, range)?,
+        _ => look(work, shard)?,
     };
     let cut = verdict::line(labeller).cut();
     let positives = cut.map(|cut| scores.iter().filter(|score| cut.is_positive(**score)).count() as u64);
-    let stored = work.storage.put(&work.shard_path("sample"), encode(range.start, &scores)?)?;
+    let stored = work.storage.put(&work.shard_path("sample", shard.index), encode(range.start, &scores)?)?;
     Ok(SampleOutput { samples: range.count, positives, scores: stored })
 }
 
-fn look(work: &mut Work<'_>, range: SampleRange) -> Result<Vec<f64>> {
+fn look(work: &mut Work<'_>, shard: Shard) -> Result<Vec<f64>> {
     let judge = verdict::looking_labeller(&work.spec)
         .ok_or_else(|| Error::internal("the labeller cannot look at images"))?;
     let (original, labeller) = (work.original()?, work.labeller(&judge)?);
     let (latents, batch) = (work.latents(), work.spec.sample.batch);
-    work.speaker.begin();
-    let scored = score(&original, &labeller, &latents, range, batch, |done| work.step(done, range.count));
+    if shard.is_first() {
+        work.speaker.begin();
+    }
+    let scored = score(&original, &labeller, &latents, shard.range, batch, |done| shard.step(work, done));
     scored.map_err(|error| error.too_large(&format!("a batch of {batch} images (sample.batch)"), SMALLER))
 }
 

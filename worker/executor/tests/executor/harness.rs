@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use lethe_domain::{Assignment, Failure, LeaseId, Progress, TaskOutput};
 use lethe_proto::executor::{ExecutorCommand, ExecutorEvent};
 use lethe_proto::frame::{read_frame, write_frame};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 /// No task of these tests takes longer on a busy machine with two cores.
@@ -47,7 +49,8 @@ impl Executor {
 
     fn ready(mut self) -> Self {
         match self.event() {
-            ExecutorEvent::Ready { device, torch } => {
+            ExecutorEvent::Ready { device, torch, canary } => {
+                lethe_domain::canary::check(&canary).unwrap();
                 assert_eq!(device, "cpu");
                 assert!(torch.starts_with("2."), "{torch}");
             }
@@ -109,6 +112,16 @@ impl Executor {
 
     pub(crate) fn stop(&mut self, lease: &LeaseId) {
         self.send(ExecutorCommand::Stop(lease.clone()));
+    }
+
+    /// Asks for the end of the gang at a step boundary.
+    pub(crate) fn ask_to_yield(&mut self, lease: &LeaseId, save: bool) {
+        self.send(ExecutorCommand::Yield { lease: lease.clone(), save });
+    }
+
+    /// SIGSTOP: the process says nothing more, and keeps its connections.
+    pub(crate) fn freeze(&self) {
+        kill(Pid::from_raw(self.process.id() as i32), Signal::SIGSTOP).unwrap();
     }
 
     /// The next event.

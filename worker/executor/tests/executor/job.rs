@@ -18,6 +18,8 @@ pub(crate) struct Job {
     pub(crate) spec: Value,
     folder: TempDir,
     attempt: Cell<u32>,
+    /// The furthest step that the coordinator knows of.
+    pub(crate) floor: Cell<u64>,
 }
 
 /// A model that the crate `models` tests with, or one of `examples/mnist`.
@@ -67,7 +69,7 @@ impl Job {
     }
 
     pub(crate) fn of(spec: Value) -> Self {
-        Self { spec, folder: tempfile::tempdir().unwrap(), attempt: Cell::new(0) }
+        Self { spec, folder: tempfile::tempdir().unwrap(), attempt: Cell::new(0), floor: Cell::new(0) }
     }
 
     /// Changes the spec: `set("unlearn.lr", 0.1)`.
@@ -191,7 +193,8 @@ impl Job {
         world: u32,
         store: Option<String>,
     ) -> Assignment {
-        let role = GangRole { generation: Generation(generation), rank: Rank(rank), world, store };
+        let (generation_id, floor) = (Generation(generation), self.floor.get());
+        let role = GangRole { generation: generation_id, rank: Rank(rank), world, store, floor };
         self.attempt_of(rank, generation, Task::FineTune { target: target.clone(), role })
     }
 
@@ -217,16 +220,10 @@ impl Job {
         all
     }
 
-    /// Trains to the end with these executors.
-    pub(crate) fn train(
-        &self,
-        executors: &mut [Executor],
-        target: &ArtifactRef,
-        generation: u32,
-    ) -> FineTuneOutput {
-        let leases = self.begin_gang(executors, target, generation);
+    /// Waits for the end of a gang that trains to the end.
+    pub(crate) fn trained(&self, executors: &mut [Executor], leases: &[Assignment]) -> FineTuneOutput {
         let mut output = None;
-        for (executor, assignment) in executors.iter_mut().zip(&leases) {
+        for (executor, assignment) in executors.iter_mut().zip(leases) {
             match executor.end(&assignment.lease) {
                 Ok(TaskOutput::FineTune(Some(trained))) => {
                     assert_eq!(assignment.lease.shard.0, 0, "only rank 0 reports");
@@ -237,6 +234,17 @@ impl Job {
             }
         }
         output.expect("rank 0 reports")
+    }
+
+    /// Trains to the end with these executors.
+    pub(crate) fn train(
+        &self,
+        executors: &mut [Executor],
+        target: &ArtifactRef,
+        generation: u32,
+    ) -> FineTuneOutput {
+        let leases = self.begin_gang(executors, target, generation);
+        self.trained(executors, &leases)
     }
 
     /// The losses of an output, checked to be numbered 1, 2, ...

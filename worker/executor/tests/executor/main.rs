@@ -11,5 +11,11 @@ mod gang;
 mod harness;
 mod job;
 mod lifecycle;
+#[path = "../../../../crates/artifacts/tests/conformance/moto.rs"]
+mod moto;
 mod phases;
+mod recovery;
+mod remote;
+mod shards;
 mod small_disk;
+mod standby;

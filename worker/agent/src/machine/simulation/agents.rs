@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lethe_domain::{Assignment, ErrorCode, Failure, Progress, SlotIndex, Task, TaskOutput, WorkerId};
+use lethe_domain::{Assignment, ErrorCode, Failure, Progress, SlotIndex, Task, TaskOutput, WorkerId, canary};
 use lethe_proto::LeaseOutcome;
 use lethe_proto::executor::{ExecutorCommand, ExecutorEvent};
 
@@ -12,7 +12,7 @@ use super::{Gang, World};
 use crate::config::Patience;
 use crate::death::Death;
 use crate::machine::witness::Witness;
-use crate::machine::{Effect, Event, Machine, Now};
+use crate::machine::{Effect, Event, Introduction, Machine, Now};
 
 /// Of fine-tuning, as in the spec.
 pub(super) const STEPS: u64 = 40;
@@ -35,6 +35,8 @@ struct Work {
     done_at: u64,
     /// Told to stop: it obeys then.
     stop_at: Option<u64>,
+    /// Asked to yield: it does then.
+    yield_at: Option<u64>,
 }
 
 #[derive(Default)]
@@ -55,8 +57,9 @@ pub(super) struct Worker {
 }
 pub(super) fn agent(begin: Instant, now: u64, slots: usize) -> Worker {
     let at = begin + Duration::from_millis(now);
+    let patience = Patience { drain: Duration::from_secs(4), ..Patience::default() };
     Worker {
-        machine: Machine::new(at, &vec!["cpu".to_owned(); slots], Patience::default()),
+        machine: Machine::new(at, &vec!["cpu".to_owned(); slots], patience),
         witness: Witness::new(slots),
         executors: (0..slots).map(|_| Executor::default()).collect(),
         wire: None,
@@ -64,6 +67,15 @@ pub(super) fn agent(begin: Instant, now: u64, slots: usize) -> Worker {
         reborn_at: None,
     }
 }
+impl Worker {
+    /// It is about to join.
+    pub(super) fn introduce(&mut self) -> Introduction {
+        let introduction = self.machine.introduce();
+        self.witness.introduction(&introduction);
+        introduction
+    }
+}
+
 impl World {
     pub(super) fn happens(&mut self, id: &WorkerId, event: Event) {
         let now = Now { at: self.begin + Duration::from_millis(self.now), unix_ms: self.now };
@@ -120,7 +132,8 @@ impl World {
                 let Process::Alive { work, deaf } = &mut self.executor(id, at).process else {
                     panic!("told while it is not ready")
                 };
-                *work = Some(Box::new(Work { assignment: *assignment, done_at, stop_at: None }));
+                *work =
+                    Some(Box::new(Work { assignment: *assignment, done_at, stop_at: None, yield_at: None }));
                 *deaf = is_deaf;
                 if opens {
                     let open = ExecutorEvent::StoreOpen { lease, address: "a:1".to_owned() };
@@ -130,6 +143,11 @@ impl World {
             ExecutorCommand::Stop(_) => {
                 if let Process::Alive { work: Some(work), deaf: false } = &mut self.executor(id, at).process {
                     work.stop_at = Some(stop_at);
+                }
+            }
+            ExecutorCommand::Yield { .. } => {
+                if let Process::Alive { work: Some(work), deaf: false } = &mut self.executor(id, at).process {
+                    work.yield_at = Some(stop_at);
                 }
             }
         }
@@ -171,6 +189,10 @@ impl World {
             self.break_wire(id);
             return self.agent_ends(id);
         }
+        if self.chance(self.weather.agent_drains) {
+            self.counts.drains += 1;
+            self.happens(id, Event::Drain);
+        }
         if self.chance(self.weather.agent_leaves) {
             self.happens(id, Event::Leave);
         }
@@ -199,7 +221,8 @@ impl World {
                 if *until <= now && !died {
                     died = fails;
                     executor.process = Process::Alive { work: None, deaf: false };
-                    let ready = ExecutorEvent::Ready { device: "cpu".to_owned(), torch: "0".to_owned() };
+                    let (device, torch) = ("cpu".to_owned(), "0".to_owned());
+                    let ready = ExecutorEvent::Ready { device, torch, canary: canary::EXPECTED.to_vec() };
                     events.extend((!fails).then_some(Event::Executor(at, ready)));
                 }
             }
@@ -211,7 +234,10 @@ impl World {
                 };
                 if let Some(outcome) = outcome {
                     let work = work.take().unwrap();
+                    let yielded = outcome.as_ref().is_err_and(|failure| failure.code == ErrorCode::Yielded);
+                    self.counts.yields += u64::from(yielded);
                     if outcome.is_err()
+                        && !yielded
                         && let Some(gang) = self.gang(&work.assignment)
                     {
                         gang.broken = true;
@@ -244,6 +270,7 @@ impl World {
         if work.stop_at.is_some_and(|at| at <= now) {
             return failed(ErrorCode::Cancelled);
         }
+        let yields = work.yield_at.is_some_and(|at| at <= now);
         let lease = work.assignment.lease.clone();
         let mut done = now;
         let over = match (&work.assignment.task, self.gang(&work.assignment)) {
@@ -255,9 +282,15 @@ impl World {
                 if role.rank.0 == 0 && gang.started == role.world && now.is_multiple_of(50) {
                     gang.step += 1;
                 }
+                gang.yields |= yields;
+                if gang.yields && gang.step < STEPS {
+                    return if deaf { None } else { failed(ErrorCode::Yielded) };
+                }
                 done = gang.step;
                 gang.step >= STEPS
             }
+            _ if yields => return failed(ErrorCode::Yielded),
+            (Task::Standby { .. }, _) => false,
             _ => work.done_at <= now,
         };
         if over {

@@ -1,9 +1,10 @@
 //! The coordinator: the real engine, its records, what it says to whom.
 
-use lethe_domain::{Assignment, Epoch, Task, TaskOutput, WorkerId};
+use lethe_domain::{Assignment, Epoch, LeaseId, SampleRange, SlotIndex, Task, TaskOutput, WorkerId};
 use lethe_engine::{Command, Config, Effect as Decision, Event as Occurrence, Now, State, Write};
 use lethe_proto::session::WorkerCommand;
-use serde_json::json;
+use rand::RngExt;
+use serde_json::{Value, json};
 
 use super::World;
 use super::agents::STEPS;
@@ -26,9 +27,11 @@ pub(super) fn output(assignment: &Assignment) -> TaskOutput {
         Task::Probe => json!({"Probe": {
             "image_shape": [1, 8, 8], "range": [0.0, 1.0], "batch_seconds": 0.1, "parameters": 1
         }}),
-        Task::Sample { range } => {
-            json!({"Sample": {"samples": range.count, "positives": 1, "scores": file}})
-        }
+        Task::Sample { range } => in_shards(
+            range,
+            assignment.spec.sample.shard_size,
+            |count| json!({"Sample": {"samples": count, "positives": 1, "scores": file}}),
+        ),
         Task::Direction { scores } => json!({"Direction": {
             "target": file, "samples": scores.len() * 10, "positives": scores.len(),
             "cut": {"sign": 1.0, "threshold": 1.0}, "threshold": 0.5, "edited_share": 0.1, "heldout_auc": 0.9, "warnings": []
@@ -38,9 +41,12 @@ pub(super) fn output(assignment: &Assignment) -> TaskOutput {
             "weights": file, "checkpoint": "c", "steps": STEPS, "world_size": role.world,
             "samples_per_second": 1.0, "loss_first": 1.0, "loss_last": 0.1, "curve": file
         }}),
-        Task::Evaluate { range, .. } => {
-            json!({"Evaluate": {"samples": range.count, "before": 1, "after": 0, "moments": file}})
-        }
+        Task::Standby { .. } => json!({"FineTune": null}),
+        Task::Evaluate { range, .. } => in_shards(
+            range,
+            assignment.spec.sample.shard_size,
+            |count| json!({"Evaluate": {"samples": count, "before": 1, "after": 0, "moments": file}}),
+        ),
         Task::Report { .. } => json!({"Report": {
             "feature": {"name": "f", "before": 0.1, "after": 0.0, "remaining_share": 0.0, "samples": 75,
                         "ci95_before": [0.0, 1.0], "ci95_after": [0.0, 1.0]},
@@ -54,6 +60,15 @@ pub(super) fn output(assignment: &Assignment) -> TaskOutput {
     };
     serde_json::from_value(value).unwrap()
 }
+
+/// An output per shard, or the only one.
+fn in_shards(range: &SampleRange, shard: u64, output: impl Fn(u64) -> Value) -> Value {
+    let starts = (range.start..range.start + range.count).step_by(shard as usize);
+    let counts = starts.map(|start| shard.min(range.start + range.count - start));
+    let mut outputs: Vec<Value> = counts.map(output).collect();
+    if outputs.len() == 1 { outputs.remove(0) } else { json!({"Shards": outputs}) }
+}
+
 impl World {
     pub(super) fn occurs(&mut self, event: Occurrence) {
         let now = Now { mono_ms: self.now, unix_ms: self.now };
@@ -68,6 +83,9 @@ impl World {
                 Decision::Persist(Write::Shard { job, phase, shard, output }) => {
                     let again = self.disk.get_mut(&job).unwrap().1.insert((phase, shard), *output);
                     assert_eq!(again, None, "{job} {phase} shard {shard} counted twice");
+                }
+                Decision::Persist(Write::Worker(record)) => {
+                    self.marks.insert(record.id.clone(), *record);
                 }
                 Decision::Send { worker, command } => self.command(&worker, command),
                 Decision::CloseSession { worker } => {
@@ -84,9 +102,23 @@ impl World {
         let command = match command {
             Command::Start { slot, assignment } => WorkerCommand::Start { epoch, slot, assignment },
             Command::Stop { slot, lease } => WorkerCommand::Stop { epoch, slot, lease },
+            Command::Yield { slot, lease, save } => WorkerCommand::Yield { epoch, slot, lease, save },
             Command::Ack { lease } => WorkerCommand::Ack(lease),
         };
         self.say_down(to, Down::Command(command));
+    }
+
+    /// A whim that the engine knows nothing of: one lease that this worker holds is to yield.
+    pub(super) fn want_back(&mut self, from: &WorkerId) {
+        let held: Vec<(SlotIndex, LeaseId)> = self.worker(from).machine.held();
+        if held.is_empty() {
+            return;
+        }
+        let (slot, lease) = held[self.rng.random_range(0..held.len())].clone();
+        let past = u64::from(self.chance(0.2));
+        let epoch = Epoch(self.epoch - past);
+        let save = self.chance(0.5);
+        self.say_down(from, Down::Command(WorkerCommand::Yield { epoch, slot, lease, save }));
     }
 
     pub(super) fn crash_coordinator(&mut self) {
@@ -96,7 +128,8 @@ impl World {
             (record.clone(), shards.collect())
         });
         let now = Now { mono_ms: self.now, unix_ms: self.now };
-        self.state = State::restore(config(), Epoch(self.epoch), now, jobs.collect::<Vec<_>>());
+        let (jobs, marks) = (jobs.collect::<Vec<_>>(), self.marks.values().cloned().collect::<Vec<_>>());
+        self.state = State::restore(config(), Epoch(self.epoch), now, jobs, marks);
         self.sessions.clear();
         for id in self.workers.keys().cloned().collect::<Vec<_>>() {
             self.break_wire(&id);

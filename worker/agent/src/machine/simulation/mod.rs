@@ -1,5 +1,6 @@
 //! A seeded simulation of whole fleets: the real engine, real machines, and between them streams that keep their order
-//! and break, executors that die, hang and do not start, agents that are killed or leave, coordinators that restart.
+//! and break, executors that die, hang and do not start, agents that are killed, leave or drain, coordinators that restart or want leases
+//! back.
 //!
 //! After every step the engine's invariants and the machine's promises hold; no machine ever has to contradict its
 //! coordinator; in the end every job has succeeded and nothing is left in any slot.
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use lethe_domain::{Epoch, JobId, JobState, Phase, ShardIndex, TaskOutput, WorkerId};
-use lethe_engine::{Event as Occurrence, JobRecord, State};
+use lethe_engine::{Event as Occurrence, JobRecord, State, WorkerRecord};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -28,7 +29,10 @@ struct Weather {
     stream_breaks: f64,
     agent_dies: f64,
     agent_leaves: f64,
+    agent_drains: f64,
     coordinator_dies: f64,
+    /// The coordinator asks a lease to yield, at times on behalf of an epoch that is over.
+    coordinator_wants_back: f64,
 }
 
 const STORM: Weather = Weather {
@@ -38,7 +42,9 @@ const STORM: Weather = Weather {
     stream_breaks: 0.003,
     agent_dies: 0.0003,
     agent_leaves: 0.0003,
+    agent_drains: 0.0003,
     coordinator_dies: 0.0005,
+    coordinator_wants_back: 0.002,
 };
 
 type Shards = BTreeMap<(Phase, ShardIndex), TaskOutput>;
@@ -46,6 +52,8 @@ type Shards = BTreeMap<(Phase, ShardIndex), TaskOutput>;
 #[derive(Default)]
 struct Gang {
     broken: bool,
+    /// A rank was asked to yield: all end at this step.
+    yields: bool,
     step: u64,
     started: u32,
 }
@@ -58,6 +66,7 @@ struct World {
     epoch: u64,
     state: State,
     disk: BTreeMap<JobId, (JobRecord, Shards)>,
+    marks: BTreeMap<WorkerId, WorkerRecord>,
     workers: BTreeMap<WorkerId, Worker>,
     /// The coordinator's newest session of each worker.
     sessions: BTreeMap<WorkerId, u64>,
@@ -73,6 +82,10 @@ struct Counts {
     kills: u64,
     deaths: u64,
     cancelled: u64,
+    /// Agents that drained.
+    drains: u64,
+    /// Leases that were handed back.
+    yields: u64,
 }
 
 impl Weather {
@@ -86,7 +99,9 @@ impl Weather {
             stream_breaks: some(STORM.stream_breaks),
             agent_dies: some(STORM.agent_dies),
             agent_leaves: some(STORM.agent_leaves),
+            agent_drains: some(STORM.agent_drains),
             coordinator_dies: some(STORM.coordinator_dies),
+            coordinator_wants_back: some(STORM.coordinator_wants_back),
         }
     }
 
@@ -98,7 +113,9 @@ impl Weather {
             stream_breaks: 0.0,
             agent_dies: 0.0,
             agent_leaves: 0.0,
+            agent_drains: 0.0,
             coordinator_dies: 0.0,
+            coordinator_wants_back: 0.0,
             ..self
         }
     }
@@ -118,6 +135,7 @@ impl World {
             epoch: 1,
             state: State::new(coordinator::config(), Epoch(1)),
             disk: BTreeMap::new(),
+            marks: BTreeMap::new(),
             workers: slots.iter().enumerate().map(worker).collect(),
             sessions: BTreeMap::new(),
             serials: 0,
@@ -159,6 +177,9 @@ impl World {
             for id in &ids {
                 if self.chance(self.weather.stream_breaks) {
                     self.break_wire(id);
+                }
+                if self.chance(self.weather.coordinator_wants_back) {
+                    self.want_back(id);
                 }
                 self.carry(id);
                 self.live(id);
@@ -209,9 +230,12 @@ fn no_storm_keeps_a_fleet_from_its_work() {
         counts.sessions += seen.sessions;
         counts.kills += seen.kills;
         counts.deaths += seen.deaths;
+        counts.drains += seen.drains;
+        counts.yields += seen.yields;
         counts.cancelled += seen.cancelled;
     }
     // Much more than a calm run has: three sessions, no kill, no death.
     assert!(counts.sessions > 4 * seeds && counts.kills > seeds / 4 && counts.deaths > seeds, "{counts:?}");
     assert!(counts.cancelled > seeds / 10, "{counts:?}");
+    assert!(counts.drains > seeds / 4 && counts.yields > seeds, "{counts:?}");
 }

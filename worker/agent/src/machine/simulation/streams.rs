@@ -3,18 +3,18 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use lethe_domain::{Epoch, LeaseId, SlotIndex, WorkerId};
-use lethe_engine::Event as Occurrence;
-use lethe_proto::LeaseOutcome;
+use lethe_domain::{Epoch, WorkerId};
+use lethe_engine::{Event as Occurrence, Introduction as Introduced};
 use lethe_proto::session::{WorkerCommand, WorkerEvent};
+use lethe_proto::{LeaseOutcome, PROTOCOL};
 use rand::RngExt;
 
 use super::World;
-use crate::machine::Event;
+use crate::machine::{Event, Introduction};
 
 /// From a worker to the coordinator.
 pub(super) enum Up {
-    Register(Vec<(SlotIndex, LeaseId)>),
+    Register(Introduction),
     Event(WorkerEvent),
     Bye,
 }
@@ -93,29 +93,32 @@ impl World {
         }
         let worker = self.worker(id);
         if worker.wire.is_none() && worker.reborn_at.is_none() && worker.join_at.is_some_and(|at| at <= now) {
-            let held = worker.machine.held();
+            let introduction = worker.introduce();
             self.serials += 1;
             let wire =
                 Wire { serial: self.serials, up: VecDeque::new(), down: VecDeque::new(), broken: false };
             self.worker(id).wire = Some(wire);
-            self.say_up(id, Up::Register(held));
+            self.say_up(id, Up::Register(introduction));
         }
     }
 
     fn arrives(&mut self, id: &WorkerId, serial: u64, item: Up) {
         let current = self.sessions.get(id) == Some(&serial);
         match item {
-            Up::Register(held) => {
+            Up::Register(Introduction { held, reports }) => {
                 self.sessions.insert(id.clone(), serial);
                 let devices = vec!["cpu".to_owned(); self.worker(id).executors.len()];
                 // In the order of the real coordinator: the answer first, then what joining brings.
                 self.say_down(id, Down::Registered(Epoch(self.epoch)));
                 self.occurs(Occurrence::WorkerJoined {
                     worker: id.clone(),
-                    hostname: String::new(),
-                    version: String::new(),
-                    devices,
-                    held,
+                    introduction: Box::new(Introduced {
+                        protocol: PROTOCOL,
+                        devices,
+                        held,
+                        reports,
+                        ..Introduced::default()
+                    }),
                 });
             }
             Up::Event(_) | Up::Bye if !current => {}
@@ -129,6 +132,12 @@ impl World {
             }
             Up::Event(WorkerEvent::StoreOpen { lease, address }) => {
                 self.occurs(Occurrence::StoreOpen { lease, address });
+            }
+            Up::Event(WorkerEvent::SlotChanged { slot, report }) => {
+                self.occurs(Occurrence::SlotChanged { worker: id.clone(), slot, report });
+            }
+            Up::Event(WorkerEvent::Draining) => {
+                self.occurs(Occurrence::WorkerDraining { worker: id.clone() });
             }
             Up::Event(WorkerEvent::Register(_)) => unreachable!("the machine does not register"),
             Up::Bye => {

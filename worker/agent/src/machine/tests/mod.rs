@@ -2,21 +2,24 @@
 //!
 //! Here is the bench they are written on.
 
+mod draining;
 mod executors;
+mod presence;
 mod session;
+mod yielding;
 
 use std::time::{Duration, Instant};
 
 use lethe_domain::{
     Assignment, Attempt, Epoch, ErrorCode, Failure, JobId, JobSpec, LeaseId, Phase, Progress, ShardIndex,
-    SlotIndex, Task, TaskOutput,
+    SlotIndex, SlotReport, Task, TaskOutput,
 };
 use lethe_proto::LeaseOutcome;
 use lethe_proto::executor::{ExecutorCommand, ExecutorEvent};
 use lethe_proto::session::{WorkerCommand, WorkerEvent};
 
 use super::witness::Witness;
-use super::{Effect, Event, Machine, Now};
+use super::{Effect, Event, Introduction, Machine, Now};
 use crate::config::Patience;
 use crate::death::Death;
 use crate::status::Activity;
@@ -33,7 +36,8 @@ impl Bench {
     /// Nothing has happened yet.
     fn new(slots: usize) -> Self {
         let at = Instant::now();
-        let machine = Machine::new(at, &vec!["cpu".to_owned(); slots], Patience::default());
+        let patience = Patience { drain: Duration::from_secs(30), ..Patience::default() };
+        let machine = Machine::new(at, &vec!["cpu".to_owned(); slots], patience);
         Self { machine, witness: Witness::new(slots), at }
     }
 
@@ -48,14 +52,17 @@ impl Bench {
         bench
     }
 
-    /// Without heartbeats, which `heartbeats_tell_...` is about.
+    /// Without heartbeats, which `heartbeats_tell_...` is about, and without changes of slots (`presence`).
     fn step(&mut self, event: Event) -> Vec<Effect> {
-        let mut effects = self.step_with_heartbeats(event);
-        effects.retain(|effect| !matches!(effect, Effect::Send(WorkerEvent::Heartbeat(_))));
+        let mut effects = self.step_in_full(event);
+        let told = |event: &WorkerEvent| {
+            matches!(event, WorkerEvent::Heartbeat(_) | WorkerEvent::SlotChanged { .. })
+        };
+        effects.retain(|effect| !matches!(effect, Effect::Send(event) if told(event)));
         effects
     }
 
-    fn step_with_heartbeats(&mut self, event: Event) -> Vec<Effect> {
+    fn step_in_full(&mut self, event: Event) -> Vec<Effect> {
         self.witness.event(&event);
         let effects = self.machine.step(Now { at: self.at, unix_ms: 77 }, event);
         self.witness.effects(&self.machine, &effects);
@@ -68,11 +75,17 @@ impl Bench {
     }
 
     fn ready(&mut self, slot: u32) -> Vec<Effect> {
-        let ready = ExecutorEvent::Ready { device: "cpu".to_owned(), torch: "2".to_owned() };
-        self.step(Event::Executor(SlotIndex(slot), ready))
+        self.step(ready(slot, 0.5))
+    }
+
+    fn introduce(&mut self) -> Introduction {
+        let introduction = self.machine.introduce();
+        self.witness.introduction(&introduction);
+        introduction
     }
 
     fn join(&mut self, epoch: u64) -> Vec<Effect> {
+        self.introduce();
         self.step(Event::Joined { epoch: Epoch(epoch), heartbeat: HEARTBEAT })
     }
 
@@ -88,6 +101,15 @@ impl Bench {
     fn stop(&mut self, slot: u32, shard: u32) -> Vec<Effect> {
         let command = WorkerCommand::Stop { epoch: Epoch(5), slot: SlotIndex(slot), lease: lease(shard) };
         self.step(Event::Command(command))
+    }
+
+    fn asked_to_yield(&mut self, epoch: u64, slot: u32, shard: u32, save: bool) -> Vec<Effect> {
+        let (epoch, slot, lease) = (Epoch(epoch), SlotIndex(slot), lease(shard));
+        self.step(Event::Command(WorkerCommand::Yield { epoch, slot, lease, save }))
+    }
+
+    fn acknowledge(&mut self, shard: u32) -> Vec<Effect> {
+        self.step(Event::Command(WorkerCommand::Ack(lease(shard))))
     }
 
     fn ends(&mut self, slot: u32, shard: u32, outcome: Result<TaskOutput, Failure>) -> Vec<Effect> {
@@ -135,12 +157,26 @@ fn death() -> Death {
     Death { how: "signal 9".to_owned(), log: vec!["last words".to_owned()], hint: "see the log".to_owned() }
 }
 
+/// An executor is ready; its canary gave this.
+fn ready(slot: u32, canary: f32) -> Event {
+    let (device, torch) = ("cpu".to_owned(), "2".to_owned());
+    Event::Executor(SlotIndex(slot), ExecutorEvent::Ready { device, torch, canary: vec![canary] })
+}
+
+fn report(canary: f32) -> SlotReport {
+    SlotReport { torch: "2".to_owned(), canary: vec![canary] }
+}
+
 fn told(slot: u32, shard: u32) -> Effect {
     Effect::Tell(SlotIndex(slot), ExecutorCommand::Start(Box::new(assignment(shard))))
 }
 
 fn told_to_stop(slot: u32, shard: u32) -> Effect {
     Effect::Tell(SlotIndex(slot), ExecutorCommand::Stop(lease(shard)))
+}
+
+fn told_to_yield(slot: u32, shard: u32, save: bool) -> Effect {
+    Effect::Tell(SlotIndex(slot), ExecutorCommand::Yield { lease: lease(shard), save })
 }
 
 fn finished(slot: u32, shard: u32, outcome: Result<TaskOutput, Failure>) -> Effect {

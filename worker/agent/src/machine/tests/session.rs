@@ -43,6 +43,26 @@ fn outcomes_survive_any_number_of_sessions() {
 }
 
 #[test]
+fn an_hour_without_a_coordinator_loses_nothing() {
+    let mut bench = Bench::joined(3);
+    for slot in 0..3 {
+        bench.start(5, slot, slot);
+    }
+    bench.step(Event::Parted);
+    let half = Duration::from_secs(1_800);
+    assert_eq!(bench.later(half), [], "whatever works goes on");
+    assert_eq!(bench.ends(0, 0, DONE), []);
+    assert_eq!(bench.dies(1), [Effect::Start(SlotIndex(1))]);
+    assert_eq!(bench.ready(1), []);
+    assert_eq!(bench.later(half), []);
+    let effects = bench.join(6);
+    assert!(effects.contains(&finished(0, 0, DONE)), "{effects:?}");
+    assert_eq!(bench.acknowledge(0), []);
+    assert_eq!(bench.machine.held(), [(SlotIndex(2), lease(2)), (SlotIndex(1), lease(1))]);
+    assert_eq!(bench.ends(2, 2, DONE), [finished(2, 2, DONE)]);
+}
+
+#[test]
 fn heartbeats_tell_what_busy_slots_have_done() {
     let mut bench = Bench::joined(2);
     bench.start(5, 1, 2);
@@ -53,8 +73,8 @@ fn heartbeats_tell_what_busy_slots_have_done() {
     assert_eq!(bench.machine.next_deadline(), Some(bench.at + HEARTBEAT));
     bench.at += HEARTBEAT;
     let heartbeat = Effect::Send(WorkerEvent::Heartbeat(vec![(SlotIndex(1), progress)]));
-    assert_eq!(bench.step_with_heartbeats(Event::Tick), [heartbeat]);
-    assert_eq!(bench.step_with_heartbeats(Event::Tick), [], "once per interval");
+    assert_eq!(bench.step_in_full(Event::Tick), [heartbeat]);
+    assert_eq!(bench.step_in_full(Event::Tick), [], "once per interval");
     bench.step(Event::Parted);
     assert_eq!(bench.machine.next_deadline(), None, "nobody to tell");
 }
@@ -80,6 +100,8 @@ fn an_older_epoch_has_no_effect() {
     bench.start(5, 0, 2);
     let stop = WorkerCommand::Stop { epoch: Epoch(4), slot: SLOT, lease: lease(2) };
     assert_eq!(bench.step(Event::Command(stop)), []);
+    assert_eq!(bench.asked_to_yield(4, 0, 2, true), []);
+    assert_eq!(bench.asked_to_yield(4, 0, 9, true), [], "not even an answer");
     assert_eq!(bench.machine.held(), [(SLOT, lease(2))]);
     bench.step(Event::Parted);
     assert_eq!(bench.join(4), [Effect::Rejoin], "a leader of the past");

@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 use crate::error::{Error, Result};
 
 /// Losses of steps 1, 2, ... of the whole run, whichever generation made them.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Curve(Vec<f64>);
 
 impl Curve {

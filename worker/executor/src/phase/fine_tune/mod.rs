@@ -1,47 +1,52 @@
 //! Fine-tune: train the copy as one rank of a gang.
 //!
 //! Step t uses latents [tB, (t+1)B) of the training stream, cut into parts that do not depend on the number of ranks; each
-//! rank takes some of them. So a gang of another size, formed after a loss, goes on from the last checkpoint with the
-//! same bits.
+//! rank takes some of them. So a gang of another size, formed after a loss, goes on with the same bits: from what the survivors
+//! have in memory, or else from the last checkpoint.
 //!
-//! One file each: meeting the other ranks (`gang`), the step itself (`trainer`), where to go on from (`resume`), saving beside the
-//! training (`saver`), the losses so far (`curve`).
+//! One file each: meeting the other ranks (`gang`), the step itself (`trainer`), what is kept when a gang ends (`kept`), where to go
+//! on from (`resume`), saving beside the training (`saving`, `saver`, `buffers`), the losses so far (`curve`).
 
+mod buffers;
 mod curve;
 mod gang;
+mod kept;
 mod resume;
 mod saver;
+mod saving;
+pub(crate) mod stall;
 pub(crate) mod trainer;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::rc::Rc;
 
-use lethe_artifacts::Header;
 use lethe_domain::spec::Selection;
-use lethe_domain::{ArtifactRef, FineTuneOutput, GangRole, JobSpec, Rank};
+use lethe_domain::{ArtifactRef, ErrorCode, Failure, FineTuneOutput, GangRole, JobSpec, Rank};
 use lethe_models::Labeller;
 use tch::Device;
 
 use crate::error::{Error, Result};
-use crate::storage::local_file;
+use crate::models::Models;
 use crate::verdict;
 use crate::work::Work;
 
 use curve::Curve;
+pub(crate) use gang::GangSettings;
 use gang::Meeting;
-use saver::{Saver, Snapshot};
+pub(crate) use kept::Kept;
+use saving::Saving;
 use trainer::Trainer;
 
-/// Losses are summed over the ranks this many steps at a time: asking for each would make every rank wait for every other
-/// once more per step.
+/// Losses are looked at this many steps at a time: looking at each would make a GPU wait for this process at every step.
 const WINDOW: usize = 8;
 
 /// What to do when a training batch does not fit.
 pub(super) const SMALLER: &str = "lower unlearn.global_batch, or raise unlearn.micro_batches: a rank holds one part of the batch at a time";
 
-/// Gives something on rank 0, nothing on the others.
+/// Gives something on rank 0, nothing on the others. When it fails and the state is sound, that is kept for the next generation.
 ///
 /// # Errors
-/// `GANG_ABORTED` when a peer is lost, `NOT_FINITE` when training diverges; those of models and storage.
+/// `GANG_ABORTED` when a peer is lost, `YIELDED` when the gang was asked to, `NOT_FINITE` when training diverges; those of models and
+/// storage.
 pub(super) fn run(
     work: &mut Work<'_>,
     target: &ArtifactRef,
@@ -49,75 +54,109 @@ pub(super) fn run(
 ) -> Result<Option<FineTuneOutput>> {
     // Rank 0 says where to meet before it loads anything: the others load at the same time.
     let meeting = Meeting::open(work, role)?;
-    let target = work.target(target)?;
+    let vector = work.target(target)?;
     let original = work.original()?;
-    let labeller = guide(&work.spec, work.device)?;
+    let labeller = guide(&work.spec, work.models, work.device)?;
     let group = meeting.join(work)?;
-    let mut trainer = Trainer::new(&work.spec, &target, original, labeller, group)?;
-    let mut curve = resume::resume(work, &mut trainer)?;
-    let mut saver = (role.rank == Rank(0)).then(|| Saver::start(work)).transpose()?;
+    let mut trainer = Trainer::new(&work.spec, &vector, original, labeller, group)?;
+    // Until all have it, every survivor keeps its own.
+    let mut curve = resume::resume(work, &mut trainer, target, role.floor)?;
+    *work.kept = None;
+    let trained = train_and_publish(work, role, &mut trainer, &mut curve);
+    trained.map_err(|error| keep(work, target, trainer, curve, error))
+}
 
+/// The labeller that guides the edit, if the spec wants one.
+///
+/// # Errors
+/// As [`Models::labeller`].
+pub(crate) fn guide(spec: &JobSpec, models: &mut Models, device: Device) -> Result<Option<Rc<Labeller>>> {
+    if spec.direction.selection == Selection::Projection {
+        return Ok(None);
+    }
+    let judge = verdict::looking_labeller(spec);
+    let judge = judge.ok_or_else(|| Error::internal("direction.selection: classifier without a model"))?;
+    models.labeller(&judge, device).map(Some)
+}
+
+fn train_and_publish(
+    work: &mut Work<'_>,
+    role: &GangRole,
+    trainer: &mut Trainer,
+    curve: &mut Curve,
+) -> Result<Option<FineTuneOutput>> {
+    // On an error it finishes what it has on its own: the next generation does not wait for storage.
+    let mut saving = (role.rank == Rank(0)).then(|| Saving::start(work, role, trainer)).transpose()?;
     work.speaker.begin();
     let before = curve.len();
+    train(work, trainer, curve, saving.as_mut())?;
+    let trained = (curve.len() - before) as f64 * work.spec.unlearn.global_batch as f64;
+    let speed = trained / work.speaker.seconds().max(1e-9);
+    // Nobody leaves while another still waits for the last sum.
+    trainer.group().barrier()?;
+    saving.map(|saving| publish(work, role, trainer, curve, saving, speed)).transpose()
+}
+
+/// Keeps the state of the last whole step in memory, if it is sound, and says what ended the gang.
+fn keep(
+    work: &mut Work<'_>,
+    target: &ArtifactRef,
+    mut trainer: Trainer,
+    mut curve: Curve,
+    error: Error,
+) -> Error {
     let unlearn = &work.spec.unlearn;
     let part = format!(
         "a part of the training batch (unlearn.global_batch {} over unlearn.micro_batches {})",
         unlearn.global_batch,
         unlearn.parts()
     );
-    if let Err(error) = train(work, role, &mut trainer, &mut curve, saver.as_mut()) {
-        // What was handed over is worth the wait: the next generation goes on from it. Unless there will be none.
-        if let Some(saver) = saver.as_mut().filter(|_| !error.is_stop())
-            && let Err(beside) = saver.settle()
-        {
-            tracing::warn!("saving failed too: {beside}");
+    let mut failure = Failure::from(error.too_large(&part, SMALLER));
+    if failure.code == ErrorCode::GangAborted {
+        failure.message = format!("step {}: {}", trainer.steps() + 1, failure.message);
+    }
+    if !(failure.code.retryable() || failure.code == ErrorCode::Cancelled) {
+        return failure.into();
+    }
+    if let Err(diverged) = trainer.losses().and_then(|losses| curve.extend(losses, unlearn)) {
+        // A loss that is no number is the better reason for a peer's leaving, but not for a stop.
+        return if failure.code == ErrorCode::GangAborted { diverged } else { failure.into() };
+    }
+    match trainer.into_state() {
+        Ok(Some((generator, optimiser))) => {
+            tracing::info!("keeping step {} in memory", curve.len());
+            let (job, spec, target) = (work.lease.job.clone(), work.spec.clone(), target.clone());
+            *work.kept = Some(Kept { job, spec, target, curve, generator, optimiser });
         }
-        return Err(error.too_large(&part, SMALLER));
+        Ok(None) => {}
+        Err(error) => tracing::warn!("nothing is kept in memory: {error}"),
     }
-    let trained = (curve.len() - before) as f64 * work.spec.unlearn.global_batch as f64;
-    let speed = trained / work.speaker.seconds().max(1e-9);
-    // Nobody leaves while another still waits for the last sum.
-    trainer.group().barrier()?;
-    match saver {
-        Some(saver) => publish(work, role, &trainer, &curve, saver, speed).map(Some),
-        None => Ok(None),
-    }
-}
-
-/// The labeller that guides the edit, if the spec wants one: the editor keeps it, so it is not the one at hand between tasks.
-pub(crate) fn guide(spec: &JobSpec, device: Device) -> Result<Option<Labeller>> {
-    if spec.direction.selection == Selection::Projection {
-        return Ok(None);
-    }
-    let judge = verdict::looking_labeller(spec);
-    let judge = judge.ok_or_else(|| Error::internal("direction.selection: classifier without a model"))?;
-    let labeller = verdict::as_labeller(&judge)?;
-    let uri = match labeller {
-        lethe_domain::spec::Labeller::Classifier(classifier) => &classifier.uri,
-        lethe_domain::spec::Labeller::Scorer(scorer) => &scorer.uri,
-        lethe_domain::spec::Labeller::Labels(labels) => &labels.uri,
-    };
-    Ok(Some(Labeller::open(labeller, &local_file(uri)?, device)?))
+    failure.into()
 }
 
 /// The loop. Every rank decides the same at the same step: all decisions follow from the step and from sums that have the same
 /// bits everywhere.
 fn train(
     work: &mut Work<'_>,
-    role: &GangRole,
     trainer: &mut Trainer,
     curve: &mut Curve,
-    mut saver: Option<&mut Saver>,
+    mut saving: Option<&mut Saving>,
 ) -> Result<()> {
     let unlearn = work.spec.unlearn.clone();
     let every = work.spec.checkpoint.every;
     let first = curve.len();
+    let mut wishes = trainer.agree(work.yielding.wishes())?;
     while curve.len() < unlearn.steps && !curve.has_levelled(unlearn.plateau) {
         work.stop.check()?;
-        if let Some(saver) = &mut saver {
-            saver.check()?;
+        work.pace.keep(&work.stop)?;
+        if wishes.yields {
+            curve.extend(trainer.losses()?, &unlearn)?;
+            return yield_here(trainer, curve, saving.filter(|_| wishes.save));
         }
-        trainer.step()?;
+        if let Some(saving) = &mut saving {
+            saving.saver.check();
+        }
+        wishes = trainer.step(work.yielding.wishes())?;
         let done = trainer.steps();
         let save = every > 0 && done.is_multiple_of(every);
         let judged = unlearn.plateau.is_some_and(|plateau| done.is_multiple_of(plateau.patience));
@@ -126,27 +165,27 @@ fn train(
         }
         let samples = (done - first) * unlearn.global_batch;
         work.speaker.progress(&work.lease, done, unlearn.steps, samples, curve.last());
-        if let Some(saver) = saver.as_mut().filter(|_| save) {
-            saver.offer(snapshot(role, trainer, curve)?);
+        if let Some(saving) = saving.as_mut().filter(|saving| save && saving.saver.has_room(done)) {
+            saving.saver.offer(saving.snapshot(trainer, curve)?);
         }
     }
     Ok(())
 }
 
-fn snapshot(role: &GangRole, trainer: &Trainer, curve: &Curve) -> Result<Snapshot> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let header = Header {
-        step: curve.len(),
-        generation: u64::from(role.generation.0),
-        // The executor does not know the leader; the generation alone tells incarnations apart.
-        epoch: 0,
-        world_size: role.world,
-        created_unix_ms: now.as_millis() as u64,
-        metrics: curve.last().map(|loss| ("loss".to_owned(), loss)).into_iter().collect(),
-    };
-    let mut training = trainer.optimiser().snapshot()?;
-    training.insert(resume::CURVE, &curve.to_tensor()?);
-    Ok(Snapshot { header, generator: trainer.weights().snapshot()?, training })
+/// The end of a gang that was asked to end; all ranks are here at the same step.
+fn yield_here(trainer: &Trainer, curve: &Curve, saving: Option<&mut Saving>) -> Result<()> {
+    if let Err(error) = trainer.group().barrier() {
+        // The step is done and everybody knows it; a rank that left early changes nothing.
+        tracing::warn!("{error}");
+    }
+    if let Some(saving) = saving {
+        if !saving.saver.has(curve.len()) {
+            saving.saver.insist(saving.snapshot(trainer, curve)?);
+        }
+        saving.saver.settle()?;
+    }
+    let message = format!("{}: yielded after step {}", trainer.group().place(), curve.len());
+    Err(Error::refused(ErrorCode::Yielded, message, ""))
 }
 
 /// Writes the weights and the curve, and waits until the last checkpoint is there.
@@ -155,11 +194,11 @@ fn publish(
     role: &GangRole,
     trainer: &Trainer,
     curve: &Curve,
-    mut saver: Saver,
+    mut saving: Saving,
     samples_per_second: f64,
 ) -> Result<FineTuneOutput> {
-    if !saver.has(curve.len()) {
-        saver.insist(snapshot(role, trainer, curve)?);
+    if !saving.saver.has(curve.len()) {
+        saving.saver.insist(saving.snapshot(trainer, curve)?);
     }
     let generation = role.generation;
     let weights = work.path(&format!("fine_tune/weights-g{generation}.safetensors"));
@@ -169,7 +208,7 @@ fn publish(
     let (loss_first, loss_last) = curve.ends();
     Ok(FineTuneOutput {
         weights,
-        checkpoint: saver.finish()?,
+        checkpoint: saving.saver.finish()?,
         steps: curve.len(),
         world_size: role.world,
         samples_per_second,

@@ -1,4 +1,4 @@
-//! `lethe worker`: look at the workers of a coordinator.
+//! `lethe worker list`.
 
 use std::process::ExitCode;
 
@@ -9,28 +9,23 @@ use crate::error::Error;
 use crate::output::{OutputOption, columns, print};
 use crate::units::duration;
 
-/// Look at the workers of a coordinator.
-#[derive(Debug, clap::Subcommand)]
-pub(crate) enum Command {
-    /// List workers and what their slots do
-    List {
-        #[command(flatten)]
-        coordinator: CoordinatorOption,
-        #[command(flatten)]
-        output: OutputOption,
-    },
+/// List workers and what their slots do
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    coordinator: CoordinatorOption,
+    #[command(flatten)]
+    output: OutputOption,
 }
 
-/// Does it.
-pub(crate) fn execute(command: Command) -> Result<ExitCode, Error> {
-    let Command::List { coordinator, output } = command;
-    let workers = block_on(async { Ok(coordinator.connect().await?.workers().await?) })?;
-    print(&workers, output.format, |wide| table(&workers, wide))?;
+pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Error> {
+    let workers = block_on(async { Ok(arguments.coordinator.connect().await?.workers().await?) })?;
+    print(&workers, arguments.output.format, |wide| table(&workers, wide))?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn table(workers: &[WorkerStatus], wide: bool) -> String {
-    let mut head = vec!["WORKER", "HOST", "STATE", "SLOTS", "BUSY", "HEARTBEAT"];
+    let mut head = vec!["WORKER", "HOST", "STATE", "SLOTS", "BUSY", "HEARTBEAT", "REASON"];
     if wide {
         head.extend(["VERSION", "LEASES"]);
     }
@@ -46,6 +41,7 @@ fn table(workers: &[WorkerStatus], wide: bool) -> String {
                 worker.slots.len().to_string(),
                 leases.len().to_string(),
                 format!("{} ago", duration(worker.heartbeat_age_ms as f64 / 1000.0)),
+                worker.reason.clone().unwrap_or_default(),
             ];
             if wide {
                 row.extend([worker.version.clone(), leases.join(" ")]);

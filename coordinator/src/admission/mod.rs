@@ -1,14 +1,16 @@
 //! What the coordinator can see of a spec before it accepts it: files, their descriptions and digests, and room to write.
 //!
-//! Runs nothing and leaves nothing behind. Not here: what the spec says about itself (`JobSpec::check`), models (the
-//! executor's probe).
+//! Runs nothing and leaves nothing behind. Not here: objects of stores beyond this machine (`remote`), what the spec says
+//! about itself (`JobSpec::check`), models (the executor's probe).
+
+mod remote;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 
-use lethe_artifacts::{ArtifactStore, Digest, digest_file_blocking, resolve};
+use lethe_artifacts::{ArtifactStore, Digest, Environment, Location, digest_file_blocking, resolve};
 use lethe_domain::spec::ModelFormat;
 use lethe_domain::{JobSpec, ModelKind, Sidecar, SpecError, SpecProblem};
 
@@ -24,10 +26,11 @@ const PAGE: [u8; 4096] = [0x5a; 4096];
 pub(crate) async fn check(spec: &JobSpec, artifacts: &ArtifactStore) -> Result<(), SpecError> {
     let mut problems = spec.check().err().map_or_else(Vec::new, |error| error.problems);
     let root = artifacts.location().local_path().map(Path::to_owned);
-    let spec = spec.clone();
-    let looked = tokio::task::spawn_blocking(move || look(&spec, root.as_deref())).await;
-    let seen =
+    let here = spec.clone();
+    let looked = tokio::task::spawn_blocking(move || look(&here, root.as_deref())).await;
+    let mut seen =
         looked.unwrap_or_else(|error| vec![problem("", format!("the check was interrupted: {error}"))]);
+    seen.extend(remote::look(spec, &Environment::of_process()).await);
     for found in seen {
         // What the spec's own check refused under this key is said already.
         if !problems.iter().any(|said| said.path == found.path && !found.path.is_empty()) {
@@ -48,14 +51,18 @@ fn look(spec: &JobSpec, root: Option<&Path>) -> Vec<SpecProblem> {
     }
     let mut digests = BTreeMap::new();
     for (key, uri) in spec.files() {
-        if let Err(message) = file(key, uri, spec, &mut digests) {
-            problems.push(problem(key, message));
-        }
+        let seen = location(uri).and_then(|location| match location.local_path() {
+            Some(path) => file(key, path, spec, &mut digests),
+            None => Ok(()),
+        });
+        problems.extend(seen.err().map(|message| problem(key, message)));
     }
-    if let Some(publish) = &spec.publish
-        && let Err(message) = absolute(&publish.uri).and_then(|folder| publishable(spec, &folder))
-    {
-        problems.push(problem("publish.uri", message));
+    if let Some(publish) = &spec.publish {
+        let seen = location(&publish.uri).and_then(|location| match location.local_path() {
+            Some(folder) => publishable(spec, folder),
+            None => Ok(()),
+        });
+        problems.extend(seen.err().map(|message| problem("publish.uri", message)));
     }
     if let Some(Err(message)) = root.map(writable) {
         problems.push(problem("", format!("the coordinator's artifact root cannot take results: {message}")));
@@ -89,14 +96,15 @@ const RESULT: [&str; 6] = [
 pub fn replaced(spec: &JobSpec, folder: &Path) -> Option<(&'static str, PathBuf)> {
     let folder = fs::canonicalize(folder).ok()?;
     spec.files().into_iter().find_map(|(key, uri)| {
-        let file = fs::canonicalize(absolute(uri).ok()?).ok()?;
+        let file = fs::canonicalize(location(uri).ok()?.local_path()?).ok()?;
         let inside = file.parent() == Some(&folder);
         let named = file.file_name().is_some_and(|name| RESULT.iter().any(|result| name == *result));
         (inside && named).then_some((key, file))
     })
 }
 
-/// Everything that can be seen of a spec's files on this machine. Paths are absolute.
+/// Everything that can be seen of a spec's files on this machine. Paths are absolute. Objects of other stores are not looked
+/// at: the coordinator and the workers may reach them where this machine does not.
 ///
 /// # Errors
 /// Every problem found, under the path of its key.
@@ -117,16 +125,15 @@ fn storable(spec: &JobSpec) -> Result<(), String> {
     }
 }
 
-/// The absolute path of a uri. The coordinator does not know where a relative one would begin.
-fn absolute(uri: &str) -> Result<PathBuf, String> {
+/// Where a uri leads. The coordinator does not know where a relative one would begin.
+fn location(uri: &str) -> Result<Location, String> {
     let relative = !uri.starts_with('/') && !uri.starts_with("file:") && !uri.contains("://");
     if relative {
         return Err(format!(
             "found the relative path '{uri}', expected an absolute path or file:///path (the lethe command makes paths absolute before it sends a job)"
         ));
     }
-    let location = resolve(uri, Path::new("/")).map_err(|error| error.to_string())?;
-    location.local_path().map(Path::to_owned).ok_or_else(|| format!("found '{uri}', expected a file"))
+    resolve(uri, Path::new("/")).map_err(|error| error.to_string())
 }
 
 /// What a model under this key is for; none: it is data.
@@ -140,43 +147,75 @@ fn kind_of(key: &str) -> Option<ModelKind> {
     }
 }
 
-fn file(key: &str, uri: &str, spec: &JobSpec, digests: &mut BTreeMap<PathBuf, String>) -> Result<(), String> {
-    let path = absolute(uri)?;
-    readable(&path)?;
+fn file(
+    key: &str,
+    path: &Path,
+    spec: &JobSpec,
+    digests: &mut BTreeMap<PathBuf, Digest>,
+) -> Result<(), String> {
+    readable(path)?;
     let Some(kind) = kind_of(key) else { return Ok(()) };
-    let beside = beside(&path);
-    let Some(sidecar) = sidecar(&beside)? else {
-        let needed = kind == ModelKind::Generator && spec.generator.format == ModelFormat::Safetensors;
-        return if needed {
-            Err(format!(
-                "{} has no description {}: safetensors weights need one, tools/export writes it",
-                path.display(),
-                beside.display()
-            ))
-        } else {
-            Ok(())
-        };
+    let beside = beside(path);
+    let text = match fs::read(&beside) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(format!("cannot read {}: {error}", beside.display())),
     };
-    if sidecar.kind != kind {
-        return Err(format!("{} describes a {:?}, expected a {kind:?}", beside.display(), sidecar.kind));
-    }
-    let found = match digests.get(&path) {
-        Some(found) => found.clone(),
+    let names = Names { model: path.display().to_string(), description: beside.display().to_string() };
+    let Some(sidecar) = names.fitting(text.as_deref(), kind, spec)? else { return Ok(()) };
+    let found = match digests.get(path) {
+        Some(found) => *found,
         None => {
-            let (digest, _): (Digest, u64) =
-                digest_file_blocking(&path).map_err(|error| error.to_string())?;
-            digests.entry(path.clone()).or_insert(digest.to_string()).clone()
+            let (digest, _) = digest_file_blocking(path).map_err(|error| error.to_string())?;
+            *digests.entry(path.to_owned()).or_insert(digest)
         }
     };
-    if sidecar.sha256.eq_ignore_ascii_case(&found) {
-        return Ok(());
+    names.same(&sidecar, found)
+}
+
+/// A model and its description, as people know them.
+struct Names {
+    model: String,
+    description: String,
+}
+
+impl Names {
+    /// The description, if it is one of such a model; none where none is needed.
+    fn fitting(
+        &self,
+        text: Option<&[u8]>,
+        kind: ModelKind,
+        spec: &JobSpec,
+    ) -> Result<Option<Sidecar>, String> {
+        let Self { model, description } = self;
+        let Some(text) = text else {
+            let needed = kind == ModelKind::Generator && spec.generator.format == ModelFormat::Safetensors;
+            return if needed {
+                Err(format!(
+                    "{model} has no description {description}: safetensors weights need one, tools/export writes it"
+                ))
+            } else {
+                Ok(None)
+            };
+        };
+        let sidecar: Sidecar = serde_json::from_slice(text)
+            .map_err(|error| format!("{description} is no description of a model: {error}"))?;
+        if sidecar.kind != kind {
+            return Err(format!("{description} describes a {:?}, expected a {kind:?}", sidecar.kind));
+        }
+        Ok(Some(sidecar))
     }
-    Err(format!(
-        "{} has SHA-256 {found}, its description {} says {}: one of them is damaged or out of date",
-        path.display(),
-        beside.display(),
-        sidecar.sha256
-    ))
+
+    /// Whether the model is the one that is described.
+    fn same(&self, sidecar: &Sidecar, found: Digest) -> Result<(), String> {
+        if sidecar.sha256.eq_ignore_ascii_case(&found.to_string()) {
+            return Ok(());
+        }
+        Err(format!(
+            "{} has SHA-256 {found}, its description {} says {}: one of them is damaged or out of date",
+            self.model, self.description, sidecar.sha256
+        ))
+    }
 }
 
 fn readable(path: &Path) -> Result<(), String> {
@@ -200,16 +239,6 @@ fn beside(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".json");
     name.into()
-}
-
-fn sidecar(path: &Path) -> Result<Option<Sidecar>, String> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
-    };
-    let parsed = serde_json::from_slice(&text);
-    parsed.map(Some).map_err(|error| format!("{} is no description of a model: {error}", path.display()))
 }
 
 /// Whether a file can be made in this folder, or in the nearest one above it that exists.

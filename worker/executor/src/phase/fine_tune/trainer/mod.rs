@@ -3,20 +3,27 @@
 //! A part of the batch is computed by itself, edit included: how fast kernels add up depends on the size of what they are
 //! given. So which rank has it makes no difference to a bit of it, nor does it to the sum (see `lethe_collective::Reducer`).
 //!
-//! Nothing here waits for a number: losses stay tensors until a window of them is asked for. Not here: when to stop, what to
-//! save.
+//! A step is done on all ranks or on none: Adam comes last, after everything that a peer can break off. A rank may be one step
+//! ahead of another then, but always has the state of a whole step. Losses are summed over the ranks as part of the step, and stay
+//! tensors until a window of them is asked for. Not here: when to stop, what to save.
+
+mod state;
 
 use std::ops::Range;
 use std::rc::Rc;
 
 use lethe_collective::{Group, Reducer, ReducerOptions};
 use lethe_domain::JobSpec;
-use lethe_domain::spec::{BatchNorm, Unlearn};
-use lethe_models::{Adam, Editor, Generator, Labeller, Latents, Loss, Stream, Target, Tensors};
+use lethe_domain::spec::Unlearn;
+use lethe_models::{Adam, Editor, Generator, Labeller, Latents, Loss, Stream, Target};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
+use crate::link::Wishes;
 use crate::models::Original;
+
+/// How many times its root mean square so far a part's gradient may be before its sum may round.
+const GRADIENT_ROOM: f64 = 512.0;
 
 /// One rank's side of training.
 #[derive(Debug)]
@@ -34,8 +41,10 @@ pub(crate) struct Trainer {
     /// The parts of a global batch that this rank takes.
     own: Range<u64>,
     steps: u64,
-    /// Losses of this rank's samples that nobody has asked for yet, one f64 scalar per step.
+    /// Losses summed over the global batch that nobody has asked for yet, one f64 scalar per step.
     pending: Vec<Tensor>,
+    /// False while a step is being applied: were it broken off there, the state would be none.
+    whole: bool,
 }
 
 /// Piece `place` of `count` things cut into `pieces`: contiguous, and of equal size to within one.
@@ -52,7 +61,7 @@ impl Trainer {
         spec: &JobSpec,
         target: &Target,
         original: Rc<Original>,
-        labeller: Option<Labeller>,
+        labeller: Option<Rc<Labeller>>,
         group: Group,
     ) -> Result<Self> {
         let device = original.generator.device();
@@ -83,6 +92,7 @@ impl Trainer {
             own,
             steps: 0,
             pending: Vec::new(),
+            whole: true,
         })
     }
 
@@ -96,13 +106,49 @@ impl Trainer {
         self.steps
     }
 
-    /// One step.
+    /// One step. `own` is what this rank wants beside it; given back is what any rank of the gang wants, the same on all.
     ///
     /// # Errors
-    /// Those of the models and of the gang.
-    pub(crate) fn step(&mut self) -> Result<()> {
+    /// Those of the models and of the gang. Weights, optimiser and running statistics are then those of the step before.
+    pub(crate) fn step(&mut self, own: Wishes) -> Result<Wishes> {
+        let before = self.tracks_statistics().then(|| self.statistics()).transpose()?;
+        let (loss, wishes) = match self.gradients().and_then(|loss| self.sum(&loss, own)) {
+            Ok(summed) => summed,
+            Err(error) => {
+                if let Some(before) = before {
+                    self.whole = false;
+                    self.set_statistics(&before)?;
+                    self.whole = true;
+                }
+                return Err(error);
+            }
+        };
+        self.whole = false;
+        self.adam.step(self.unlearn.lr * self.unlearn.lr_schedule.factor(self.steps, self.unlearn.steps))?;
+        self.whole = true;
+        self.pending.push(loss);
+        self.steps += 1;
+        Ok(wishes)
+    }
+
+    /// What any rank of the gang wants, the same on all, before the first step. A collective.
+    ///
+    /// # Errors
+    /// Those of the gang.
+    pub(crate) fn agree(&self, own: Wishes) -> Result<Wishes> {
+        let nothing = Tensor::f_zeros([], (Kind::Double, self.copy.device()))?;
+        Ok(self.sum(&nothing, own)?.1)
+    }
+
+    /// Forward and backward passes of this rank's parts, gradients summed over the ranks. Gives the loss summed over the latents of
+    /// this rank.
+    fn gradients(&mut self) -> Result<Tensor> {
         let mut losses = Vec::new();
         let mut statistics = None;
+        // What an entry has been so far says what it will be: with this much room, sums are exact.
+        let bounds: Vec<f64> =
+            self.adam.magnitudes()?.into_iter().map(|magnitude| magnitude * GRADIENT_ROOM).collect();
+        self.reducer.set_grid(&bounds, self.unlearn.parts())?;
         for part in self.own.clone() {
             let loss = self.loss(part)?;
             let mean = loss.f_div_scalar(self.unlearn.global_batch as f64)?;
@@ -112,20 +158,36 @@ impl Trainer {
                 self.reducer.finish(&mean)?;
             }
             losses.push(loss.f_detach()?);
-            if part == 0 && self.unlearn.batch_norm == BatchNorm::Train {
+            if part == 0 && self.tracks_statistics() {
                 statistics = Some(self.statistics()?);
             }
         }
+        // The first part's are kept, which rank 0 has whatever the number of ranks; every rank keeps them, since any may be the
+        // one whose memory the next generation goes on from.
         if let Some(statistics) = statistics {
-            // The first part's are kept, which one rank has whatever their number.
-            for ((_, now), first) in self.copy.buffers().iter().zip(&statistics) {
-                now.shallow_clone().f_copy_(first)?;
-            }
+            self.set_statistics(&statistics)?;
         }
-        self.adam.step(self.unlearn.lr * self.unlearn.lr_schedule.factor(self.steps, self.unlearn.steps))?;
-        self.pending.push(Tensor::f_stack(&losses, 0)?.f_sum(Kind::Double)?);
-        self.steps += 1;
-        Ok(())
+        if self.tracks_statistics() {
+            let buffers = self.copy.buffers().iter();
+            let mut buffers: Vec<Tensor> = buffers.map(|(_, buffer)| buffer.shallow_clone()).collect();
+            self.group.broadcast(&mut buffers, 0)?;
+        }
+        Ok(Tensor::f_stack(&losses, 0)?.f_sum(Kind::Double)?)
+    }
+
+    /// The loss summed over the ranks, and what any of them wants. With peers the sum is waited for anyway, so looking at it costs
+    /// nothing; alone, the loss stays on the device.
+    fn sum(&self, loss: &Tensor, own: Wishes) -> Result<(Tensor, Wishes)> {
+        if self.group.world() == 1 {
+            return Ok((loss.shallow_clone(), own));
+        }
+        let wishes = [0.0, f64::from(u8::from(own.yields)), f64::from(u8::from(own.save))];
+        let mut sums = Tensor::f_from_slice(&wishes)?.f_to_device(loss.device())?;
+        sums.f_get(0)?.f_copy_(loss)?;
+        self.group.all_reduce_sum(&mut sums)?;
+        let numbers = Vec::<f64>::try_from(sums.f_to_device(Device::Cpu)?)?;
+        let any = |place: usize| numbers.get(place).is_some_and(|count| *count > 0.0);
+        Ok((sums.f_get(0)?, Wishes { yields: any(1), save: any(2) }))
     }
 
     /// The loss summed over the latents of one part of this step's batch.
@@ -140,66 +202,22 @@ impl Trainer {
         Ok(self.loss.sum(&images, &targets, &edited.edited, edited.count)?)
     }
 
-    /// A copy of the running statistics.
-    fn statistics(&self) -> Result<Vec<Tensor>> {
-        Ok(self
-            .copy
-            .buffers()
-            .iter()
-            .map(|(_, buffer)| buffer.f_detach_copy())
-            .collect::<std::result::Result<_, _>>()?)
-    }
-
     /// Steps whose losses nobody has asked for.
     pub(crate) fn pending(&self) -> usize {
         self.pending.len()
     }
 
-    /// The mean losses of those steps over the global batch, the same bits on every rank. A collective.
+    /// The mean losses of those steps over the global batch, the same bits on every rank.
     ///
     /// # Errors
-    /// Those of the gang.
+    /// Those of the device.
     pub(crate) fn losses(&mut self) -> Result<Vec<f64>> {
         let pending = std::mem::take(&mut self.pending);
         if pending.is_empty() {
             return Ok(Vec::new());
         }
-        let mut sums = Tensor::f_stack(&pending, 0)?;
-        self.group.all_reduce_sum(&mut sums)?;
+        let sums = Tensor::f_stack(&pending, 0)?;
         Ok(Vec::try_from(sums.f_div_scalar(self.unlearn.global_batch as f64)?.f_to_device(Device::Cpu)?)?)
-    }
-
-    /// Parameters and buffers of the copy, sharing storage.
-    pub(crate) fn weights(&self) -> Tensors {
-        self.copy.state()
-    }
-
-    /// The optimiser's state, sharing storage.
-    pub(crate) fn optimiser(&self) -> Tensors {
-        self.adam.state()
-    }
-
-    /// Takes over the state of a run that has done `steps`, in place.
-    ///
-    /// # Errors
-    /// When it is not the state of this generator.
-    pub(crate) fn restore(&mut self, generator: &Tensors, optimiser: &Tensors) -> Result<()> {
-        self.copy.set_state(generator)?;
-        Ok(self.adam.set_state(optimiser)?)
-    }
-
-    /// Makes every rank's weights, optimiser and steps those of rank 0. A collective.
-    ///
-    /// # Errors
-    /// Those of the gang.
-    pub(crate) fn share(&mut self, steps: u64) -> Result<()> {
-        self.steps = steps;
-        let of = |state: &Tensors| state.iter().map(|(_, tensor)| tensor.shallow_clone()).collect::<Vec<_>>();
-        self.group.broadcast(&mut of(&self.weights()), 0)?;
-        if steps > 0 {
-            self.group.broadcast(&mut of(&self.optimiser()), 0)?;
-        }
-        Ok(())
     }
 }
 

@@ -1,0 +1,37 @@
+//! `lethe job explain`.
+
+use std::process::ExitCode;
+
+use crate::commands::{CoordinatorOption, block_on, job_id};
+use crate::error::Error;
+use crate::output::{OutputOption, columns, print};
+
+/// Say what of a job waits, and why
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The job
+    job: String,
+    #[command(flatten)]
+    coordinator: CoordinatorOption,
+    #[command(flatten)]
+    output: OutputOption,
+}
+
+pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Error> {
+    let id = job_id(&arguments.job)?;
+    let (lines, status) = block_on(async {
+        let client = arguments.coordinator.connect().await?;
+        Ok((client.explain(&id).await?, client.get(&id).await?.0))
+    })?;
+    print(&lines, arguments.output.format, |_| {
+        if lines.is_empty() {
+            let slots =
+                if status.slots == 0 { String::new() } else { format!(", {} slots at work", status.slots) };
+            return format!("nothing of job {id} waits: it is {}{slots}", status.state);
+        }
+        let rows: Vec<Vec<String>> =
+            lines.iter().map(|line| vec![line.what.clone(), line.why.clone()]).collect();
+        columns(&["WAITS", "BECAUSE"], &rows)
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
