@@ -166,8 +166,12 @@ impl State {
                 "no worker has joined: start lethe-worker --coordinator URL".to_owned()
             }
             Some(Answer::NoneSuits) => format!(
-                "no slot that may get work has {}: {}",
-                if wants(spec) == Wants::Cuda { "a GPU" } else { "the device it needs" },
+                "{}: {}",
+                if wants(spec) == Wants::Cuda {
+                    "no slot that may get work has a GPU"
+                } else {
+                    "no slot may get work"
+                },
                 self.slots_in_words()
             ),
             Some(Answer::NoneFree) => format!("no slot is free: {}", self.slots_in_words()),

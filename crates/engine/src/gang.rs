@@ -149,7 +149,8 @@ impl State {
             claim_by_ms: None,
             yield_by_ms: None,
             spares: 0,
-            met: false,
+            // One alone has nobody to meet.
+            met: slots.len() == 1,
             failure: None,
             step_at_start: work.best_step,
         };

@@ -829,3 +829,31 @@ fn a_quota_is_told_to_whoever_waits_for_it() {
     let why = bench.state.explain(&JobId::new("b").unwrap(), now).unwrap().remove(0).why;
     assert!(why.contains("the quota is 1"), "{why}");
 }
+
+#[test]
+fn a_gang_of_one_takes_newcomers_in_too_and_waits_for_nobody() {
+    let mut bench = Bench::new(Config { tail_after_ms: 1 << 40, ..Config::default() });
+    bench.submit(|spec| spec["resources"]["slots"] = json!({"min": 1, "max": 3}));
+    bench.join("w", 1);
+    bench.finish("w", 0, Ok(probe()));
+    bench.finish("w", 0, Ok(sample(1)));
+    bench.finish("w", 0, Ok(sample(1)));
+    bench.finish("w", 0, Ok(direction()));
+    let lease = bench.lease("w", 0).unwrap();
+    let now = Now { mono_ms: bench.now, unix_ms: 0 };
+    assert_eq!(bench.state.explain(&job(), now).unwrap(), []);
+    bench.step(Event::Heartbeat { worker: worker("w"), progress: vec![(SlotIndex(0), moved(&lease, 7))] });
+    bench.join("v", 1);
+    let mut asked = Vec::new();
+    for _ in 0..4 {
+        bench.now += 2_000;
+        asked.extend(yields(&heartbeat(&mut bench, "w")));
+        asked.extend(yields(&heartbeat(&mut bench, "v")));
+    }
+    assert_eq!(asked, [(0, false)]);
+    let effects = bench.finish("w", 0, yielded());
+    assert!(
+        matches!(starts(&effects)[..], [(_, 0, Task::FineTune { role, .. })] if role.world == 2),
+        "{effects:?}"
+    );
+}
