@@ -41,13 +41,18 @@ impl State {
             Answer::NoneSuits => Some(Waiting::NoSuitableSlot { slots }),
             Answer::OverQuota { holds } => {
                 let owner = job.record.spec.queue.owner.clone();
-                let quota = self.config.quotas.get(&owner).copied().unwrap_or(holds);
+                let quota = self.quota(&owner, holds);
                 Some(Waiting::OverQuota { owner, holds, quota })
             }
             Answer::GangWaits { free, .. } => {
                 Some(Waiting::GangTooSmall { needs: job.record.spec.resources.slots.min, free })
             }
         }
+    }
+
+    /// The quota of an owner who holds this many slots and may have no more.
+    fn quota(&self, owner: &str, holds: u32) -> u32 {
+        self.config.quotas.get(owner).copied().unwrap_or(holds)
     }
 
     /// The planner's answer to this job beside all others that are hungry.
@@ -178,7 +183,7 @@ impl State {
             Some(Answer::OverQuota { holds }) => format!(
                 "owner {} holds {holds} slots, the quota is {}: raise it, or wait for the owner's other jobs",
                 spec.queue.owner,
-                self.config.quotas.get(&spec.queue.owner).copied().unwrap_or(holds)
+                self.quota(&spec.queue.owner, holds)
             ),
             Some(Answer::GangWaits { free, held }) => format!(
                 "it needs {} slots at once, {free} are free{}: {}",

@@ -2,9 +2,7 @@
 //!
 //! Not here: leases that come back from them (`returns`), what people see of them (`status`).
 
-use lethe_domain::{
-    Failure, LeaseId, Progress, SlotIndex, SlotRef, SlotReport, WorkerId, WorkerOrder, canary,
-};
+use lethe_domain::{LeaseId, Progress, SlotIndex, SlotRef, SlotReport, WorkerId, WorkerOrder, canary};
 
 use crate::event::Introduction;
 use crate::record::WorkerRecord;
@@ -276,7 +274,7 @@ impl State {
     }
 
     /// A slot fails where others do not: enough of that, and it gets no more work.
-    pub(crate) fn strike(&mut self, at: &SlotRef, failure: &Failure, effects: &mut Vec<Effect>) {
+    pub(crate) fn strike(&mut self, at: &SlotRef, last: &str, effects: &mut Vec<Effect>) {
         let allowed = self.config.slot_strikes;
         let Some(slot) = self.slot_mut(at) else { return };
         slot.strikes += 1;
@@ -285,8 +283,7 @@ impl State {
         }
         slot.strikes = 0;
         let reason = format!(
-            "{allowed} shards failed here and succeeded elsewhere, the last: {}; release it when it is mended",
-            failure.message
+            "{allowed} shards failed here and succeeded elsewhere, the last: {last}; release it when it is mended"
         );
         effects.push(Effect::Metric(Metric::SlotQuarantined));
         let order = WorkerOrder::Quarantine { slot: Some(at.slot), reason };
@@ -295,6 +292,11 @@ impl State {
 }
 
 impl Slot {
+    /// Whether its device is a GPU ("cuda:1"), not the CPU.
+    pub(crate) fn has_gpu(&self) -> bool {
+        self.device.starts_with("cuda")
+    }
+
     /// Believes an executor if its canary is as it should be.
     fn take_report(&mut self, report: &SlotReport) {
         self.fault = canary::check(&report.canary).err().map(|found| {

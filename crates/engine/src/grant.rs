@@ -25,6 +25,11 @@ pub(crate) fn wants(spec: &JobSpec) -> Wants {
     }
 }
 
+/// How many ranks a job's gang has at most: more than its steps have parts would have nothing to do.
+pub(crate) fn most_ranks(spec: &JobSpec) -> u32 {
+    spec.resources.slots.max.min(u32::try_from(spec.unlearn.parts()).unwrap_or(u32::MAX))
+}
+
 impl State {
     /// Gives free slots to whoever needs them.
     pub(crate) fn grant(&mut self, effects: &mut Vec<Effect>) {
@@ -94,8 +99,7 @@ impl State {
             Work::Gang(work) if work.gang.is_some() || work.not_before_ms > now => Kind::Leases { ready: 0 },
             Work::Gang(work) => {
                 let slots = spec.resources.slots;
-                let parts = u32::try_from(spec.unlearn.parts()).unwrap_or(u32::MAX);
-                let max = slots.max.min(parts);
+                let max = most_ranks(spec);
                 let suits = match wants {
                     Wants::Cuda => fleet.cuda,
                     Wants::Any | Wants::Cpu => fleet.cpu.max(fleet.cuda),

@@ -164,7 +164,7 @@ fn pool_is_right(state: &State) -> Option<String> {
             let at = SlotRef { worker: id.clone(), slot: SlotIndex(index as u32) };
             let wanted = slot.lease.is_none() && state.barred(&at).is_none();
             free += u32::from(wanted);
-            let cuda = slot.device.starts_with("cuda");
+            let cuda = slot.has_gpu();
             if state.pool.free_slots(cuda).any(|other| other == &at) != wanted {
                 return Some(format!("{at} is free: {wanted}"));
             }

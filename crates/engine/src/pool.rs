@@ -84,6 +84,6 @@ impl State {
             mark.draining || mark.quarantine.is_some() || mark.slots.contains_key(&at.slot)
         });
         let able = slot.proven && !worker.suspect && !worker.leaving && !marked;
-        able.then(|| slot.device.starts_with("cuda"))
+        able.then(|| slot.has_gpu())
     }
 }

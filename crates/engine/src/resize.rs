@@ -7,7 +7,7 @@ use lethe_domain::{ErrorCode, Failure, JobId, JobState, LeaseId, ShardIndex, Slo
 
 use crate::fleet::PROTOCOL_OF_FLEETS;
 use crate::gang::Gang;
-use crate::grant::wants;
+use crate::grant::{most_ranks, wants};
 use crate::planner::{Answer, Wants};
 use crate::state::{Job, Work};
 use crate::{Command, Effect, Metric, State};
@@ -105,12 +105,13 @@ impl State {
         if self.pool.free().sum() == 0 {
             return;
         }
-        let ids: Vec<JobId> = self.live.iter().map(|(_, id)| id.clone()).collect();
+        // This runs at every event while a slot is free: jobs without a gang cost no copy.
+        let at_work = |id: &&JobId| self.jobs.get(*id).is_some_and(|job| job.gang_at_work().is_some());
+        let ids: Vec<JobId> = self.live.iter().map(|(_, id)| id).filter(at_work).cloned().collect();
         for id in ids {
             let Some(job) = self.jobs.get(&id) else { continue };
             let Some(gang) = job.gang_at_work() else { continue };
             let (world, spec) = (gang.world(), &job.record.spec);
-            let most = spec.resources.slots.max.min(u32::try_from(spec.unlearn.parts()).unwrap_or(u32::MAX));
             let Some(cuda) = self.kind_of(gang) else { continue };
             let suits = cuda || wants(spec) != Wants::Cuda;
             let all = self.pool.free();
@@ -120,7 +121,7 @@ impl State {
                 (true, false) => all.cpu,
             };
             let spares = self.leases_of(&id).filter(|(lease, _)| lease.shard.0 >= world).count() as u32;
-            if free > 0 && world < most && self.worth_resizing(job, gang) {
+            if free > 0 && world < most_ranks(spec) && self.worth_resizing(job, gang) {
                 self.yield_gang(&id, false, effects);
             } else if spares < spec.resources.slots.spares {
                 let wanted = (spec.resources.slots.spares - spares).min(free);
@@ -132,7 +133,7 @@ impl State {
     /// Whether the gang's slots have GPUs.
     fn kind_of(&self, gang: &Gang) -> Option<bool> {
         let at = gang.slots.iter().flatten().next()?;
-        Some(self.slot(at)?.device.starts_with("cuda"))
+        Some(self.slot(at)?.has_gpu())
     }
 
     /// Not right after it was formed, not before it has moved, and not when it is nearly done.

@@ -78,8 +78,7 @@ impl State {
             slot.strikes = slot.strikes.saturating_sub(1);
         }
         for bad in failed_on.iter().filter(|bad| *bad != at) {
-            let last = Failure::new(ErrorCode::ExecutorDied, format!("a shard that {at} then did"), "");
-            self.strike(bad, &last, effects);
+            self.strike(bad, &format!("a shard that {at} then did"), effects);
         }
     }
 
@@ -96,28 +95,37 @@ impl State {
 
     fn expire(&mut self, lease: &LeaseId, effects: &mut Vec<Effect>) {
         let Some(held) = self.leases.get(lease) else { return };
-        let (at, shards) = (held.slot.clone(), held.shards);
-        effects.push(Effect::Metric(Metric::LeaseExpired { phase: lease.phase }));
-        self.stop_leases(&lease.job, |other, _| other == lease, effects);
         let seconds = self.config.lease_ms / 1000;
-        let failure = self.stamped(Failure::new(
+        let failure = Failure::new(
             ErrorCode::LeaseExpired,
-            format!("{lease} on {at} made no progress for {seconds} s"),
+            format!("{lease} on {} made no progress for {seconds} s", held.slot),
             "look at the worker's log; a hung device needs a restart of its machine",
-        ));
-        let back = Lease { shards, ..Lease::returned(at) };
-        self.on_failure(lease, &back, failure, Blame::Shard, effects);
+        );
+        effects.push(Effect::Metric(Metric::LeaseExpired { phase: lease.phase }));
+        self.stop_and_return(lease, failure, Blame::Shard, effects);
     }
 
     /// Has a lease stopped and its shards granted again, nobody being to blame.
     pub(crate) fn take_back(&mut self, lease: &LeaseId, effects: &mut Vec<Effect>) {
         let Some(held) = self.leases.get(lease) else { return };
-        let back = Lease { shards: held.shards, ..Lease::returned(held.slot.clone()) };
+        let why = format!("{lease} was taken back from {}, which is quarantined", held.slot);
+        let failure = Failure::new(ErrorCode::WorkerLost, why, "nothing to do: another slot takes over");
+        self.stop_and_return(lease, failure, Blame::Worker, effects);
+    }
+
+    /// Has a lease stopped, and does at once with its shards what its coming back with this failure would.
+    fn stop_and_return(
+        &mut self,
+        lease: &LeaseId,
+        failure: Failure,
+        blame: Blame,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(held) = self.leases.get(lease) else { return };
+        let back = Lease::returned(held.slot.clone(), held.shards);
         self.stop_leases(&lease.job, |other, _| other == lease, effects);
-        let why = format!("{lease} was taken back from {}, which is quarantined", back.slot);
-        let failure =
-            self.stamped(Failure::new(ErrorCode::WorkerLost, why, "nothing to do: another slot takes over"));
-        self.on_failure(lease, &back, failure, Blame::Worker, effects);
+        let failure = self.stamped(failure);
+        self.on_failure(lease, &back, failure, blame, effects);
     }
 
     /// A lease is gone with its worker.
@@ -199,16 +207,8 @@ impl State {
 
 impl Lease {
     /// One that is over, for what is done with its shards.
-    fn returned(slot: SlotRef) -> Self {
-        Self {
-            slot,
-            shards: 1,
-            granted_ms: 0,
-            deadline_ms: 0,
-            progress: None,
-            stopping: false,
-            yielding: None,
-        }
+    fn returned(slot: SlotRef, shards: u32) -> Self {
+        Self { slot, shards, granted_ms: 0, deadline_ms: 0, progress: None, stopping: false, yielding: None }
     }
 }
 
