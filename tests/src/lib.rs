@@ -8,8 +8,8 @@
 mod process;
 mod spec;
 
-pub use process::{Finished, Running, children, is_alive, wait_until};
-pub use spec::{examples, thick_vae};
+pub use process::{Finished, Running, children, free_addresses, is_alive, wait_until};
+pub use spec::{examples, no_op, thick_vae};
 
 use std::path::PathBuf;
 

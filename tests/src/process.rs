@@ -1,6 +1,7 @@
 //! Child processes whose lines are events.
 
 use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -14,6 +15,15 @@ use crate::bin;
 
 /// How long anything may take before a test fails.
 const DEADLINE: Duration = Duration::from_secs(240);
+
+/// Addresses on loopback that nobody listens on at the moment, all different.
+pub fn free_addresses(count: usize) -> Vec<String> {
+    // Held all at once, so that they differ.
+    let listeners: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("loopback has a free port")).collect();
+    let address = |listener: &TcpListener| listener.local_addr().expect("it is bound").to_string();
+    listeners.iter().map(address).collect()
+}
 
 /// A process at work.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! Jobs for the scenarios: small, but with the real models of examples/mnist.
+//! Jobs for the scenarios, small, but with the real models of examples/mnist; and one for benchmarks of the coordinator.
 
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,19 @@ pub fn examples() -> PathBuf {
         .join("../examples/mnist")
         .canonicalize()
         .expect("the examples are there")
+}
+
+/// A job for workers that do nothing: its models are a file in this folder that nobody opens.
+pub fn no_op(folder: &Path) -> Value {
+    let model = folder.join("model.pt");
+    std::fs::write(&model, "only its presence is checked").expect("the folder is there");
+    let model = model.display().to_string();
+    json!({
+        "name": "no-op",
+        "generator": {"uri": model, "format": "torchscript", "latent": {"dimension": 4},
+                      "output": {"range": [0, 1], "channels": 1, "size": 8}},
+        "feature": {"name": "f", "scorer": {"uri": model, "positive": {"above": 1}}},
+    })
 }
 
 /// Thick strokes out of the VAE, in seconds; `change` may make it worse. Writes DIR/job.json and gives its path.

@@ -2,11 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::net::TcpListener;
 use std::path::Path;
 
 use lethe_store::etcd_cluster::{Cluster, Security};
-use lethe_tests::{Running, thick_vae};
+use lethe_tests::{Running, free_addresses, thick_vae};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -19,10 +18,6 @@ struct Pair {
     _etcd: Cluster,
 }
 
-fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
-}
-
 impl Pair {
     fn start() -> Option<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -33,9 +28,9 @@ impl Pair {
             let arguments = ["--listen", address, "--http", "off", "--data", "state", "--store", &store];
             Running::start("lethe-coordinator", &arguments, folder.path())
         };
-        let mut leader = start(&free_address());
+        let mut leader = start(&free_addresses(1)[0]);
         leader.wait_for("this coordinator leads");
-        let address = free_address();
+        let address = free_addresses(1).remove(0);
         let mut follower = start(&address);
         follower.wait_for("another coordinator leads");
         Some(Self { folder, leader, _follower: follower, address: format!("http://{address}"), _etcd: etcd })

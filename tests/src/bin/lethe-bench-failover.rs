@@ -3,8 +3,7 @@
 
 #![allow(clippy::print_stdout, reason = "a benchmark's one line is its result")]
 
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use clap::Parser;
 use lethe_client::{Client, Options};
 use lethe_domain::JobSpec;
 use lethe_store::etcd_cluster::{Cluster, Security};
+use lethe_tests::{free_addresses, no_op};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -55,13 +55,7 @@ async fn measure(args: &Args) -> Result<()> {
         Some(program) => program.clone(),
         None => own.parent().context("a program lies in a folder")?.join("lethe-coordinator"),
     };
-    let listeners: Vec<TcpListener> =
-        (0..COORDINATORS).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<_>>()?;
-    let addresses: Vec<String> = listeners
-        .iter()
-        .map(|listener| Ok(listener.local_addr()?.to_string()))
-        .collect::<std::io::Result<_>>()?;
-    drop(listeners);
+    let addresses = free_addresses(COORDINATORS);
     let start = |address: &str| -> Result<Coordinator> {
         let mut command = Command::new(&program);
         command.args([
@@ -79,7 +73,7 @@ async fn measure(args: &Args) -> Result<()> {
     };
     let mut coordinators: Vec<Coordinator> =
         addresses.iter().map(|address| start(address)).collect::<Result<_>>()?;
-    let spec = spec(folder.path())?;
+    let spec = JobSpec::from_value(no_op(folder.path()))?;
     accepted(&addresses, &spec).await?;
     let mut seconds = Vec::new();
     for _ in 0..args.kills {
@@ -125,16 +119,4 @@ async fn accepted(addresses: &[String], spec: &JobSpec) -> Result<(String, Insta
             Err(_) => sleep(Duration::from_millis(20)).await,
         }
     }
-}
-
-fn spec(folder: &Path) -> Result<JobSpec> {
-    let model = folder.join("model.pt");
-    std::fs::write(&model, "only its presence is checked")?;
-    let model = model.display().to_string();
-    Ok(JobSpec::from_value(json!({
-        "name": "no-op",
-        "generator": {"uri": model, "format": "torchscript", "latent": {"dimension": 4},
-                      "output": {"range": [0, 1], "channels": 1, "size": 8}},
-        "feature": {"name": "f", "scorer": {"uri": model, "positive": {"above": 1}}},
-    }))?)
 }

@@ -20,6 +20,7 @@ use lethe_domain::{
 };
 use lethe_proto::session::{Registration, WorkerCommand, WorkerEvent};
 use lethe_proto::{LeaseOutcome, PROTOCOL};
+use lethe_tests::{free_addresses, no_op};
 use serde_json::json;
 use tokio::time::{interval, sleep, timeout};
 
@@ -160,8 +161,7 @@ struct Coordinator {
 
 impl Coordinator {
     fn start(args: &Args, folder: &Path) -> Result<Self> {
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let address = format!("127.0.0.1:{port}");
+        let address = free_addresses(1).remove(0);
         let mut command = Command::new("taskset");
         command.args(["-c", &args.core.to_string()]).arg(&args.coordinator);
         command.args(["--listen", &address, "--http", "off", "--log", "error"]);
@@ -212,16 +212,10 @@ impl Drop for Coordinator {
 }
 
 fn spec(folder: &Path, shards: u64) -> Result<JobSpec> {
-    let model = folder.join("model.pt");
-    std::fs::write(&model, "only its presence is checked")?;
-    let model = model.display().to_string();
-    Ok(JobSpec::from_value(json!({
-        "name": "no-op",
-        "generator": {"uri": model, "format": "torchscript", "latent": {"dimension": 4},
-                      "output": {"range": [0, 1], "channels": 1, "size": 8}},
-        "feature": {"name": "f", "scorer": {"uri": model, "positive": {"above": 1}}},
-        "sample": {"shard_size": SHARD_SIZE, "batch": SHARD_SIZE, "until": {"total": shards * SHARD_SIZE}},
-    }))?)
+    let mut spec = no_op(folder);
+    spec["sample"] =
+        json!({"shard_size": SHARD_SIZE, "batch": SHARD_SIZE, "until": {"total": shards * SHARD_SIZE}});
+    Ok(JobSpec::from_value(spec)?)
 }
 
 /// A worker that answers every lease at once.

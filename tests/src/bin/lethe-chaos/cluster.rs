@@ -1,7 +1,7 @@
 //! The processes of a rehearsal: etcd, coordinators, workers, an S3 server; each can be found, hurt and started again.
 
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -85,7 +85,7 @@ impl Cluster {
                 .status()?;
             anyhow::ensure!(mounted.success(), "a small disk cannot be mounted");
         }
-        let addresses = free_addresses(COORDINATORS)?;
+        let addresses = lethe_tests::free_addresses(COORDINATORS);
         let mut cluster = Self {
             folder,
             bin,
@@ -158,10 +158,7 @@ impl Cluster {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
-        // SAFETY: prctl is async-signal-safe and touches nothing of the parent.
-        unsafe {
-            process.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?));
-        }
+        end_with_us(&mut process);
         process.spawn().with_context(|| format!("{} starts", command[0]))
     }
 
@@ -308,11 +305,12 @@ impl Drop for Cluster {
     }
 }
 
-fn free_addresses(count: usize) -> Result<Vec<String>> {
-    // Held all at once, so that they differ.
-    let listeners: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<_>>()?;
-    listeners.iter().map(|listener| Ok(listener.local_addr()?.to_string())).collect()
+/// Has a process end with this one, even when this one is killed.
+fn end_with_us(command: &mut Command) {
+    // SAFETY: prctl is async-signal-safe and touches nothing of the parent.
+    unsafe {
+        command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?));
+    }
 }
 
 /// A request without a body, signed in a way that moto does not look at.
@@ -327,15 +325,12 @@ fn request(method: &str, path: &str, server: SocketAddr) -> String {
 async fn s3_server(folder: &Path) -> Result<Option<(Child, SocketAddr)>> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.venv/bin/moto_server");
     let program = if own.exists() { own } else { "moto_server".into() };
-    let address: SocketAddr = free_addresses(1)?[0].parse()?;
+    let address: SocketAddr = lethe_tests::free_addresses(1)[0].parse()?;
     let log = File::create(folder.join("s3.log"))?;
     let mut command = Command::new(program);
     command.args(["-H", "127.0.0.1", "-p", &address.port().to_string()]).stdin(Stdio::null());
     command.stdout(log.try_clone()?).stderr(log);
-    // SAFETY: prctl is async-signal-safe and touches nothing of the parent.
-    unsafe {
-        command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?));
-    }
+    end_with_us(&mut command);
     let Ok(child) = command.spawn() else {
         eprintln!("SKIPPED: everything, because there is no program moto_server (Python: moto[server])");
         return Ok(None);
