@@ -1,5 +1,6 @@
 //! What a coordinator is told, and the same as flags and environment, shared by `lethe-coordinator` and `lethe serve`.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -50,16 +51,16 @@ pub struct Flags {
     #[arg(long, env = "LETHE_STORE", value_name = "URI")]
     pub store: Option<String>,
     /// A leader silent for this long is replaced, where several coordinators share a store.
-    #[arg(long, env = "LETHE_LEADER_TTL", default_value = "3s", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "LETHE_LEADER_TTL", default_value = "3s", value_name = "DURATION", value_parser = at_least_a_second)]
     pub leader_ttl: Duration,
     /// Artifact root, the same for coordinator and workers: file:///absolute/folder or s3://bucket/prefix (see docs/storage.md). [default: artifacts in --data]
     #[arg(long, env = "LETHE_ARTIFACTS", value_name = "URI")]
     pub artifacts: Option<String>,
     /// A worker silent for this long is dead: its leases are granted again.
-    #[arg(long, env = "LETHE_DEAD_AFTER", default_value = "5s", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "LETHE_DEAD_AFTER", default_value = "5s", value_name = "DURATION", value_parser = at_least_a_second)]
     pub dead_after: Duration,
     /// A lease without progress for this long is taken back.
-    #[arg(long, env = "LETHE_LEASE", default_value = "2m", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "LETHE_LEASE", default_value = "2m", value_name = "DURATION", value_parser = at_least_a_second)]
     pub lease: Duration,
     /// How long a gang that has its minimum waits for more slots.
     #[arg(long, env = "LETHE_GANG_PATIENCE", default_value = "1s", value_name = "DURATION", value_parser = humantime::parse_duration)]
@@ -81,9 +82,21 @@ pub struct Flags {
     pub allow_chaos: bool,
 }
 
+/// A time in which a process that lives can be heard from, over a network and from a busy machine.
+fn at_least_a_second(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if duration < Duration::from_secs(1) {
+        return Err(format!("expected 1s or more; found {text}"));
+    }
+    Ok(duration)
+}
+
 fn quota(text: &str) -> Result<(String, u32), String> {
     let refuse = || format!("expected an owner and a number of slots, such as team-a=16; found '{text}'");
     let (owner, slots) = text.split_once('=').ok_or_else(refuse)?;
+    if owner.trim().is_empty() {
+        return Err(refuse());
+    }
     Ok((owner.to_owned(), slots.parse().map_err(|_| refuse())?))
 }
 
@@ -104,11 +117,17 @@ impl Flags {
     /// What they say, with this folder where they name none.
     ///
     /// # Errors
-    /// A relative folder, when the working folder is gone.
+    /// An owner with two quotas; a relative folder, when the working folder is gone.
     pub fn config(self, data: &str) -> Result<CoordinatorConfig> {
         let flags = self;
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let dead_after_ms = ms(flags.dead_after).max(1);
+        let dead_after_ms = ms(flags.dead_after);
+        let mut quotas = BTreeMap::new();
+        for (owner, slots) in flags.quotas {
+            if let Some(other) = quotas.insert(owner.clone(), slots) {
+                return Err(Error::Quota { owner, found: [other, slots] });
+            }
+        }
         let defaults = lethe_engine::Config::default();
         let data = std::path::absolute(flags.data.unwrap_or_else(|| data.into())).map_err(Error::Data)?;
         Ok(CoordinatorConfig {
@@ -127,7 +146,7 @@ impl Flags {
                 attempts: flags.attempts,
                 preempt: flags.preempt,
                 shards_per_lease: flags.shards_per_lease,
-                quotas: flags.quotas.into_iter().collect(),
+                quotas,
                 ..defaults
             },
         })

@@ -66,6 +66,14 @@ pub enum Error {
         /// As given.
         address: String,
     },
+    /// An owner with two quotas.
+    #[error("--quota names the owner {owner:?} twice, with {} and {} slots: give each owner one", found[0], found[1])]
+    Quota {
+        /// The owner.
+        owner: String,
+        /// Both numbers of slots.
+        found: [u32; 2],
+    },
     /// A part that must run as long as the coordinator ended by itself.
     #[error("the coordinator's {part} ended: {reason}; start it again, its state is kept")]
     Ended {
@@ -90,6 +98,7 @@ impl Error {
             | Error::Metrics { .. }
             | Error::Advertise { .. }
             | Error::Address { .. }
+            | Error::Quota { .. }
             | Error::Ended { .. } => false,
         }
     }
@@ -107,6 +116,7 @@ impl Error {
                 | Error::Artifacts(lethe_artifacts::Error::InvalidUri { .. })
                 | Error::Advertise { .. }
                 | Error::Address { .. }
+                | Error::Quota { .. }
         )
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Not here: the stream itself (crate `client` for the worker's end, the coordinator for the other), when to send what.
 
-use lethe_domain::{Assignment, Epoch, LeaseId, Progress, SlotIndex, SlotReport, WorkerId};
+use lethe_domain::{Assignment, Epoch, HeldLease, LeaseId, Progress, SlotIndex, SlotReport, WorkerId};
 
 use crate::conversion::{list, optional, read, required};
 use crate::{ConversionError, LeaseOutcome, v1};
@@ -53,11 +53,13 @@ pub struct Registration {
     /// A device per slot: cpu, cuda:0.
     pub devices: Vec<String>,
     /// Leases at work, or finished and not yet acknowledged.
-    pub held: Vec<(SlotIndex, LeaseId)>,
+    pub held: Vec<HeldLease>,
     /// Slots whose executor is up; from a worker of protocol 1 none, and then every slot counts as up.
     pub reports: Vec<(SlotIndex, SlotReport)>,
     /// Faults the worker makes on purpose, for a rehearsal.
     pub chaos: Option<String>,
+    /// Tells this process from any other of the same name; empty where it does not say.
+    pub incarnation: String,
 }
 
 /// Coordinator to worker.
@@ -109,8 +111,11 @@ pub struct Registered {
 
 impl From<Registration> for v1::Register {
     fn from(registration: Registration) -> Self {
-        let held =
-            |(slot, lease): (SlotIndex, LeaseId)| v1::HeldLease { slot: slot.0, lease: Some(lease.into()) };
+        let held = |HeldLease { slot, lease, shards }| v1::HeldLease {
+            slot: slot.0,
+            lease: Some(lease.into()),
+            shards,
+        };
         Self {
             worker_id: registration.worker.into(),
             hostname: registration.hostname,
@@ -124,6 +129,7 @@ impl From<Registration> for v1::Register {
                 .map(|(slot, report)| changed(slot, Some(report)))
                 .collect(),
             chaos: registration.chaos.unwrap_or_default(),
+            incarnation: registration.incarnation,
         }
     }
 }
@@ -141,15 +147,17 @@ impl TryFrom<v1::Register> for Registration {
             held: list(register.held, "held")?,
             reports: list(register.slots, "slots")?,
             chaos: Some(register.chaos).filter(|chaos| !chaos.is_empty()),
+            incarnation: register.incarnation,
         })
     }
 }
 
-impl TryFrom<v1::HeldLease> for (SlotIndex, LeaseId) {
+impl TryFrom<v1::HeldLease> for HeldLease {
     type Error = ConversionError;
 
     fn try_from(held: v1::HeldLease) -> Result<Self, ConversionError> {
-        Ok((SlotIndex(held.slot), required(held.lease, "lease")?))
+        let lease = required(held.lease, "lease")?;
+        Ok(Self { slot: SlotIndex(held.slot), lease, shards: held.shards.max(1) })
     }
 }
 

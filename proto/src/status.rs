@@ -173,7 +173,9 @@ fn code_of(cause: ErrorCode) -> Code {
         | ErrorCode::NoNegatives => Code::FailedPrecondition,
         ErrorCode::OutOfMemory | ErrorCode::DiskFull => Code::ResourceExhausted,
         ErrorCode::Damaged => Code::DataLoss,
-        ErrorCode::GangAborted | ErrorCode::Yielded | ErrorCode::LeaseExpired => Code::Aborted,
+        ErrorCode::StateDiffers | ErrorCode::GangAborted | ErrorCode::Yielded | ErrorCode::LeaseExpired => {
+            Code::Aborted
+        }
         ErrorCode::Storage | ErrorCode::ExecutorDied | ErrorCode::WorkerLost => Code::Unavailable,
         ErrorCode::Cancelled => Code::Cancelled,
         ErrorCode::Internal => Code::Internal,

@@ -72,19 +72,36 @@ impl Pair {
 }
 
 #[test]
-fn a_leader_killed_in_the_middle_of_training_is_replaced_and_the_job_succeeds() {
+fn a_leader_killed_in_the_middle_of_training_is_replaced_and_no_step_is_lost() {
+    no_step_is_lost_with_the_leader(Signal::SIGKILL);
+}
+
+#[test]
+fn a_leader_that_freezes_in_the_middle_of_training_is_replaced_and_no_step_is_lost() {
+    no_step_is_lost_with_the_leader(Signal::SIGSTOP);
+}
+
+/// The gang is taken over as it is: its first generation ends the training.
+fn no_step_is_lost_with_the_leader(signal: Signal) {
     let Some(pair) = Pair::start() else { return };
-    thick_vae(pair.path(), |spec| spec["unlearn"]["steps"] = 400.into());
+    thick_vae(pair.path(), |spec| spec["unlearn"]["steps"] = 800.into());
     let mut worker = pair.worker();
     let job = pair.submit();
     let mut watch = pair.lethe(&["job", "watch", &job]);
     watch.wait_for("fine_tune");
-    pair.leader.signal(Signal::SIGKILL);
+    pair.leader.signal(signal);
     // A second session, at the one that followed.
     worker.wait_for("the session is over");
     worker.wait_for("joined");
-    watch.finish().expect(0);
+    drop(watch);
+    pair.lethe(&["job", "watch", &job]).finish().expect(0);
     pair.succeeded(&job);
+    let trained = pair.path().join("state/artifacts/jobs").join(&job).join("fine_tune");
+    let names =
+        std::fs::read_dir(trained).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    assert_eq!(names, ["curve-g1.json", "weights-g1.safetensors"]);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What the driver does with each request: checks how things stand, steps the engine, and leaves an answer that is given
 //! when everything is written down.
 
+use std::time::Duration;
+
 use lethe_domain::{JobId, JobSpec, JobState, JobStatus, SpecError, WorkerId, WorkerOrder, WorkerStatus};
 use lethe_engine::{Event, Introduction};
 use lethe_proto::session::{Registered, Registration, WorkerEvent};
@@ -76,7 +78,7 @@ impl Driver {
                 }
             },
         };
-        turn.answers.push(answer_status(id, reply));
+        turn.answers.push(answer(reply, move |view| view.status(&id)));
     }
 
     /// An id nobody has: the spec's name and six random hexadecimal digits.
@@ -105,7 +107,7 @@ impl Driver {
             return;
         }
         self.step(Event::Cancel { job: id.clone(), reason }, turn);
-        turn.answers.push(answer_status(id, reply));
+        turn.answers.push(answer(reply, move |view| view.status(&id)));
     }
 
     fn order(&mut self, worker: WorkerId, order: WorkerOrder, reply: Reply<WorkerStatus>, turn: &mut Turn) {
@@ -121,14 +123,40 @@ impl Driver {
             let _ = reply.send(Err(Refusal::Conflict { message }));
             return;
         }
+        if let WorkerOrder::Release { slot } = &order
+            && let Some(message) = self.state.release_is_vain(&worker, *slot)
+        {
+            let _ = reply.send(Err(Refusal::Conflict { message }));
+            return;
+        }
         self.step(Event::Order { worker: worker.clone(), order }, turn);
-        turn.answers.push(answer_worker(worker, reply));
+        turn.answers.push(answer(reply, move |view| view.worker(&worker)));
     }
 
     fn join(&mut self, registration: Registration, reply: Reply<Membership>, turn: &mut Turn) {
-        let Registration { worker, hostname, version, protocol, devices, held, reports, chaos: _ } =
-            registration;
-        let Opened { member, commands, replaced } = self.sessions.open(worker.clone(), devices.len());
+        let Registration {
+            worker,
+            hostname,
+            version,
+            protocol,
+            devices,
+            held,
+            reports,
+            chaos: _,
+            incarnation,
+        } = registration;
+        if self.sessions.is_taken(&worker, &incarnation) {
+            let other = View::new(&self.state, self.clock.now()).worker(&worker);
+            let host = other.map_or_else(|| "an unknown host".to_owned(), |other| other.hostname);
+            let silence = Duration::from_millis(self.config.dead_after_ms).as_secs_f64();
+            let message = format!(
+                "another process has joined as worker {worker}, on {host}: give this one an --id of its own (a name is free again once its worker has left, or was silent for {silence} s)"
+            );
+            let _ = reply.send(Err(Refusal::Conflict { message }));
+            return;
+        }
+        let Opened { member, commands, replaced } =
+            self.sessions.open(worker.clone(), incarnation, devices.len());
         let introduction = Box::new(Introduction { hostname, version, protocol, devices, held, reports });
         self.step(Event::WorkerJoined { worker, introduction }, turn);
         let heartbeat_ms = u32::try_from(self.config.dead_after_ms / 5).unwrap_or(u32::MAX).max(10);
@@ -140,18 +168,14 @@ impl Driver {
     }
 }
 
-/// The worker as it stands once the order is written down.
-fn answer_worker(id: WorkerId, reply: Reply<WorkerStatus>) -> Answer {
+/// Answers with how things stand once everything is written down.
+fn answer<T: Send + 'static>(
+    reply: Reply<T>,
+    look: impl FnOnce(&View<'_>) -> Option<T> + Send + 'static,
+) -> Answer {
     Box::new(move |view| {
-        let status = view.map_err(Refusal::clone).and_then(|view| view.worker(&id).ok_or_else(going_away));
-        let _ = reply.send(status);
-    })
-}
-
-fn answer_status(id: JobId, reply: Reply<JobStatus>) -> Answer {
-    Box::new(move |view| {
-        let status = view.map_err(Refusal::clone).and_then(|view| view.status(&id).ok_or_else(going_away));
-        let _ = reply.send(status);
+        let found = view.map_err(Refusal::clone).and_then(|view| look(view).ok_or_else(going_away));
+        let _ = reply.send(found);
     })
 }
 

@@ -34,6 +34,7 @@ pub(crate) struct Sessions {
 #[derive(Debug, Clone)]
 pub(crate) struct Way {
     serial: u64,
+    incarnation: String,
     commands: mpsc::Sender<WorkerCommand>,
     replaced: Arc<AtomicBool>,
 }
@@ -49,16 +50,21 @@ pub(crate) struct Opened {
 
 impl Sessions {
     /// Begins a session; an earlier one of the same worker is over.
-    pub(crate) fn open(&mut self, worker: WorkerId, slots: usize) -> Opened {
+    pub(crate) fn open(&mut self, worker: WorkerId, incarnation: String, slots: usize) -> Opened {
         let (sender, commands) = mpsc::channel(commands(slots));
         self.opened += 1;
         let serial = self.opened;
         let replaced = Arc::new(AtomicBool::new(false));
-        let way = Way { serial, commands: sender, replaced: replaced.clone() };
+        let way = Way { serial, incarnation, commands: sender, replaced: replaced.clone() };
         if let Some(earlier) = self.open.insert(worker.clone(), way) {
             earlier.replaced.store(true, Ordering::Relaxed);
         }
         Opened { member: Member { worker, serial }, commands, replaced }
+    }
+
+    /// Whether another process has this name, and its session open.
+    pub(crate) fn is_taken(&self, worker: &WorkerId, incarnation: &str) -> bool {
+        self.open.get(worker).is_some_and(|way| way.incarnation != incarnation && !way.commands.is_closed())
     }
 
     /// Whether this is its worker's newest session.
@@ -116,10 +122,12 @@ mod tests {
     fn a_newer_session_ends_the_one_before_and_is_not_ended_by_it() {
         let worker = WorkerId::new("w").unwrap();
         let mut sessions = Sessions::default();
-        let Opened { member: old, commands: mut old_commands, replaced } = sessions.open(worker.clone(), 1);
+        let Opened { member: old, commands: mut old_commands, replaced } =
+            sessions.open(worker.clone(), String::new(), 1);
         let old_way = sessions.way(&worker).unwrap();
         assert!(!replaced.load(Ordering::Relaxed));
-        let Opened { member: new, commands: mut new_commands, .. } = sessions.open(worker.clone(), 1);
+        let Opened { member: new, commands: mut new_commands, .. } =
+            sessions.open(worker.clone(), String::new(), 1);
         assert!(replaced.load(Ordering::Relaxed));
         assert!(!sessions.is_current(&old) && sessions.is_current(&new));
         drop(old_way);
@@ -131,13 +139,26 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_taken_as_long_as_the_session_of_another_process_is_open() {
+        let worker = WorkerId::new("w").unwrap();
+        let mut sessions = Sessions::default();
+        assert!(!sessions.is_taken(&worker, "a"));
+        let Opened { commands, .. } = sessions.open(worker.clone(), "a".to_owned(), 1);
+        assert!(!sessions.is_taken(&worker, "a"), "the same one may come again");
+        assert!(sessions.is_taken(&worker, "b"));
+        drop(commands);
+        assert!(!sessions.is_taken(&worker, "b"), "its connection is lost");
+    }
+
+    #[test]
     fn a_command_decided_before_a_new_join_does_not_reach_the_new_session() {
         let worker = WorkerId::new("w").unwrap();
         let mut sessions = Sessions::default();
-        let Opened { commands: old_commands, .. } = sessions.open(worker.clone(), 1);
+        let Opened { commands: old_commands, .. } = sessions.open(worker.clone(), String::new(), 1);
         let old_way = sessions.way(&worker).unwrap();
         drop(old_commands);
-        let Opened { member: new, commands: mut new_commands, .. } = sessions.open(worker.clone(), 1);
+        let Opened { member: new, commands: mut new_commands, .. } =
+            sessions.open(worker.clone(), String::new(), 1);
         sessions.send(&worker, &old_way, command());
         assert!(new_commands.try_recv().is_err());
         assert!(sessions.is_current(&new), "the loss of an old command does not end the new session");
@@ -147,7 +168,7 @@ mod tests {
     fn a_worker_that_does_not_read_must_join_again() {
         let worker = WorkerId::new("w").unwrap();
         let mut sessions = Sessions::default();
-        let Opened { member, mut commands, .. } = sessions.open(worker.clone(), 1);
+        let Opened { member, mut commands, .. } = sessions.open(worker.clone(), String::new(), 1);
         let way = sessions.way(&worker).unwrap();
         for _ in 0..=super::commands(1) {
             sessions.send(&worker, &way, command());

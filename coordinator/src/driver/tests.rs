@@ -8,7 +8,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use lethe_artifacts::ArtifactStore;
 use lethe_domain::{
-    JobState, LeaseId, Phase, ProbeOutput, ShardIndex, SlotIndex, SlotReport, TaskOutput, WorkerId,
+    HeldLease, JobState, LeaseId, Phase, ProbeOutput, ShardIndex, SlotIndex, SlotReport, TaskOutput, WorkerId,
 };
 use lethe_proto::{LeaseOutcome, PROTOCOL};
 use lethe_store::{Entry, Error, LeaseId as StoreLease, Listing, Revision, StateStore, Txn, Watch};
@@ -102,7 +102,7 @@ impl Bench {
         self.store.down.store(down, Ordering::SeqCst);
     }
 
-    async fn join(&self, held: Vec<(SlotIndex, LeaseId)>) -> Membership {
+    async fn join(&self, held: Vec<HeldLease>) -> Membership {
         self.driver
             .join(Registration {
                 worker: WorkerId::new("w").unwrap(),
@@ -113,6 +113,7 @@ impl Bench {
                 held,
                 reports: vec![(SlotIndex(0), report())],
                 chaos: None,
+                incarnation: String::new(),
             })
             .await
             .unwrap()
@@ -182,7 +183,7 @@ async fn a_write_that_fails_is_never_seen_and_everybody_joins_again() {
     assert_eq!(jobs, 1, "nor did the submission that was refused");
 
     // The worker comes back with its outcome, says it again, and the job goes on.
-    let mut again = bench.join(vec![(SlotIndex(0), lease.clone())]).await;
+    let mut again = bench.join(vec![(SlotIndex(0), lease.clone()).into()]).await;
     assert!(again.registered.epoch > epoch, "another leader");
     bench.driver.tell(&member.member, probed(lease.clone())).await.unwrap();
     bench.driver.tell(&again.member, probed(lease.clone())).await.unwrap();

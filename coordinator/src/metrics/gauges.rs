@@ -16,7 +16,7 @@ const GAUGES: [(&str, &str); 8] = [
     ("lethe_jobs", "Jobs, by state."),
     ("lethe_leases", "Leases at work, by phase."),
     ("lethe_workers", "Workers that have joined, by state."),
-    ("lethe_slots", "Slots of all workers, by state."),
+    ("lethe_slots", "Slots of living workers, by state; only a free one gets work."),
     ("lethe_job_progress_ratio", "Share of its current phase that a running job has done."),
     ("lethe_job_loss", "Loss of the last training step of a job that is being trained."),
 ];
@@ -74,10 +74,9 @@ impl Snapshot {
             let count = self.workers.iter().filter(|worker| worker.state == state).count();
             set("lethe_workers", vec![label("state", state.name())], count as f64);
         }
-        let slots = || self.workers.iter().flat_map(|worker| &worker.slots);
-        let busy = slots().filter(|slot| slot.lease.is_some()).count();
-        set("lethe_slots", vec![label("state", "busy")], busy as f64);
-        set("lethe_slots", vec![label("state", "free")], (slots().count() - busy) as f64);
+        for (state, count) in self.slots() {
+            set("lethe_slots", vec![label("state", state)], count as f64);
+        }
         for job in &self.running {
             let Some(phase) = job.phases.iter().find(|phase| phase.state == PhaseState::Running) else {
                 continue;
@@ -92,6 +91,26 @@ impl Snapshot {
             }
         }
         recorder.handle().render()
+    }
+
+    /// Slots of living workers, each in one state. Only a free one gets work.
+    fn slots(&self) -> BTreeMap<&'static str, u64> {
+        let states = ["busy", "free", "quarantined", "draining", "suspect", "starting"];
+        let mut slots: BTreeMap<&'static str, u64> = states.into_iter().map(|state| (state, 0)).collect();
+        for worker in self.workers.iter().filter(|worker| worker.state != WorkerState::Dead) {
+            for slot in &worker.slots {
+                let state = match worker.state {
+                    _ if slot.lease.is_some() => "busy",
+                    _ if slot.quarantine.is_some() => "quarantined",
+                    WorkerState::Draining => "draining",
+                    WorkerState::Suspect => "suspect",
+                    _ if !slot.proven => "starting",
+                    _ => "free",
+                };
+                *slots.entry(state).or_default() += 1;
+            }
+        }
+        slots
     }
 
     fn leases(&self) -> BTreeMap<Phase, u64> {

@@ -44,7 +44,10 @@ const COUNTERS: [(&str, &str); 13] = [
         "Shards given to a second slot because they were out for long, by phase.",
     ),
     ("lethe_workers_lost_total", "Workers that fell silent."),
-    ("lethe_slots_quarantined_total", "Slots taken out of service by their failures or their canary."),
+    (
+        "lethe_slots_quarantined_total",
+        "Slots taken out of service by their failures, their canary or an operator.",
+    ),
     ("lethe_gangs_formed_total", "Generations of gangs formed."),
     ("lethe_leader_transitions_total", "Times this coordinator became the leader."),
     ("lethe_gangs_yielded_total", "Generations of gangs asked to end at a step boundary."),

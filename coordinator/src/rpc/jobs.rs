@@ -132,7 +132,7 @@ impl JobService for Jobs {
         request: Request<v1::CancelJobRequest>,
     ) -> Result<Response<v1::CancelJobResponse>, Status> {
         let v1::CancelJobRequest { job_id, reason } = request.into_inner();
-        let reason = super::workers::shortened(reason);
+        let reason = one_line(&reason);
         let job = self.driver.cancel(read_id(job_id)?, reason).await?;
         Ok(Response::new(v1::CancelJobResponse { job: Some(job.into()) }))
     }
@@ -181,7 +181,7 @@ impl JobService for Jobs {
         request: Request<v1::QuarantineWorkerRequest>,
     ) -> Result<Response<v1::QuarantineWorkerResponse>, Status> {
         let v1::QuarantineWorkerRequest { worker_id, slot, reason } = request.into_inner();
-        let reason = match super::workers::shortened(reason) {
+        let reason = match one_line(&reason) {
             reason if reason.is_empty() => "quarantined by an operator".to_owned(),
             reason => reason,
         };
@@ -206,5 +206,33 @@ impl JobService for Jobs {
     ) -> Result<Response<v1::ListWorkersResponse>, Status> {
         let workers = self.driver.look_live(|view| view.workers()).await?;
         Ok(Response::new(v1::ListWorkersResponse { workers: workers.into_iter().map(Into::into).collect() }))
+    }
+}
+
+/// The longest reason that somebody may give, in characters.
+const REASON: usize = 256;
+
+/// A reason as it is kept and shown: one line, nothing that moves a terminal's cursor, not too long.
+fn one_line(text: &str) -> String {
+    let words: Vec<&str> =
+        text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()).collect();
+    let line = words.join(" ");
+    match line.char_indices().nth(REASON) {
+        None => line,
+        Some((end, _)) => format!("{}…", &line[..end]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_one_short_line_without_control_characters() {
+        assert_eq!(one_line(" the\tfan\r\n is \u{1b}[31mloud\u{7f} "), "the fan is [31mloud");
+        assert_eq!(one_line("\n"), "");
+        let long = one_line(&"é".repeat(1_000));
+        assert_eq!(long.chars().count(), REASON + 1);
+        assert!(long.ends_with("é…"));
     }
 }

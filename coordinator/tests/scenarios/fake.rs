@@ -9,8 +9,9 @@ use lethe_artifacts::ArtifactStore;
 use lethe_client::{Client, Options};
 use lethe_domain::{
     ArtifactRef, Assignment, Cut, DirectionOutput, ErrorCode, EvaluateOutput, Failure, FeatureSummary,
-    Fidelity, FineTuneOutput, FrechetPair, LeaseId, Locality, ProbeOutput, Progress, PublishOutput,
-    ReportOutput, SampleOutput, SlotIndex, Task, TaskOutput, Versions, WorkerId, proportion_ci95,
+    Fidelity, FineTuneOutput, FrechetPair, HeldLease, LeaseId, Locality, ProbeOutput, Progress,
+    PublishOutput, ReportOutput, SampleOutput, SlotIndex, Task, TaskOutput, Versions, WorkerId,
+    proportion_ci95,
 };
 use lethe_proto::session::{Registration, WorkerCommand, WorkerEvent};
 use lethe_proto::{LeaseOutcome, PROTOCOL};
@@ -113,8 +114,14 @@ impl Member {
     }
 
     fn registration(&self) -> Registration {
-        let running = self.running.iter().map(|(slot, running)| (*slot, running.assignment.lease.clone()));
-        let finished = self.outbox.values().map(|(slot, outcome)| (*slot, outcome.lease.clone()));
+        let running = self.running.iter().map(|(slot, running)| {
+            let Assignment { lease, .. } = &running.assignment;
+            HeldLease { slot: *slot, lease: lease.clone(), shards: running.assignment.shards() }
+        });
+        let finished = self.outbox.values().map(|(slot, outcome)| {
+            let shards = outcome.outcome.as_ref().map_or(1, TaskOutput::shards);
+            HeldLease { slot: *slot, lease: outcome.lease.clone(), shards }
+        });
         Registration {
             worker: self.id.clone(),
             hostname: format!("{}.lan", self.id),
@@ -124,6 +131,7 @@ impl Member {
             held: running.chain(finished).collect(),
             reports: (0..self.slots).map(|slot| (SlotIndex(slot), report())).collect(),
             chaos: None,
+            incarnation: String::new(),
         }
     }
 

@@ -2,12 +2,13 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
-use lethe_domain::JobSpec;
+use lethe_domain::{JobSpec, SlotIndex, WorkerId};
 use serde_json::json;
 
 use crate::fake::{FREELY, FakeWorker};
-use crate::world::{World, client, get, metric, succeeded, until, url};
+use crate::world::{DEADLINE, World, client, get, metric, succeeded, until, url};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn probes_answer() {
@@ -146,4 +147,32 @@ async fn the_page_shows_everything_and_escapes_what_is_hostile() {
     }
     assert!(!text.contains("http-equiv=\"refresh\""), "it is final");
     assert!(!text.contains("alert('x')</script>"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slots_are_counted_by_what_they_are_and_a_reason_is_one_line() {
+    let world = World::new();
+    let coordinator = world.start().await;
+    let client = client(coordinator.grpc_address()).await;
+    let _worker = FakeWorker::start(&url(coordinator.grpc_address()), "one", 3, FREELY);
+    let deadline = Instant::now() + DEADLINE;
+    while client.workers().await.unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "the worker does not join");
+    }
+    let one = WorkerId::new("one").unwrap();
+    let reason = "the\nfan \u{1b}[31mis loud";
+    let worker = client.quarantine(&one, Some(SlotIndex(1)), reason).await.unwrap();
+    assert_eq!(worker.slots[1].quarantine.as_deref(), Some("the fan [31mis loud"));
+    for (series, value) in [
+        ("lethe_slots{state=\"free\"}", 2.0),
+        ("lethe_slots{state=\"quarantined\"}", 1.0),
+        ("lethe_slots_quarantined_total", 1.0),
+    ] {
+        assert_eq!(metric(&coordinator, series).await, Some(value), "{series}");
+    }
+    client.drain(&one).await.unwrap();
+    assert_eq!(metric(&coordinator, "lethe_slots{state=\"free\"}").await, Some(0.0));
+    assert_eq!(metric(&coordinator, "lethe_slots{state=\"draining\"}").await, Some(2.0));
+    client.release(&one, None).await.unwrap();
+    assert_eq!(metric(&coordinator, "lethe_slots{state=\"free\"}").await, Some(3.0));
 }

@@ -28,6 +28,7 @@ pub(crate) fn registration(protocol: u32, devices: usize) -> Registration {
         held: vec![],
         reports: (0..devices as u32).map(|slot| (SlotIndex(slot), report())).collect(),
         chaos: None,
+        incarnation: String::new(),
     }
 }
 
@@ -74,7 +75,7 @@ async fn a_new_session_of_a_worker_ends_the_old_one_and_keeps_its_work() {
         panic!("expected the probe")
     };
     assert!(assignment.artifacts.starts_with("file:///"), "{}", assignment.artifacts);
-    let held = vec![(SlotIndex(0), assignment.lease.clone())];
+    let held = vec![(SlotIndex(0), assignment.lease.clone()).into()];
     let mut new = client.join(Registration { held, ..registration(PROTOCOL, 1) }).await.unwrap();
     let over = timeout(DEADLINE, old.commands.next()).await.expect("the old session ends");
     assert!(
@@ -89,6 +90,27 @@ async fn a_new_session_of_a_worker_ends_the_old_one_and_keeps_its_work() {
     // Nothing is granted twice.
     let nothing = timeout(std::time::Duration::from_millis(200), new.commands.next()).await;
     assert!(nothing.is_err(), "{nothing:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_belongs_to_one_process_until_its_session_is_over() {
+    let world = World::new();
+    let coordinator = world.start().await;
+    let client = client(coordinator.grpc_address()).await;
+    let named =
+        |incarnation: &str| Registration { incarnation: incarnation.to_owned(), ..registration(PROTOCOL, 1) };
+    let mut first = client.join(named("a")).await.unwrap();
+    let error = client.join(named("b")).await.unwrap_err().to_string();
+    assert!(error.contains("another process has joined as worker") && error.contains("--id"), "{error}");
+    // The first one did not notice.
+    first.events.send(WorkerEvent::Heartbeat(vec![])).await.unwrap();
+    let nothing = timeout(std::time::Duration::from_millis(200), first.commands.next()).await;
+    assert!(nothing.is_err(), "{nothing:?}");
+    drop(first);
+    let deadline = std::time::Instant::now() + DEADLINE;
+    while let Err(error) = client.join(named("b")).await {
+        assert!(matches!(error, Error::Conflict { .. }) && std::time::Instant::now() < deadline, "{error}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

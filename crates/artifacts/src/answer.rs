@@ -34,6 +34,9 @@ pub(crate) enum Answer {
     Plain,
 }
 
+/// Where a machine of a cloud is asked for the credentials of its role, when the environment has none.
+pub(crate) const INSTANCE_METADATA: &str = "169.254.169.254";
+
 const STATUS: &str = "Server returned non-2xx status code: ";
 
 impl Answer {
@@ -43,7 +46,12 @@ impl Answer {
         if text.contains("Received redirect without LOCATION") {
             return Some(Self::Elsewhere);
         }
+        let endpoint = endpoint(&text);
         if let Some((_, rest)) = text.split_once(STATUS) {
+            if endpoint.contains(INSTANCE_METADATA) {
+                // Whatever is there, it has no credentials to give.
+                return Some(Self::Lost { endpoint, reason: "it refuses".to_owned() });
+            }
             let (status, body) = rest.split_once(": ").unwrap_or((rest, ""));
             let status = status.split(' ').next()?.parse().ok()?;
             let code = element(body, "Code").unwrap_or_default();
@@ -61,7 +69,7 @@ impl Answer {
         if reason(lost) == "URL scheme is not allowed" {
             return Some(Self::Plain);
         }
-        Some(Self::Lost { endpoint: endpoint(&text), reason: reason(lost) })
+        Some(Self::Lost { endpoint, reason: reason(lost) })
     }
 
     /// Whether the same request may succeed later.
@@ -168,6 +176,16 @@ mod tests {
             refused(&format!("x - {STATUS}404 Not Found: <html>")),
             Answer::Refused { foreign: true, .. }
         ));
+    }
+
+    #[test]
+    fn whoever_answers_for_a_cloud_that_is_not_there_gives_no_credentials() {
+        let text = format!(
+            "Error performing PUT http://{INSTANCE_METADATA}/latest/api/token in 9ms - {STATUS}403 Forbidden: <html>"
+        );
+        assert!(
+            matches!(refused(&text), Answer::Lost { endpoint, .. } if endpoint.contains(INSTANCE_METADATA))
+        );
     }
 
     #[test]

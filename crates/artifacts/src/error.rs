@@ -8,7 +8,10 @@ use std::{
     io::{self, ErrorKind},
 };
 
-use crate::{Digest, answer::Answer};
+use crate::{
+    Digest,
+    answer::{Answer, INSTANCE_METADATA},
+};
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -298,9 +301,6 @@ impl Error {
         }
     }
 }
-
-/// Where a machine of a cloud is asked for the credentials of its role, when the environment has none.
-const INSTANCE_METADATA: &str = "169.254.169.254";
 
 fn said(status: u16, code: &str, message: &str) -> String {
     let mut text = format!("status {status}");

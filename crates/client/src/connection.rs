@@ -36,12 +36,9 @@ impl Default for Options {
     }
 }
 
-/// How often a call goes where a coordinator that does not lead sends it, before it tries the next address.
-const HOPS: usize = 3;
-
 /// A coordinator that hangs, or that the network has cut off, is noticed within their sum.
-const PING_EVERY: Duration = Duration::from_secs(2);
-const PING_PATIENCE: Duration = Duration::from_secs(5);
+const PING_EVERY: Duration = Duration::from_secs(1);
+const PING_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Pauses while the coordinators have no leader.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -128,7 +125,8 @@ impl Client {
     }
 
     /// Makes one try at every coordinator in turn, the one that answered last first, until one of them gives an answer
-    /// that another try would not change. Where one says who leads, that one is asked next.
+    /// that another try would not change. Where one says who leads, that one is asked next. Nobody is asked twice: a leader
+    /// that hangs costs one deadline, however many still name it.
     ///
     /// # Errors
     /// The refusal, or why nobody could be reached.
@@ -136,39 +134,44 @@ impl Client {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let mut failure = None;
-        if let Some(leader) = self.leader() {
-            match call(leader).await {
-                Err(error) if error.retryable() => {
-                    self.set_leader(None);
-                    failure = Some(error);
-                }
-                answer => return answer,
-            }
-        }
-        let count = self.shared.coordinators.len();
+        let coordinators = &self.shared.coordinators;
         let first = self.shared.current.load(Ordering::Relaxed);
-        for place in (first..first + count).map(|place| place % count) {
-            let mut asked = self.shared.coordinators[place].clone();
-            for hop in 0..=HOPS {
-                match call(asked.clone()).await {
-                    Ok(answer) => {
-                        self.shared.current.store(place, Ordering::Relaxed);
-                        self.set_leader((hop > 0).then_some(asked));
-                        return Ok(answer);
-                    }
-                    Err(Error::NotLeader { leader: Some(leader) }) if hop < HOPS => {
-                        asked = self.named(&leader)?;
-                        failure = Some(later(failure, Error::NotLeader { leader: Some(leader) }));
-                    }
-                    Err(error) if error.retryable() => {
-                        failure = Some(later(failure, error));
-                        break;
-                    }
-                    Err(error) => return Err(error),
+        let in_turn = (first..first + coordinators.len()).map(|place| place % coordinators.len());
+        let mut next = self.leader();
+        let mut rest = in_turn.clone();
+        let mut asked: Vec<String> = Vec::new();
+        let mut failure = None;
+        loop {
+            let led = next.take();
+            let named = led.is_some();
+            let Some(coordinator) = led.or_else(|| rest.next().map(|place| coordinators[place].clone()))
+            else {
+                break;
+            };
+            let address = coordinator.address.clone();
+            if asked.contains(&address) {
+                continue;
+            }
+            let answer = call(coordinator.clone()).await;
+            asked.push(address.clone());
+            match answer {
+                Ok(answer) => {
+                    let place = in_turn.clone().find(|place| coordinators[*place].address == address);
+                    self.shared.current.store(place.unwrap_or(first), Ordering::Relaxed);
+                    self.set_leader(named.then_some(coordinator));
+                    return Ok(answer);
                 }
+                Err(error) if error.retryable() => {
+                    if let Error::NotLeader { leader: Some(leader) } = &error {
+                        next = Some(self.named(leader)?);
+                    }
+                    failure = Some(later(failure, error));
+                }
+                Err(error) => return Err(error),
             }
         }
+        self.set_leader(None);
+        self.shared.current.store((first + 1) % coordinators.len().max(1), Ordering::Relaxed);
         Err(failure.unwrap_or_else(none_given))
     }
 

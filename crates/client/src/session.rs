@@ -51,8 +51,20 @@ impl Client {
     /// [`Error::Conflict`] when the coordinator does not take this worker; [`Error::Unreachable`] and
     /// [`Error::Unavailable`] when another try is worth while.
     pub async fn join(&self, registration: Registration) -> Result<Session, Error> {
-        let deadline = self.options().call_timeout;
-        self.attempt(|coordinator| begin(coordinator, registration.clone(), deadline)).await
+        self.join_within(self.options().call_timeout, registration).await
+    }
+
+    /// As [`Client::join`], with this long for each coordinator to answer.
+    ///
+    /// # Errors
+    /// As [`Client::join`].
+    pub async fn join_within(
+        &self,
+        deadline: Duration,
+        registration: Registration,
+    ) -> Result<Session, Error> {
+        let patience = self.options().call_timeout;
+        self.attempt(|coordinator| begin(coordinator, registration.clone(), deadline, patience)).await
     }
 }
 
@@ -60,10 +72,11 @@ async fn begin(
     coordinator: Coordinator,
     registration: Registration,
     deadline: Duration,
+    patience: Duration,
 ) -> Result<Session, Error> {
     let Coordinator { address, channel } = coordinator;
     let (sender, receiver) = mpsc::channel(EVENTS);
-    let events = EventSender { address: address.clone(), patience: deadline, sender };
+    let events = EventSender { address: address.clone(), patience, sender };
     events.send(WorkerEvent::Register(registration)).await?;
     let mut client = WorkerServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let stream =

@@ -30,6 +30,8 @@ pub enum ErrorCode {
     Storage,
     /// An artifact does not have the digest that was recorded for it.
     Damaged,
+    /// A rank got another training state than was sent to it.
+    StateDiffers,
     /// Another rank of the gang failed first.
     GangAborted,
     /// The executor process died.
@@ -48,7 +50,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every cause.
-    pub const ALL: [ErrorCode; 17] = [
+    pub const ALL: [ErrorCode; 18] = [
         ErrorCode::InvalidSpec,
         ErrorCode::BadModel,
         ErrorCode::SpecMismatch,
@@ -59,6 +61,7 @@ impl ErrorCode {
         ErrorCode::DiskFull,
         ErrorCode::Storage,
         ErrorCode::Damaged,
+        ErrorCode::StateDiffers,
         ErrorCode::GangAborted,
         ErrorCode::ExecutorDied,
         ErrorCode::WorkerLost,
@@ -81,6 +84,7 @@ impl ErrorCode {
             ErrorCode::DiskFull => "DISK_FULL",
             ErrorCode::Storage => "STORAGE",
             ErrorCode::Damaged => "DAMAGED",
+            ErrorCode::StateDiffers => "STATE_DIFFERS",
             ErrorCode::GangAborted => "GANG_ABORTED",
             ErrorCode::ExecutorDied => "EXECUTOR_DIED",
             ErrorCode::WorkerLost => "WORKER_LOST",
@@ -105,6 +109,7 @@ impl ErrorCode {
     pub fn retryable(self) -> bool {
         match self {
             ErrorCode::GangAborted
+            | ErrorCode::StateDiffers
             | ErrorCode::ExecutorDied
             | ErrorCode::WorkerLost
             | ErrorCode::Yielded

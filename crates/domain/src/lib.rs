@@ -29,6 +29,6 @@ pub use result::{
 };
 pub use spec::{JobSpec, SpecError, SpecProblem};
 pub use task::{
-    ArtifactRef, Assignment, Cut, DirectionOutput, EvaluateOutput, FineTuneOutput, GangRole, ProbeOutput,
-    PublishOutput, ReportOutput, SampleOutput, SampleRange, Task, TaskOutput,
+    ArtifactRef, Assignment, Cut, DirectionOutput, EvaluateOutput, FineTuneOutput, GangRole, HeldLease,
+    ProbeOutput, PublishOutput, ReportOutput, SampleOutput, SampleRange, Task, TaskOutput,
 };

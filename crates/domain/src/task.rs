@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Generation, JobSpec, LeaseId, Phase, Rank};
+use crate::{Generation, JobSpec, LeaseId, Phase, Rank, SlotIndex};
 
 /// A stored object, by content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -242,6 +242,36 @@ pub struct PublishOutput {
     pub versions: crate::Versions,
 }
 
+impl Assignment {
+    /// Shards in a row that it covers, from the lease's own on.
+    pub fn shards(&self) -> u32 {
+        match self.task {
+            Task::Sample { range } | Task::Evaluate { range, .. } => {
+                u32::try_from(range.count.div_ceil(self.spec.sample.shard_size.max(1))).unwrap_or(u32::MAX)
+            }
+            _ => 1,
+        }
+    }
+}
+
+/// A lease that a worker holds when it joins: at work, or over and not yet acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldLease {
+    /// Where.
+    pub slot: SlotIndex,
+    /// Which.
+    pub lease: LeaseId,
+    /// Shards in a row that it covers, at least one.
+    pub shards: u32,
+}
+
+impl From<(SlotIndex, LeaseId)> for HeldLease {
+    /// One over a single shard.
+    fn from((slot, lease): (SlotIndex, LeaseId)) -> Self {
+        Self { slot, lease, shards: 1 }
+    }
+}
+
 /// What a task gives back.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum TaskOutput {
@@ -275,6 +305,14 @@ impl TaskOutput {
             TaskOutput::Report(_) => Phase::Report,
             TaskOutput::Publish(_) => Phase::Publish,
             TaskOutput::Shards(outputs) => outputs.first().map_or(Phase::Sample, TaskOutput::phase),
+        }
+    }
+
+    /// Shards it is the outputs of.
+    pub fn shards(&self) -> u32 {
+        match self {
+            TaskOutput::Shards(outputs) => outputs.len() as u32,
+            _ => 1,
         }
     }
 }

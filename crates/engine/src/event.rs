@@ -1,7 +1,8 @@
 //! Everything that can happen to the engine.
 
 use lethe_domain::{
-    Failure, JobId, JobSpec, LeaseId, Progress, SlotIndex, SlotReport, TaskOutput, WorkerId, WorkerOrder,
+    Failure, HeldLease, JobId, JobSpec, LeaseId, Progress, SlotIndex, SlotReport, TaskOutput, WorkerId,
+    WorkerOrder,
 };
 
 /// The time, as the driver read it just before the step.
@@ -25,7 +26,7 @@ pub struct Introduction {
     /// A device per slot.
     pub devices: Vec<String>,
     /// Leases it still works on, or has finished without an acknowledgement.
-    pub held: Vec<(SlotIndex, LeaseId)>,
+    pub held: Vec<HeldLease>,
     /// Slots whose executor is up. With protocol 1, which has no reports, every slot counts as up.
     pub reports: Vec<(SlotIndex, SlotReport)>,
 }

@@ -165,6 +165,14 @@ impl State {
     /// Why a job that could use a slot has none: the planner's answer, and what the slots do instead.
     fn why_no_slot(&self, job: &Job) -> String {
         let spec = &job.record.spec;
+        let owner = &spec.queue.owner;
+        let (needs, quota) = (spec.resources.slots.min, self.config.quotas.get(owner));
+        if let (Shape::Gang, Some(quota)) = (job.record.phase.shape(), quota.filter(|quota| **quota < needs))
+        {
+            return format!(
+                "it needs {needs} slots at once, and owner {owner} may never hold more than {quota}: raise the quota, or lower resources.slots.min"
+            );
+        }
         match self.answer(&job.record.id) {
             None | Some(Answer::Slots(_) | Answer::NothingAsked) => "a slot is about to be given".to_owned(),
             Some(Answer::NoneSuits) if self.workers.is_empty() => {
@@ -227,31 +235,6 @@ impl State {
             words.push(format!("{more} more that get no work"));
         }
         format!("{all} slots: {}", words.join(", "))
-    }
-
-    /// Why a slot gets no work.
-    pub(crate) fn barred(&self, at: &SlotRef) -> Option<String> {
-        let worker = self.workers.get(&at.worker)?;
-        let slot = self.slot(at)?;
-        let mark = self.marks.get(&at.worker);
-        if let Some(reason) = self.quarantine_of(at) {
-            return Some(format!("is quarantined ({reason})"));
-        }
-        if worker.leaving || mark.is_some_and(|mark| mark.draining) {
-            return Some("is being drained".to_owned());
-        }
-        if worker.suspect {
-            return Some("is suspect (its heartbeats are late)".to_owned());
-        }
-        (!slot.proven).then(|| "has no executor that is up yet".to_owned())
-    }
-
-    /// Why a slot is quarantined.
-    pub(crate) fn quarantine_of(&self, at: &SlotRef) -> Option<String> {
-        let mark = self.marks.get(&at.worker);
-        let marked =
-            mark.and_then(|mark| mark.quarantine.clone().or_else(|| mark.slots.get(&at.slot).cloned()));
-        marked.or_else(|| self.slot(at)?.fault.clone())
     }
 }
 

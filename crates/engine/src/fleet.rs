@@ -1,13 +1,13 @@
 //! Workers: joining, living, being told what to do, leaving.
 //!
-//! Not here: leases that come back from them (`returns`), what people see of them (`status`).
+//! Not here: leases that come back from them (`returns`), what is decided about them (`marks`), what people see of them
+//! (`status`).
 
-use lethe_domain::{LeaseId, Progress, SlotIndex, SlotRef, SlotReport, WorkerId, WorkerOrder, canary};
+use lethe_domain::{HeldLease, LeaseId, Progress, SlotIndex, SlotRef, SlotReport, WorkerId, canary};
 
 use crate::event::Introduction;
-use crate::record::WorkerRecord;
 use crate::state::{Dead, Slot, Work, Worker};
-use crate::{Command, Effect, Metric, State, Write};
+use crate::{Command, Effect, Metric, State};
 
 /// The first version of the wire whose workers report their slots, can yield, and take several shards in a lease.
 pub(crate) const PROTOCOL_OF_FLEETS: u32 = 2;
@@ -18,7 +18,7 @@ const DEAD_SHOWN: usize = 100;
 impl State {
     /// A worker joins, or joins again after its session broke.
     pub(crate) fn on_joined(&mut self, id: &WorkerId, intro: Introduction, effects: &mut Vec<Effect>) {
-        let held = |lease: &LeaseId| intro.held.iter().any(|(_, other)| other == lease);
+        let held = |lease: &LeaseId| intro.held.iter().any(|held| &held.lease == lease);
         for lease in self.leases_on(id).iter().filter(|lease| !held(lease)) {
             self.lose_lease(lease, id, effects);
         }
@@ -62,19 +62,20 @@ impl State {
     }
 
     /// What a worker that joins still holds: known leases stay, others are taken over or stopped.
-    fn place_held(&mut self, id: &WorkerId, held: Vec<(SlotIndex, LeaseId)>, effects: &mut Vec<Effect>) {
-        let places = held.into_iter().map(|(slot, lease)| (SlotRef { worker: id.clone(), slot }, lease));
-        let (known, unknown): (Vec<_>, Vec<_>) =
-            places.partition(|(at, lease)| self.leases.get(lease).is_some_and(|held| &held.slot == at));
+    fn place_held(&mut self, id: &WorkerId, held: Vec<HeldLease>, effects: &mut Vec<Effect>) {
+        let place = |slot| SlotRef { worker: id.clone(), slot };
+        let (known, unknown): (Vec<_>, Vec<_>) = held.into_iter().partition(|held| {
+            self.leases.get(&held.lease).is_some_and(|known| known.slot == place(held.slot))
+        });
         // What is known first: a slot may also name an older lease whose acknowledgement was lost.
-        for (at, lease) in known {
+        for HeldLease { slot, lease, .. } in known {
             self.repeat_word(&lease, effects);
-            if let Some(slot) = self.slot_mut(&at) {
+            if let Some(slot) = self.slot_mut(&place(slot)) {
                 slot.lease = Some(lease);
             }
         }
-        for (at, lease) in unknown {
-            self.take_over(lease, at, effects);
+        for HeldLease { slot, lease, shards } in unknown {
+            self.take_over(lease, shards, place(slot), effects);
         }
     }
 
@@ -91,7 +92,7 @@ impl State {
     }
 
     /// A worker holds a lease that this state does not know: adopt it, or have it stopped.
-    fn take_over(&mut self, lease: LeaseId, at: SlotRef, effects: &mut Vec<Effect>) {
+    fn take_over(&mut self, lease: LeaseId, shards: u32, at: SlotRef, effects: &mut Vec<Effect>) {
         let now = self.now.mono_ms;
         let twin = self.leases.contains_key(&lease);
         let free = self.slot(&at).is_some_and(|slot| slot.lease.is_none());
@@ -100,16 +101,16 @@ impl State {
         if !free || twin {
             return effects.push(stop);
         }
-        let wanted = match self.jobs.get_mut(&lease.job) {
+        let adopted = match self.jobs.get_mut(&lease.job) {
             Some(job) if job.record.phase == lease.phase => match &mut job.work {
-                Work::Leases(work) => work.adopt(lease.shard, lease.attempt, now),
-                Work::Gang(work) => work.claim(&lease, &at),
-                Work::None => false,
+                Work::Leases(work) => work.adopt(lease.shard, shards, lease.attempt, now),
+                Work::Gang(work) => u32::from(work.claim(&lease, &at)),
+                Work::None => 0,
             },
-            Some(_) | None => false,
+            Some(_) | None => 0,
         };
-        self.occupy(lease.clone(), 1, at);
-        if wanted {
+        self.occupy(lease.clone(), adopted.max(1), at);
+        if adopted > 0 {
             return;
         }
         if let Some(held) = self.leases.get_mut(&lease) {
@@ -198,38 +199,6 @@ impl State {
         self.yield_marked(id, effects);
     }
 
-    /// An operator wants something of a worker.
-    pub(crate) fn on_order(&mut self, id: &WorkerId, order: WorkerOrder, effects: &mut Vec<Effect>) {
-        let mark = self.marks.entry(id.clone()).or_insert_with(|| WorkerRecord::new(id.clone()));
-        let before = mark.clone();
-        match order {
-            WorkerOrder::Drain => mark.draining = true,
-            WorkerOrder::Quarantine { slot: None, reason } => mark.quarantine = Some(reason),
-            WorkerOrder::Quarantine { slot: Some(slot), reason } => drop(mark.slots.insert(slot, reason)),
-            WorkerOrder::Release { slot: None } => *mark = WorkerRecord::new(id.clone()),
-            WorkerOrder::Release { slot: Some(slot) } => drop(mark.slots.remove(&slot)),
-        }
-        if *mark != before {
-            effects.push(Effect::Persist(Write::Worker(Box::new(mark.clone()))));
-        }
-        self.refresh_worker(id, 0);
-        self.take_back_marked(id, effects);
-        self.yield_marked(id, effects);
-    }
-
-    /// Takes the leases off slots that are quarantined, to be granted elsewhere. Those of a gang yield instead.
-    fn take_back_marked(&mut self, id: &WorkerId, effects: &mut Vec<Effect>) {
-        let Some(mark) = self.marks.get(id) else { return };
-        let (all, some) = (mark.quarantine.is_some(), mark.slots.clone());
-        for lease in self.leases_on(id) {
-            let Some(held) = self.leases.get(&lease) else { continue };
-            let marked = all || some.contains_key(&held.slot.slot);
-            if marked && lease.phase.shape() != lethe_domain::Shape::Gang && !held.stopping {
-                self.take_back(&lease, effects);
-            }
-        }
-    }
-
     /// A worker is gone: everything it held is granted again.
     pub(crate) fn lose_worker(&mut self, id: &WorkerId, effects: &mut Vec<Effect>) {
         for lease in self.leases_on(id) {
@@ -271,23 +240,6 @@ impl State {
         {
             self.dead.remove(&oldest);
         }
-    }
-
-    /// A slot fails where others do not: enough of that, and it gets no more work.
-    pub(crate) fn strike(&mut self, at: &SlotRef, last: &str, effects: &mut Vec<Effect>) {
-        let allowed = self.config.slot_strikes;
-        let Some(slot) = self.slot_mut(at) else { return };
-        slot.strikes += 1;
-        if slot.strikes < allowed {
-            return;
-        }
-        slot.strikes = 0;
-        let reason = format!(
-            "{allowed} shards failed here and succeeded elsewhere, the last: {last}; release it when it is mended"
-        );
-        effects.push(Effect::Metric(Metric::SlotQuarantined));
-        let order = WorkerOrder::Quarantine { slot: Some(at.slot), reason };
-        self.on_order(&at.worker, order, effects);
     }
 }
 

@@ -162,7 +162,7 @@ impl State {
         if job.record.state == JobState::Queued {
             job.record.state = JobState::Running;
             // The time spent in the queue is not the probe's.
-            job.phase_began_ms = self.now.mono_ms;
+            job.record.phase_began_unix_ms = self.now.unix_ms;
             effects.push(Effect::Persist(Write::Job(Box::new(job.record.clone()))));
         }
         job.touch();

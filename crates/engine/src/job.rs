@@ -7,13 +7,13 @@ use lethe_domain::{
 
 use crate::done::DoneShards;
 use crate::lease_work::LeaseWork;
+use crate::record::Reached;
 use crate::state::{Job, Lease, Work};
 use crate::{Command, Effect, JobRecord, Metric, Now, State, Write};
 
 impl Job {
     /// Sets up the work of the phase the record is in.
-    pub(crate) fn open_phase(&mut self, now: Now, epoch: Epoch) {
-        self.phase_began_ms = now.mono_ms;
+    pub(crate) fn open_phase(&mut self, epoch: Epoch) {
         self.work = match self.record.state {
             JobState::Queued | JobState::Running => match self.record.phase.shape() {
                 Shape::Single | Shape::Sharded => {
@@ -23,6 +23,31 @@ impl Job {
             },
             JobState::Cancelling | JobState::Succeeded | JobState::Failed | JobState::Cancelled => Work::None,
         };
+    }
+}
+
+impl Job {
+    /// Seconds since the current phase began, under this leader or another.
+    pub(crate) fn phase_seconds(&self, now: Now) -> f64 {
+        now.unix_ms.saturating_sub(self.record.phase_began_unix_ms) as f64 / 1000.0
+    }
+
+    /// Writes down how long the current phase took.
+    fn close_phase(&mut self, now: Now) -> f64 {
+        let seconds = self.phase_seconds(now);
+        *self.record.seconds.entry(self.record.phase).or_default() += seconds;
+        self.record.phase_began_unix_ms = now.unix_ms;
+        seconds
+    }
+
+    /// Why the job ends before its time, and how far it was if it had begun, for its record.
+    fn end_with(&mut self, failure: Option<Failure>, reached: Option<Reached>, now: Now) {
+        if reached.is_some() {
+            self.close_phase(now);
+        }
+        self.record.failure = failure;
+        self.record.reached = reached;
+        self.work = Work::None;
     }
 }
 
@@ -48,7 +73,8 @@ impl State {
 
     /// Begins to end a job; it is cancelled when its last slot is free.
     pub(crate) fn on_cancel(&mut self, id: &JobId, reason: &str, effects: &mut Vec<Effect>) {
-        let unix_ms = self.now.unix_ms;
+        let now = self.now;
+        let reached = self.reached(id);
         let Some(job) = self.jobs.get_mut(id) else { return };
         if job.record.state.is_final() || job.record.state == JobState::Cancelling {
             return;
@@ -56,8 +82,8 @@ impl State {
         job.record.state = JobState::Cancelling;
         let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
         let mut failure = Failure::new(ErrorCode::Cancelled, format!("job {id} was cancelled{why}"), "");
-        failure.at_unix_ms = unix_ms;
-        job.end_with(Some(failure));
+        failure.at_unix_ms = now.unix_ms;
+        job.end_with(Some(failure), reached, now);
         job.touch();
         effects.push(Effect::Persist(Write::Job(Box::new(job.record.clone()))));
         effects.push(Effect::Notify { job: id.clone() });
@@ -80,8 +106,9 @@ impl State {
         if failure.at_unix_ms == 0 {
             failure.at_unix_ms = self.now.unix_ms;
         }
+        let (now, reached) = (self.now, self.reached(id));
         let Some(job) = self.jobs.get_mut(id) else { return };
-        job.end_with(Some(failure));
+        job.end_with(Some(failure), reached, now);
         self.end_job(id, JobState::Failed, effects);
         self.stop_leases(id, |_, _| true, effects);
     }
@@ -244,8 +271,7 @@ impl State {
                 job.evaluate_done = shards;
             }
         }
-        let seconds = now.mono_ms.saturating_sub(job.phase_began_ms) as f64 / 1000.0;
-        *job.record.seconds.entry(phase).or_default() += seconds;
+        let seconds = job.close_phase(now);
         effects.push(Effect::Metric(Metric::PhaseFinished { phase, seconds }));
         match phase.shape() {
             // Open leases of a sampling that has enough are of no more use.
@@ -259,7 +285,7 @@ impl State {
         match phase.next() {
             Some(next) => {
                 job.record.phase = next;
-                job.open_phase(now, epoch);
+                job.open_phase(epoch);
                 effects.push(Effect::Persist(Write::Job(Box::new(job.record.clone()))));
             }
             None => self.end_job(id, JobState::Succeeded, effects),

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lethe_domain::spec::{Positive, Until};
+use lethe_domain::spec::Until;
 use lethe_domain::{Attempt, Epoch, JobSpec, Phase, SampleRange, Shape, ShardIndex, SlotRef, TaskOutput};
 
 use crate::done::DoneShards;
@@ -76,9 +76,6 @@ pub(crate) struct Grant {
 
 /// Room for attempts of one leader. A shard fails long before it is used up.
 const ATTEMPTS_PER_EPOCH: u32 = 1 << 10;
-
-/// Samples after which sampling gives up, per wanted positive.
-const AT_MOST_PER_POSITIVE: u64 = 100;
 
 /// How much the newest lease counts in the usual time of a shard.
 const NEWEST: f64 = 0.2;
@@ -297,27 +294,38 @@ impl LeaseWork {
         }
     }
 
-    /// A worker still works on this shard after a restart. False when nobody needs it to.
-    pub(crate) fn adopt(&mut self, shard: ShardIndex, attempt: Attempt, now_ms: u64) -> bool {
-        if shard.0 >= self.limit || self.done.contains(shard) || self.open.contains_key(&shard) {
-            return false;
+    /// A worker still works on these shards after a restart. How many of them the lease covers: none when nobody needs it to.
+    pub(crate) fn adopt(&mut self, first: ShardIndex, shards: u32, attempt: Attempt, now_ms: u64) -> u32 {
+        let end = self.limit.min(first.0.saturating_add(shards));
+        let covered = move || (first.0..end).map(ShardIndex);
+        if !covered().any(|shard| !self.done.contains(shard) && !self.open.contains_key(&shard)) {
+            return 0;
         }
-        self.again.remove(&shard);
-        self.opened(shard, now_ms);
-        let tries = self.tries.entry(shard).or_default();
-        tries.granted = tries.granted.max(attempt.0);
-        if shard.0 >= self.next {
-            // Shards that are skipped over become grantable through `again`.
-            for skipped in (self.next..shard.0).map(ShardIndex) {
-                if self.done.contains(skipped) {
-                    self.done_ahead -= 1;
-                } else if !self.open.contains_key(&skipped) {
-                    self.again.entry(skipped).or_insert(0);
-                }
+        // Shards that are skipped over become grantable through `again`.
+        for skipped in (self.next..first.0).map(ShardIndex) {
+            if !self.done.contains(skipped) && !self.open.contains_key(&skipped) {
+                self.again.entry(skipped).or_insert(0);
             }
-            self.next = shard.0 + 1;
         }
-        true
+        let passed = (self.next..end).filter(|shard| self.done.contains(ShardIndex(*shard))).count();
+        self.done_ahead -= passed as u32;
+        self.next = self.next.max(end);
+        for shard in covered() {
+            if self.done.contains(shard) {
+                continue;
+            }
+            self.again.remove(&shard);
+            let tries = self.tries.entry(shard).or_default();
+            tries.granted = tries.granted.max(attempt.0);
+            match self.open.get_mut(&shard) {
+                Some(open) => {
+                    open.leases += 1;
+                    self.single.remove(&(open.since_ms, shard));
+                }
+                None => self.opened(shard, now_ms),
+            }
+        }
+        end - first.0
     }
 
     /// When the next failed shard may be tried again.
@@ -401,16 +409,10 @@ impl LeaseWork {
 
 /// Samples in all, and the positives after which it is enough.
 pub(crate) fn sample_goal(spec: &JobSpec) -> (u64, Option<u64>) {
-    match spec.sample.until {
-        Until::Total(total) => (total, None),
-        Until::Positives(wanted) => {
-            // The top q of the scores are positive by definition: the number of samples follows.
-            if let Some(scorer) = &spec.feature.scorer
-                && let Positive::Top(share) = scorer.positive
-            {
-                return ((wanted as f64 / share).ceil() as u64, None);
-            }
-            (spec.sample.at_most.unwrap_or(wanted.saturating_mul(AT_MOST_PER_POSITIVE)), Some(wanted))
-        }
-    }
+    let until = match (spec.sample.until, spec.share_wanted()) {
+        // The top q of the scores are positive by definition: the number of samples follows.
+        (Until::Total(_), _) | (Until::Positives(_), Some(_)) => None,
+        (Until::Positives(wanted), None) => Some(wanted),
+    };
+    (spec.samples_at_most(), until)
 }

@@ -18,6 +18,7 @@ mod grant;
 mod invariants;
 mod job;
 mod lease_work;
+mod marks;
 pub mod planner;
 mod pool;
 mod record;

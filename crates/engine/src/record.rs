@@ -39,12 +39,31 @@ pub struct JobRecord {
     pub gang: Option<GangRecord>,
     /// What the phases gave.
     pub outputs: Outputs,
-    /// Seconds spent in each finished phase.
+    /// Seconds spent in each finished phase, and in the one it ended in.
     pub seconds: BTreeMap<Phase, f64>,
+    /// When its phase began, milliseconds since 1970; 0 where that was not written down.
+    #[serde(default)]
+    pub phase_began_unix_ms: u64,
+    /// How far the phase was that the job ended in before its time.
+    #[serde(default)]
+    pub reached: Option<Reached>,
     /// Failures that were survived by another try, newest last.
     pub retried: Vec<Failure>,
     /// Why it failed, or was cancelled.
     pub failure: Option<Failure>,
+}
+
+/// How far a phase was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reached {
+    /// Samples, steps or parts that are done.
+    pub done: u64,
+    /// Of so many.
+    pub total: u64,
+    /// Shards that are done.
+    pub shards_done: u32,
+    /// Of so many.
+    pub shards: u32,
 }
 
 /// The last generation of a gang.
@@ -113,6 +132,8 @@ impl JobRecord {
             gang: None,
             outputs: Outputs::default(),
             seconds: BTreeMap::new(),
+            phase_began_unix_ms: unix_ms,
+            reached: None,
             retried: Vec::new(),
             failure: None,
         }

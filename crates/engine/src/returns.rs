@@ -78,7 +78,7 @@ impl State {
             slot.strikes = slot.strikes.saturating_sub(1);
         }
         for bad in failed_on.iter().filter(|bad| *bad != at) {
-            self.strike(bad, &format!("a shard that {at} then did"), effects);
+            self.strike(bad, 1, &format!("a shard that {at} then did"), effects);
         }
     }
 
@@ -157,7 +157,15 @@ impl State {
         }
         let work = match &mut job.work {
             Work::None => return,
-            Work::Gang(_) => return self.on_rank_failed(lease, failure, effects),
+            Work::Gang(_) => {
+                let differs = (failure.code == ErrorCode::StateDiffers).then(|| failure.message.clone());
+                self.on_rank_failed(lease, failure, effects);
+                if let Some(message) = differs {
+                    // Twice on one slot is its fault, and the third generation goes on without it.
+                    self.strike(&held.slot, 2, &message, effects);
+                }
+                return;
+            }
             Work::Leases(work) => work,
         };
         let back: Vec<ShardIndex> = held.shards(lease).filter(|shard| work.give_back(*shard)).collect();

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lethe_domain::{
-    Epoch, Failure, JobId, LeaseId, Phase, Progress, ShardIndex, SlotIndex, SlotRef, TaskOutput, WorkerId,
+    Epoch, JobId, LeaseId, Phase, Progress, ShardIndex, SlotIndex, SlotRef, TaskOutput, WorkerId,
 };
 
 use crate::done::DoneShards;
@@ -50,8 +50,6 @@ pub struct State {
 pub(crate) struct Job {
     pub(crate) record: JobRecord,
     pub(crate) work: Work,
-    /// Monotonic time at which the current phase began in this process.
-    pub(crate) phase_began_ms: u64,
     /// Counts up with every change that people can see.
     pub(crate) version: u64,
     /// Outputs of shards of earlier phases, which later tasks need.
@@ -307,14 +305,16 @@ impl Job {
         let mut job = Self {
             record,
             work: Work::None,
-            phase_began_ms: now.mono_ms,
             version: 1,
             sample_done: DoneShards::default(),
             evaluate_done: DoneShards::default(),
             shards: BTreeMap::new(),
             settle_after_ms: 0,
         };
-        job.open_phase(now, epoch);
+        if job.record.phase_began_unix_ms == 0 {
+            job.record.phase_began_unix_ms = now.unix_ms;
+        }
+        job.open_phase(epoch);
         job
     }
 
@@ -355,11 +355,5 @@ impl Job {
     /// Marks a change that people can see.
     pub(crate) fn touch(&mut self) {
         self.version += 1;
-    }
-
-    /// Why the job ended badly, for its record.
-    pub(crate) fn end_with(&mut self, failure: Option<Failure>) {
-        self.record.failure = failure;
-        self.work = Work::None;
     }
 }

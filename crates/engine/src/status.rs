@@ -7,6 +7,7 @@ use lethe_domain::{
 
 use crate::grant::shards_done;
 use crate::lease_work::sample_goal;
+use crate::record::Reached;
 use crate::state::{Job, Work, Worker};
 use crate::{Now, State};
 
@@ -122,10 +123,17 @@ impl State {
         status
     }
 
+    /// How far a job's current phase is, once it has begun.
+    pub(crate) fn reached(&self, id: &JobId) -> Option<Reached> {
+        let job = self.jobs.get(id).filter(|job| job.record.state == JobState::Running)?;
+        let PhaseStatus { done, total, shards_done, shards, .. } =
+            self.phase_status(job, job.record.phase, self.now);
+        Some(Reached { done, total, shards_done, shards })
+    }
+
     fn running(&self, job: &Job, phase: Phase, now: Now, status: &mut PhaseStatus) {
-        let elapsed = now.mono_ms.saturating_sub(job.phase_began_ms) as f64 / 1000.0;
         if status.state == PhaseState::Running {
-            status.seconds += elapsed;
+            status.seconds += job.phase_seconds(now);
         }
         let at_work = || {
             self.leases_of(&job.record.id)
@@ -133,7 +141,12 @@ impl State {
                 .filter_map(|(_, held)| held.progress.as_ref())
         };
         match &job.work {
-            Work::None => {}
+            Work::None => {
+                if let Some(reached) = job.record.reached {
+                    (status.done, status.total) = (reached.done, reached.total);
+                    (status.shards_done, status.shards) = (reached.shards_done, reached.shards);
+                }
+            }
             Work::Leases(work) => {
                 let sharded = phase.shape() == Shape::Sharded;
                 let open: u64 = at_work().map(|progress| progress.done).sum();

@@ -7,11 +7,11 @@
 )]
 
 use lethe_domain::{
-    ArtifactRef, Cut, DirectionOutput, Epoch, ErrorCode, Failure, FineTuneOutput, JobId, JobSpec, JobState,
-    LeaseId, Phase, ProbeOutput, Progress, SampleOutput, ShardIndex, SlotIndex, SlotReport, Task, TaskOutput,
-    Waiting, WorkerId, WorkerOrder, WorkerState,
+    ArtifactRef, Cut, DirectionOutput, Epoch, ErrorCode, Failure, FineTuneOutput, HeldLease, JobId, JobSpec,
+    JobState, LeaseId, Phase, ProbeOutput, Progress, SampleOutput, ShardIndex, SlotIndex, SlotReport, Task,
+    TaskOutput, Waiting, WorkerId, WorkerOrder, WorkerState,
 };
-use lethe_engine::{Command, Config, Effect, Event, Introduction, Now, State, Write};
+use lethe_engine::{Command, Config, Effect, Event, Introduction, JobRecord, Metric, Now, State, Write};
 use serde_json::{Value, json};
 
 struct Bench {
@@ -111,6 +111,12 @@ impl Bench {
     fn lease(&self, name: &str, slot: u32) -> Option<LeaseId> {
         let workers = self.state.workers(Now { mono_ms: self.now, unix_ms: 0 });
         workers.into_iter().find(|w| w.id == worker(name))?.slots.get(slot as usize)?.lease.clone()
+    }
+
+    /// What a worker with leases over single shards says that it holds.
+    fn held(&self, name: &str, slots: u32) -> Vec<HeldLease> {
+        let held = |slot| Some((SlotIndex(slot), self.lease(name, slot)?).into());
+        (0..slots).filter_map(held).collect()
     }
 
     fn finish(&mut self, name: &str, slot: u32, outcome: Result<TaskOutput, Failure>) -> Vec<Effect> {
@@ -448,7 +454,7 @@ fn a_stop_that_was_lost_with_the_session_is_said_again() {
     let (first, second) = (bench.lease("w", 0).unwrap(), bench.lease("w", 1).unwrap());
     bench.step(Event::Cancel { job: job(), reason: String::new() });
     let effects = bench.join_with("w", 2, |intro| {
-        intro.held = vec![(SlotIndex(0), first), (SlotIndex(1), second)];
+        intro.held = vec![(SlotIndex(0), first).into(), (SlotIndex(1), second).into()];
     });
     assert_eq!(stops(&effects), [0, 1]);
 }
@@ -679,15 +685,14 @@ fn a_spare_stands_by_and_takes_the_place_of_a_lost_rank() {
 #[test]
 fn a_gang_outlives_its_coordinator() {
     let bench = at_work(|_| {}, 2, 7);
-    let held =
-        vec![(SlotIndex(0), bench.lease("w", 0).unwrap()), (SlotIndex(1), bench.lease("w", 1).unwrap())];
+    let held = bench.held("w", 2);
     let record = bench.state.record(&job()).unwrap().clone();
     let mut next = Bench::new(Config::default());
     next.state = State::restore(Config::default(), Epoch(2), Now::default(), [(record, vec![])], []);
     next.now = 1_000;
     let effects = next.join_with("w", 2, |intro| intro.held = held.clone());
     assert_eq!((stops(&effects), starts(&effects)), (vec![], vec![]), "training goes on");
-    let progress = held.iter().map(|(slot, lease)| (*slot, moved(lease, 9))).collect();
+    let progress = held.iter().map(|held| (held.slot, moved(&held.lease, 9))).collect();
     next.step(Event::Heartbeat { worker: worker("w"), progress });
     let effects = next.finish("w", 0, Err(died("signal 9", 1)));
     assert_eq!(stops(&effects), [1]);
@@ -698,7 +703,7 @@ fn a_gang_outlives_its_coordinator() {
 #[test]
 fn ranks_that_nobody_claims_after_a_restart_are_given_up() {
     let bench = at_work(|_| {}, 2, 7);
-    let held = vec![(SlotIndex(0), bench.lease("w", 0).unwrap())];
+    let held = bench.held("w", 1);
     let record = bench.state.record(&job()).unwrap().clone();
     let mut next = Bench::new(Config::default());
     next.state = State::restore(Config::default(), Epoch(2), Now::default(), [(record, vec![])], []);
@@ -795,8 +800,7 @@ fn an_urgent_job_has_a_gang_yield_by_checkpoint_where_that_is_allowed() {
         let mut config = Config { preempt, ..Config::default() };
         config.tail_after_ms = 1 << 40;
         let record = bench.state.record(&job()).unwrap().clone();
-        let held =
-            vec![(SlotIndex(0), bench.lease("w", 0).unwrap()), (SlotIndex(1), bench.lease("w", 1).unwrap())];
+        let held = bench.held("w", 2);
         bench.state = State::restore(config, Epoch(2), Now::default(), [(record, vec![])], []);
         bench.join_with("w", 2, |intro| intro.held = held);
         let urgent = JobId::new("urgent").unwrap();
@@ -856,4 +860,125 @@ fn a_gang_of_one_takes_newcomers_in_too_and_waits_for_nobody() {
         matches!(starts(&effects)[..], [(_, 0, Task::FineTune { role, .. })] if role.world == 2),
         "{effects:?}"
     );
+}
+
+#[test]
+fn a_lease_over_several_shards_outlives_its_coordinator_whole() {
+    let mut bench = Bench::new(Config::default());
+    let many = |spec: &mut Value| spec["sample"]["until"] = json!({"total": 1_000});
+    bench.submit(many);
+    bench.join("w", 2);
+    bench.finish("w", 0, Ok(probe()));
+    bench.now += 100;
+    // The second lease of each slot is sized by the first.
+    bench.finish("w", 0, Ok(sample(1)));
+    let lease = bench.lease("w", 0).unwrap();
+    let shards = 8;
+    let held = HeldLease { slot: SlotIndex(0), lease: lease.clone(), shards };
+    let record = bench.state.record(&job()).unwrap().clone();
+    let done = vec![(Phase::Sample, ShardIndex(0), sample(1)), (Phase::Sample, ShardIndex(3), sample(1))];
+    let mut next = Bench::new(Config::default());
+    next.state = State::restore(Config::default(), Epoch(2), Now::default(), [(record, done)], []);
+    let effects = next.join_with("w", 2, |intro| intro.held = vec![held]);
+    assert!(stops(&effects).is_empty());
+    let first = lease.shard.0;
+    for (other, _, task) in starts(&effects) {
+        let Task::Sample { range } = task else { panic!("{task:?}") };
+        let granted = range.start / 10..(range.start + range.count) / 10;
+        let overlap =
+            granted.clone().find(|shard| (u64::from(first)..u64::from(first + shards)).contains(shard));
+        assert_eq!(overlap, None, "{other} has {granted:?}, {lease} covers {shards} from {first}");
+    }
+    let outputs = TaskOutput::Shards((0..shards).map(|_| sample(1)).collect());
+    next.finish("w", 0, Ok(outputs));
+    let now = Now { mono_ms: next.now, unix_ms: 0 };
+    let status = next.state.status(&job(), now).unwrap();
+    let sampled = status.phases.iter().find(|phase| phase.phase == Phase::Sample).unwrap();
+    let before = u32::from(first > 0) + u32::from(!(first..first + shards).contains(&3));
+    assert_eq!(sampled.shards_done, shards + before, "{sampled:?}");
+}
+
+#[test]
+fn a_rank_that_gets_another_state_twice_is_quarantined_and_the_job_goes_on_without_it() {
+    let mut bench = at_work(|_| {}, 2, 7);
+    for round in 0..2 {
+        let differs = Failure::new(ErrorCode::StateDiffers, "rank 1 got another state", "");
+        bench.finish("w", 1, Err(differs));
+        bench.finish("w", 0, Err(Failure::new(ErrorCode::GangAborted, "peer lost", "")));
+        for _ in 0..5 {
+            bench.now += 1_000;
+            heartbeat(&mut bench, "w");
+        }
+        if bench.lease("w", 1).is_none() {
+            bench.join("v", 1);
+        }
+        let lease = bench.lease("w", 0).unwrap();
+        bench.step(Event::StoreOpen { lease, address: "h:1".to_owned() });
+        let status = bench.state.worker(&worker("w"), Now { mono_ms: bench.now, unix_ms: 0 }).unwrap();
+        assert_eq!(status.slots[1].quarantine.is_some(), round == 1, "{status:?}");
+    }
+    assert_eq!(bench.state_of().0, JobState::Running);
+    assert!(bench.lease("w", 0).is_some() && bench.lease("v", 0).is_some(), "a gang of the other two");
+}
+
+#[test]
+fn a_quota_below_the_gangs_minimum_is_called_hopeless() {
+    let mut bench = at_work(|_| {}, 2, 7);
+    let record = bench.state.record(&job()).unwrap().clone();
+    let owner = record.spec.queue.owner.clone();
+    let config = Config { quotas: [(owner, 1)].into(), ..Config::default() };
+    bench.state =
+        State::restore(config, Epoch(2), Now::default(), [(JobRecord { gang: None, ..record }, vec![])], []);
+    bench.join("w", 2);
+    bench.now += 10_000;
+    bench.step(Event::Heartbeat { worker: worker("w"), progress: vec![] });
+    bench.step(Event::Tick);
+    let why = bench.state.explain(&job(), Now { mono_ms: bench.now, unix_ms: 0 }).unwrap().pop().unwrap().why;
+    assert!(why.contains("may never hold more than 1") && why.contains("resources.slots.min"), "{why}");
+}
+
+#[test]
+fn what_was_done_and_how_long_it_took_stays_known_when_a_job_ends_early_and_when_a_leader_dies() {
+    let mut bench = at_work(|_| {}, 2, 7);
+    bench.now += 4_000;
+    let record = bench.state.record(&job()).unwrap().clone();
+    let fine_tune = |bench: &Bench| {
+        let status =
+            bench.state.status(&job(), Now { mono_ms: bench.now, unix_ms: 1_000 + bench.now }).unwrap();
+        status.phases.into_iter().find(|phase| phase.phase == Phase::FineTune).unwrap()
+    };
+    let before = fine_tune(&bench);
+    assert!(before.seconds >= 4.0 && before.done == 7, "{before:?}");
+    let mut next = Bench::new(Config::default());
+    let now = Now { mono_ms: 0, unix_ms: 1_000 + bench.now };
+    next.state = State::restore(Config::default(), Epoch(2), now, [(record, vec![])], []);
+    let status = next.state.status(&job(), now).unwrap();
+    let after = status.phases.into_iter().find(|phase| phase.phase == Phase::FineTune).unwrap();
+    assert_eq!(after.seconds, before.seconds, "another leader counts on");
+    bench.step(Event::Cancel { job: job(), reason: String::new() });
+    for slot in 0..2 {
+        bench.finish("w", slot, Err(Failure::new(ErrorCode::Cancelled, "stopped", "")));
+    }
+    bench.now += 9_000;
+    let ended = fine_tune(&bench);
+    assert_eq!((ended.done, ended.total, ended.seconds), (before.done, before.total, before.seconds));
+}
+
+#[test]
+fn a_release_that_would_change_nothing_is_told_why() {
+    let mut bench = Bench::new(Config::default());
+    bench.join_with("w", 2, |intro| intro.reports[1].1.canary = vec![0.0]);
+    let vain =
+        |bench: &Bench, slot: Option<u32>| bench.state.release_is_vain(&worker("w"), slot.map(SlotIndex));
+    assert_eq!(vain(&bench, Some(0)), None);
+    for slot in [None, Some(1)] {
+        let why = vain(&bench, slot).unwrap();
+        assert!(why.contains("its canary is wrong") && why.contains("start the worker again"), "{why}");
+    }
+    let order = WorkerOrder::Quarantine { slot: None, reason: "noisy".to_owned() };
+    let effects = bench.step(Event::Order { worker: worker("w"), order });
+    let counted = effects.iter().filter(|effect| matches!(effect, Effect::Metric(Metric::SlotQuarantined)));
+    assert_eq!(counted.count(), 2, "an operator's count too");
+    assert_eq!(vain(&bench, None), None);
+    assert!(vain(&bench, Some(0)).unwrap().contains("release the worker"));
 }

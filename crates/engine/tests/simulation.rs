@@ -12,8 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lethe_domain::{
     ArtifactRef, Assignment, Cut, DirectionOutput, Epoch, ErrorCode, EvaluateOutput, Failure, FeatureSummary,
-    FineTuneOutput, JobId, JobSpec, JobState, LeaseId, Locality, Phase, ProbeOutput, Progress, PublishOutput,
-    ReportOutput, SampleOutput, ShardIndex, SlotIndex, SlotReport, Task, TaskOutput, Versions, WorkerId,
+    FineTuneOutput, HeldLease, JobId, JobSpec, JobState, LeaseId, Locality, Phase, ProbeOutput, Progress,
+    PublishOutput, ReportOutput, SampleOutput, ShardIndex, SlotIndex, SlotReport, Task, TaskOutput, Versions,
+    WorkerId,
 };
 use lethe_engine::{Command, Config, Effect, Event, Introduction, JobRecord, Now, State, Write};
 use rand::{RngExt, SeedableRng};
@@ -430,15 +431,18 @@ impl World {
         let held = |worker: &SimWorker| {
             let slots = worker.slots.iter().enumerate();
             let leases = |slot: &SimSlot| {
-                slot.work
-                    .iter()
-                    .map(|work| work.assignment.lease.clone())
-                    .chain(slot.outbox.keys().cloned())
-                    .collect::<Vec<_>>()
+                let work = slot.work.iter().map(|work| &work.assignment);
+                let work = work.map(|assignment| (assignment.lease.clone(), assignment.shards()));
+                let shards =
+                    |outcome: &Result<TaskOutput, Failure>| outcome.as_ref().map_or(1, TaskOutput::shards);
+                let over = slot.outbox.iter().map(|(lease, outcome)| (lease.clone(), shards(outcome)));
+                work.chain(over).collect::<Vec<_>>()
             };
             slots
                 .flat_map(|(index, slot)| {
-                    leases(slot).into_iter().map(move |lease| (SlotIndex(index as u32), lease))
+                    let slot_index = SlotIndex(index as u32);
+                    let held = move |(lease, shards)| HeldLease { slot: slot_index, lease, shards };
+                    leases(slot).into_iter().map(held)
                 })
                 .collect()
         };

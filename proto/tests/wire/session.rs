@@ -1,6 +1,6 @@
 //! What workers, coordinators and executors say to each other.
 
-use lethe_domain::{Epoch, SlotIndex, SlotReport, Task, WorkerId};
+use lethe_domain::{Epoch, HeldLease, SlotIndex, SlotReport, Task, WorkerId};
 use lethe_proto::executor::{ExecutorCommand, ExecutorEvent};
 use lethe_proto::session::{Registered, Registration, WorkerCommand, WorkerEvent};
 use lethe_proto::{ConversionError, LeaseOutcome, PROTOCOL, v1};
@@ -36,9 +36,13 @@ fn every_event_of_a_worker_survives_the_wire() {
         version: "0.1.0".to_owned(),
         protocol: PROTOCOL,
         devices: vec!["cpu".to_owned(), "cuda:0".to_owned()],
-        held: vec![(SlotIndex(1), samples::lease())],
+        held: vec![
+            (SlotIndex(1), samples::lease()).into(),
+            HeldLease { slot: SlotIndex(0), lease: samples::lease(), shards: 7 },
+        ],
         reports: vec![(SlotIndex(1), report())],
         chaos: Some("kill=0.1".to_owned()),
+        incarnation: "c0ffee".to_owned(),
     };
     for event in [
         WorkerEvent::Register(registration),

@@ -232,6 +232,7 @@ async fn be_worker(address: &str, number: u32, slots: u32, seen: &Seen) -> Resul
             held: Vec::new(),
             reports: (0..slots).map(|slot| (SlotIndex(slot), report.clone())).collect(),
             chaos: None,
+            incarnation: String::new(),
         })
         .await?;
     let mut heartbeat = interval(Duration::from_millis(session.registered.heartbeat_ms.into()));

@@ -23,11 +23,9 @@ const EVENTS: usize = 256;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest: shorter than the time after which a silent worker is declared dead.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// For a coordinator to answer a registration: one that hangs must not keep the worker from the next one.
-const JOINING: Duration = Duration::from_secs(5);
-/// The first and the longest pause after another worker of the same name has taken the session over. They would throw each
-/// other out for ever; so each leaves the other alone for longer and longer.
-const DISPLACED: (Duration, Duration) = (LONGEST_PAUSE, Duration::from_secs(60));
+/// For a coordinator to answer a registration: one that hangs must not keep the worker from the next one. Twice as long in
+/// each further round, for those that are only slow.
+const JOINING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 /// For the coordinator to end a session that this side has ended.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -53,8 +51,6 @@ enum End {
     Over,
     /// This side gave it up.
     GivenUp(Box<Abandoned>),
-    /// The coordinator does not want this worker any more, as another one has its name. What it says.
-    Displaced(String),
 }
 
 impl Link {
@@ -68,6 +64,7 @@ impl Link {
             held: Vec::new(),
             reports: Vec::new(),
             chaos: config.chaos.as_ref().map(ToString::to_string),
+            incarnation: uuid::Uuid::new_v4().simple().to_string(),
         };
         Self { coordinators: config.coordinators.clone(), introduction, inbox, leaving }
     }
@@ -75,29 +72,22 @@ impl Link {
     /// Keeps a session open until the driver ends, or until the very first join is refused for good.
     pub(crate) async fn keep(self) {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-        let mut displaced = Backoff::new(DISPLACED.0, DISPLACED.1);
         let mut client = None;
-        let (mut joined_before, mut displaced_before) = (false, false);
+        let mut deadline = JOINING.0;
+        let mut joined_before = false;
         let mut said = String::new();
         let mut abandoned: Option<Abandoned> = None;
         loop {
-            match self.join(&mut client).await {
+            match self.join(&mut client, deadline).await {
                 Ok(Ok(session)) => {
                     joined_before = true;
+                    deadline = JOINING.0;
                     said.clear();
                     drop(abandoned.take());
                     let begun = Instant::now();
                     match self.converse(session).await {
                         Ok(End::Over) => {}
                         Ok(End::GivenUp(halves)) => abandoned = Some(*halves),
-                        Ok(End::Displaced(message)) => {
-                            if !displaced_before {
-                                tracing::error!("{message}; joining again, less and less often");
-                            }
-                            displaced_before = true;
-                            sleep(displaced.pause()).await;
-                            continue;
-                        }
                         Err(Gone) => return,
                     }
                     if begun.elapsed() > LONGEST_PAUSE {
@@ -110,6 +100,7 @@ impl Link {
                     return;
                 }
                 Ok(Err(error)) => {
+                    deadline = (deadline * 2).min(JOINING.1);
                     // Once per cause: an absent coordinator does not fill the log.
                     let text = error.to_string();
                     if text != said {
@@ -124,7 +115,11 @@ impl Link {
     }
 
     /// One try.
-    async fn join(&self, client: &mut Option<Client>) -> Result<Result<Session, lethe_client::Error>, Gone> {
+    async fn join(
+        &self,
+        client: &mut Option<Client>,
+        deadline: Duration,
+    ) -> Result<Result<Session, lethe_client::Error>, Gone> {
         let connected = match client {
             Some(client) => client,
             None => match Client::connect(&self.coordinators, options()).await {
@@ -136,7 +131,8 @@ impl Link {
         let (answer, introduction) = oneshot::channel();
         self.inbox.send(Input::Joining(answer)).await.map_err(|_| Gone)?;
         let Introduction { held, reports } = introduction.await.map_err(|_| Gone)?;
-        Ok(connected.join(Registration { held, reports, ..self.introduction.clone() }).await)
+        let registration = Registration { held, reports, ..self.introduction.clone() };
+        Ok(connected.join_within(deadline, registration).await)
     }
 
     /// Carries events and commands until the session is over, or given up.
@@ -169,9 +165,6 @@ impl Link {
             }
         };
         self.tell(Event::Parted).await?;
-        if let lethe_client::Error::Conflict { message } = over {
-            return Ok(End::Displaced(message));
-        }
         tracing::warn!("the session is over: {over}");
         Ok(End::Over)
     }
@@ -182,7 +175,7 @@ impl Link {
 }
 
 fn options() -> Options {
-    Options { connect_timeout: JOINING, call_timeout: JOINING, ..Options::default() }
+    Options { connect_timeout: JOINING.1, call_timeout: JOINING.1, ..Options::default() }
 }
 
 /// Where the events of a session go.

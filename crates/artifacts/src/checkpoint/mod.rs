@@ -156,15 +156,14 @@ impl Checkpoints {
             Err(Error::NotFound { .. }) => {}
             Err(error) => return Err(error),
         }
-        let mut digests = Vec::with_capacity(files.len());
-        for NewFile { name, content } in files {
-            let at = format!("{path}/{name}");
-            let put = match content {
-                Content::Bytes(bytes) => self.store.put(&at, bytes).await?,
-                Content::File(file) => self.store.put_file(&at, &file).await?,
-            };
-            digests.push(FileDigest { name, size: put.size, sha256: put.sha256 });
-        }
+        let digests = match self.put_all(&path, files).await {
+            Ok(digests) => digests,
+            Err(error) => {
+                // Without a manifest it helps nobody, and takes the room that the next one needs.
+                let _best_effort = self.store.delete_prefix(&path).await;
+                return Err(error);
+            }
+        };
         let manifest = Manifest::new(self.job.clone(), header, digests);
         self.store.create(&manifest_path, manifest.encode()).await?;
         Ok(Checkpoint { path, manifest })
@@ -205,6 +204,19 @@ impl Checkpoints {
                 Err(Error::NotFound { object: self.store.name_of(&format!("{}/{name}", checkpoint.path)) })
             }
         }
+    }
+
+    async fn put_all(&self, folder: &str, files: Vec<NewFile>) -> Result<Vec<FileDigest>> {
+        let mut digests = Vec::with_capacity(files.len());
+        for NewFile { name, content } in files {
+            let at = format!("{folder}/{name}");
+            let put = match content {
+                Content::Bytes(bytes) => self.store.put(&at, bytes).await?,
+                Content::File(file) => self.store.put_file(&at, &file).await?,
+            };
+            digests.push(FileDigest { name, size: put.size, sha256: put.sha256 });
+        }
+        Ok(digests)
     }
 
     /// What can be told from the manifest and the sizes of the files.

@@ -22,9 +22,10 @@ fn registration() -> Registration {
         version: "0.1.0".to_owned(),
         protocol: PROTOCOL,
         devices: vec!["cpu".to_owned()],
-        held: vec![(SlotIndex(0), lease())],
+        held: vec![(SlotIndex(0), lease()).into()],
         reports: vec![],
         chaos: None,
+        incarnation: String::new(),
     }
 }
 

@@ -50,6 +50,7 @@ impl JobSpec {
         check_generator(&self.generator, &mut problems);
         check_feature(&self.feature, &mut problems);
         check_sample(&self.sample, &mut problems);
+        check_shards(self, &mut problems);
         check_direction(&self.direction, &mut problems);
         check_unlearn(&self.unlearn, &mut problems);
         self.check_evaluate(&mut problems);
@@ -239,6 +240,23 @@ fn check_sample(sample: &Sample, problems: &mut Problems) {
                 "only meant for sample.until.positives; with total, leave it out".to_owned()
             });
         }
+    }
+}
+
+/// The most shards of one phase: a task and a request to etcd that name them all must not grow without bounds.
+const SHARDS: u64 = 200_000;
+
+fn check_shards(spec: &JobSpec, problems: &mut Problems) {
+    let phases = [("sampled", spec.samples_at_most()), ("evaluated", spec.evaluate.samples)];
+    for (done, samples) in phases {
+        let shards = samples.div_ceil(spec.sample.shard_size.max(1));
+        problems.require(shards <= SHARDS, "sample.shard_size", || {
+            format!(
+                "up to {samples} images are {done}, which makes {shards} shards of {}; expected at most {SHARDS}: raise it to {} or more",
+                spec.sample.shard_size,
+                samples.div_ceil(SHARDS)
+            )
+        });
     }
 }
 

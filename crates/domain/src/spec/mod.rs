@@ -21,6 +21,9 @@ pub use work::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Samples after which sampling gives up, per wanted positive.
+const AT_MOST_PER_POSITIVE: u64 = 100;
+
 /// A job: one feature to remove from one generator.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -58,6 +61,25 @@ pub struct JobSpec {
 }
 
 impl JobSpec {
+    /// The share of samples that are positive by definition, where the scorer says so.
+    pub fn share_wanted(&self) -> Option<f64> {
+        match self.feature.scorer.as_ref()?.positive {
+            Positive::Top(share) => Some(share),
+            Positive::Above(_) | Positive::Below(_) => None,
+        }
+    }
+
+    /// Samples after which sampling ends, whatever it found.
+    pub fn samples_at_most(&self) -> u64 {
+        match (self.sample.until, self.share_wanted()) {
+            (Until::Total(total), _) => total,
+            (Until::Positives(wanted), Some(share)) => (wanted as f64 / share).ceil() as u64,
+            (Until::Positives(wanted), None) => {
+                self.sample.at_most.unwrap_or(wanted.saturating_mul(AT_MOST_PER_POSITIVE))
+            }
+        }
+    }
+
     /// Writes what can be said in two ways in the shorter one, so that equal jobs are equal specs.
     pub(crate) fn normalise(&mut self) {
         if let Latent::Shape(shape) = &self.generator.latent

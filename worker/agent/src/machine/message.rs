@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lethe_domain::{Epoch, LeaseId, SlotIndex, SlotReport};
+use lethe_domain::{Epoch, HeldLease, SlotIndex, SlotReport};
 use lethe_proto::executor::{ExecutorCommand, ExecutorEvent};
 use lethe_proto::session::{WorkerCommand, WorkerEvent};
 
@@ -41,7 +41,7 @@ pub(crate) enum Event {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Introduction {
     /// Leases at work, and those that are over and not acknowledged.
-    pub(crate) held: Vec<(SlotIndex, LeaseId)>,
+    pub(crate) held: Vec<HeldLease>,
     /// Slots whose executor is ready.
     pub(crate) reports: Vec<(SlotIndex, SlotReport)>,
 }

@@ -29,7 +29,7 @@ mod witness;
 
 use std::time::Instant;
 
-use lethe_domain::{Epoch, ErrorCode, Failure, LeaseId, SlotIndex, TaskOutput};
+use lethe_domain::{Epoch, ErrorCode, Failure, HeldLease, LeaseId, SlotIndex, TaskOutput};
 use lethe_proto::LeaseOutcome;
 
 pub(crate) use message::{Effect, Event, Introduction, Now};
@@ -107,8 +107,11 @@ impl Machine {
     }
 
     /// Leases at work, and those that are over and not acknowledged.
-    fn held(&self) -> Vec<(SlotIndex, LeaseId)> {
-        let at_work = indexed(&self.slots).filter_map(|(at, slot)| Some((at, slot.lease()?.clone())));
+    fn held(&self) -> Vec<HeldLease> {
+        let at_work = indexed(&self.slots).filter_map(|(slot, state)| {
+            let work = state.work.as_ref()?;
+            Some(HeldLease { slot, lease: work.lease.clone(), shards: work.shards })
+        });
         at_work.chain(self.outbox.leases()).collect()
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use lethe_domain::{LeaseId, SlotIndex};
+use lethe_domain::{HeldLease, LeaseId, SlotIndex, TaskOutput};
 use lethe_proto::LeaseOutcome;
 use lethe_proto::session::WorkerEvent;
 
@@ -59,8 +59,12 @@ impl Outbox {
         self.letters.values().map(|letter| letter.due).min()
     }
 
-    pub(super) fn leases(&self) -> impl Iterator<Item = (SlotIndex, LeaseId)> {
-        self.letters.iter().map(|(lease, letter)| (letter.slot, lease.clone()))
+    pub(super) fn leases(&self) -> impl Iterator<Item = HeldLease> {
+        self.letters.iter().map(|(lease, letter)| {
+            // A failure gives nothing for any shard: whoever leads now need not know how many there were.
+            let shards = letter.outcome.outcome.as_ref().map_or(1, TaskOutput::shards);
+            HeldLease { slot: letter.slot, lease: lease.clone(), shards }
+        })
     }
 
     pub(super) fn len(&self) -> usize {

@@ -56,6 +56,8 @@ pub(super) enum Doom {
 #[derive(Debug)]
 pub(super) struct Work {
     pub(super) lease: LeaseId,
+    /// Shards in a row that it covers.
+    pub(super) shards: u32,
     /// What to tell the executor once it is ready; none when it has been told.
     pub(super) untold: Option<Box<Assignment>>,
     /// What the executor said last.
@@ -134,7 +136,15 @@ impl Slot {
 
 impl Work {
     pub(super) fn new(assignment: Box<Assignment>) -> Self {
-        let lease = assignment.lease.clone();
-        Self { lease, untold: Some(assignment), progress: None, store: None, yielding: None, stop: None }
+        let (lease, shards) = (assignment.lease.clone(), assignment.shards());
+        Self {
+            lease,
+            shards,
+            untold: Some(assignment),
+            progress: None,
+            store: None,
+            yielding: None,
+            stop: None,
+        }
     }
 }

@@ -152,7 +152,7 @@ impl Witness {
             assert!(self.slots.iter().all(known), "A6: {:?}", self.slots);
         }
         let held = machine.held();
-        let leases: BTreeSet<&LeaseId> = held.iter().map(|(_, lease)| lease).collect();
+        let leases: BTreeSet<&LeaseId> = held.iter().map(|held| &held.lease).collect();
         assert_eq!(leases.len(), held.len(), "A1: held twice: {held:?}");
         assert!(self.said.iter().all(|lease| leases.contains(lease)), "A3: {:?} of {held:?}", self.said);
     }

@@ -1,9 +1,9 @@
 //! The agent as a library: leases, deaths, stops, lost sessions.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lethe_agent::{Activity, Agent, AgentConfig, Error, Patience, Status};
-use lethe_domain::{ErrorCode, Failure, SlotIndex, SlotReport, TaskOutput, WorkerId};
+use lethe_domain::{ErrorCode, Failure, HeldLease, SlotIndex, SlotReport, TaskOutput, WorkerId};
 use lethe_proto::PROTOCOL;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -254,7 +254,7 @@ async fn an_outcome_outlives_the_coordinator_and_arrives_once() {
 
     let mut coordinator = Coordinator::start_at(address);
     let mut member = coordinator.member(2).await;
-    assert_eq!(member.registration.held, [(SlotIndex(0), lease("wait"))]);
+    assert_eq!(member.registration.held, [HeldLease::from((SlotIndex(0), lease("wait")))]);
     let (_, outcome) = member.finished().await;
     assert_eq!((outcome.lease, outcome.outcome), (lease("wait"), DONE));
     member.acknowledge(lease("wait")).await;
@@ -300,7 +300,7 @@ async fn work_goes_on_while_there_is_no_coordinator() {
     let pid = member.begun().await;
     let mut coordinator = Coordinator::start_at(coordinator.kill().await);
     let mut member = coordinator.member(1).await;
-    assert_eq!(member.registration.held, [(SlotIndex(0), lease("hang"))]);
+    assert_eq!(member.registration.held, [HeldLease::from((SlotIndex(0), lease("hang")))]);
     assert_eq!(member.begun().await, pid, "the store is announced again");
     member.stop(1, 0, lease("hang")).await;
     assert_eq!(failed(&mut member).await.message, "as told");
@@ -390,7 +390,7 @@ async fn a_coordinator_that_comes_while_a_worker_drains_hears_of_it_and_takes_it
     agent.until("that it drains alone", |status| status.draining && !status.joined).await;
     let mut coordinator = Coordinator::start_at(address);
     let mut member = coordinator.member(2).await;
-    assert_eq!(member.registration.held, [(SlotIndex(0), lease("hang"))]);
+    assert_eq!(member.registration.held, [HeldLease::from((SlotIndex(0), lease("hang")))]);
     member.draining().await;
     assert_eq!(member.begun().await, pid, "the store is announced again");
     member.ask_to_yield(2, 0, lease("hang"), false).await;
@@ -414,16 +414,21 @@ async fn a_worker_that_drains_alone_leaves_when_its_patience_is_over() {
 }
 
 #[tokio::test]
-async fn a_worker_whose_name_is_taken_leaves_the_other_one_alone_for_a_while() {
+async fn a_worker_whose_name_was_taken_meanwhile_keeps_its_work_and_tries_again() {
     let program = Program::new();
-    let (mut coordinator, member, mut agent) = joined(&program, 1, patient()).await;
-    agent.until("the session", |status| status.joined).await;
-    let message = "another worker with this id has joined: give each worker an --id of its own".to_owned();
-    member.refuse(lethe_proto::status::Refusal::Conflict { message }.into()).await;
-    let thrown_out = Instant::now();
-    agent.until("the end of the session", |status| !status.joined).await;
-    let _again = coordinator.member(1).await;
-    assert!(thrown_out.elapsed() >= Duration::from_secs(1), "{:?}", thrown_out.elapsed());
+    let (mut coordinator, mut member, agent) = joined(&program, 1, patient()).await;
+    member.start(1, 0, assignment("hang", "")).await;
+    let pid = member.begun().await;
+    member.refuse(tonic::Status::unavailable("the coordinator goes away")).await;
+    for _ in 0..2 {
+        let knock = coordinator.knock().await;
+        assert_eq!(knock.registration.incarnation, member.registration.incarnation);
+        let message = "another process has joined as this worker".to_owned();
+        knock.refuse(lethe_proto::status::Refusal::Conflict { message }.into()).await;
+    }
+    let mut again = coordinator.member(1).await;
+    assert_eq!(again.registration.held, [HeldLease::from((SlotIndex(0), lease("hang")))]);
+    assert_eq!(again.begun().await, pid);
     agent.leave().await;
 }
 
@@ -472,7 +477,7 @@ async fn a_contradiction_is_settled_by_a_session_that_takes_over_from_the_last()
     member.begun().await;
     member.start(1, 0, assignment("succeed", "")).await;
     let next = coordinator.knock().await;
-    assert_eq!(next.registration.held, [(SlotIndex(0), lease("hang"))]);
+    assert_eq!(next.registration.held, [HeldLease::from((SlotIndex(0), lease("hang")))]);
     assert!(member.is_open(), "closing it would mean that the worker has left");
     next.register(1).await;
     member.ended().await;

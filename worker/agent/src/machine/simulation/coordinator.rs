@@ -1,6 +1,6 @@
 //! The coordinator: the real engine, its records, what it says to whom.
 
-use lethe_domain::{Assignment, Epoch, LeaseId, SampleRange, SlotIndex, Task, TaskOutput, WorkerId};
+use lethe_domain::{Assignment, Epoch, HeldLease, SampleRange, Task, TaskOutput, WorkerId};
 use lethe_engine::{Command, Config, Effect as Decision, Event as Occurrence, Now, State, Write};
 use lethe_proto::session::WorkerCommand;
 use rand::RngExt;
@@ -110,11 +110,11 @@ impl World {
 
     /// A whim that the engine knows nothing of: one lease that this worker holds is to yield.
     pub(super) fn want_back(&mut self, from: &WorkerId) {
-        let held: Vec<(SlotIndex, LeaseId)> = self.worker(from).machine.held();
+        let held = self.worker(from).machine.held();
         if held.is_empty() {
             return;
         }
-        let (slot, lease) = held[self.rng.random_range(0..held.len())].clone();
+        let HeldLease { slot, lease, .. } = held[self.rng.random_range(0..held.len())].clone();
         let past = u64::from(self.chance(0.2));
         let epoch = Epoch(self.epoch - past);
         let save = self.chance(0.5);

@@ -55,7 +55,7 @@ fn new_work_is_handed_back_and_what_is_known_is_not() {
     assert_eq!(failure(&bench.start(5, 1, 2)).code, ErrorCode::Yielded);
     assert_eq!(failure(&bench.start(5, 1, 2)).code, ErrorCode::Yielded, "said again until acknowledged");
     assert_eq!(bench.acknowledge(2), []);
-    assert_eq!(bench.machine.held(), [(SLOT, lease(1))]);
+    assert_eq!(bench.held(), [(SLOT, lease(1))]);
 }
 
 #[test]

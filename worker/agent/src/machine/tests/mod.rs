@@ -121,6 +121,10 @@ impl Bench {
         self.step(Event::Died(SlotIndex(slot), death()))
     }
 
+    fn held(&self) -> Vec<(SlotIndex, LeaseId)> {
+        self.machine.held().into_iter().map(|held| (held.slot, held.lease)).collect()
+    }
+
     fn activity(&self, slot: usize) -> Activity {
         self.machine.status().slots[slot].activity
     }

@@ -13,7 +13,7 @@ fn a_lease_goes_to_its_executor_and_its_outcome_back_until_it_is_acknowledged() 
     assert_eq!(bench.later(Duration::from_secs(1)), [finished(0, 1, DONE)], "not acknowledged for 5 s");
     assert_eq!(bench.step(Event::Command(WorkerCommand::Ack(lease(1)))), []);
     assert_eq!(bench.later(Duration::from_secs(60)), []);
-    assert_eq!(bench.machine.held(), []);
+    assert_eq!(bench.held(), []);
 }
 
 #[test]
@@ -32,14 +32,14 @@ fn outcomes_survive_any_number_of_sessions() {
     bench.start(5, 1, 2);
     bench.step(Event::Parted);
     assert_eq!(bench.ends(0, 1, DONE), [], "nobody to tell");
-    assert_eq!(bench.machine.held(), [(SlotIndex(1), lease(2)), (SLOT, lease(1))]);
+    assert_eq!(bench.held(), [(SlotIndex(1), lease(2)), (SLOT, lease(1))]);
     assert_eq!(bench.join(6), [finished(0, 1, DONE)]);
     bench.step(Event::Parted);
     assert_eq!(bench.join(6), [finished(0, 1, DONE)]);
     bench.step(Event::Command(WorkerCommand::Ack(lease(1))));
     bench.step(Event::Parted);
     assert_eq!(bench.join(6), []);
-    assert_eq!(bench.machine.held(), [(SlotIndex(1), lease(2))], "the other one is still at work");
+    assert_eq!(bench.held(), [(SlotIndex(1), lease(2))], "the other one is still at work");
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn an_hour_without_a_coordinator_loses_nothing() {
     let effects = bench.join(6);
     assert!(effects.contains(&finished(0, 0, DONE)), "{effects:?}");
     assert_eq!(bench.acknowledge(0), []);
-    assert_eq!(bench.machine.held(), [(SlotIndex(2), lease(2)), (SlotIndex(1), lease(1))]);
+    assert_eq!(bench.held(), [(SlotIndex(2), lease(2)), (SlotIndex(1), lease(1))]);
     assert_eq!(bench.ends(2, 2, DONE), [finished(2, 2, DONE)]);
 }
 
@@ -102,7 +102,7 @@ fn an_older_epoch_has_no_effect() {
     assert_eq!(bench.step(Event::Command(stop)), []);
     assert_eq!(bench.asked_to_yield(4, 0, 2, true), []);
     assert_eq!(bench.asked_to_yield(4, 0, 9, true), [], "not even an answer");
-    assert_eq!(bench.machine.held(), [(SLOT, lease(2))]);
+    assert_eq!(bench.held(), [(SLOT, lease(2))]);
     bench.step(Event::Parted);
     assert_eq!(bench.join(4), [Effect::Rejoin], "a leader of the past");
     assert_eq!(bench.start(6, 0, 3), [], "nothing it says is heard");
@@ -121,7 +121,7 @@ fn a_contradiction_is_settled_by_another_session() {
         bench.step(Event::Parted);
         bench.join(5);
     }
-    assert_eq!(bench.machine.held(), [(SLOT, lease(1))]);
+    assert_eq!(bench.held(), [(SLOT, lease(1))]);
 }
 
 #[test]

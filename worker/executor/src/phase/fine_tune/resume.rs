@@ -39,7 +39,7 @@ struct Source {
 /// step known of the job: memory that lacks more than one step to it is stale.
 ///
 /// # Errors
-/// Those of storage, of the gang, and of a checkpoint of another model; `DAMAGED` when this rank got something else than was sent.
+/// Those of storage, of the gang, and of a checkpoint of another model; `STATE_DIFFERS` when this rank got something else than was sent.
 pub(super) fn resume(
     work: &Work<'_>,
     trainer: &mut Trainer,
@@ -184,7 +184,7 @@ fn agree(place: Place, root: usize, own: &[u8], sent: &[u8]) -> Result<()> {
     }
     let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     Err(Error::refused(
-        ErrorCode::Damaged,
+        ErrorCode::StateDiffers,
         format!(
             "{place}: got a state with SHA-256 {}, but rank {root} sent {}: it was changed on its way or in memory",
             hex(own),
@@ -226,7 +226,7 @@ mod tests {
         let mut own = sent;
         own[31] = 1;
         let failure = Failure::from(agree(place, 1, &own, &sent).unwrap_err());
-        assert_eq!(failure.code, ErrorCode::Damaged);
+        assert_eq!(failure.code, ErrorCode::StateDiffers);
         assert!(failure.message.contains("rank 2 of 3, generation 7"), "{failure}");
         assert!(failure.message.contains("rank 1 sent 00"), "{failure}");
     }
