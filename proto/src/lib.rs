@@ -4,6 +4,7 @@
 //! the few typed messages of this crate ([`executor`], [`session`]). Not here: connecting ([`v1`] has the raw clients,
 //! crate `client` the typed one), checks of a spec's content (`JobSpec::check`), decisions.
 
+mod artifacts;
 mod conversion;
 pub mod executor;
 pub mod frame;

@@ -1,11 +1,12 @@
 //! Leases and what is done under them: assignments, tasks, progress, how it ended. Outputs have their own file.
 
 use lethe_domain::{
-    ArtifactRef, Assignment, Attempt, Cut, Failure, GangRole, Generation, JobId, LeaseId, Progress, Rank,
-    SampleRange, ShardIndex, Task, TaskOutput,
+    Assignment, Attempt, Cut, Failure, GangRole, Generation, JobId, LeaseId, Progress, Rank, SampleRange,
+    ShardIndex, Task, TaskOutput,
 };
 
-use crate::conversion::{each, list, read, required, required_choice};
+use crate::artifacts::{pack, unpack};
+use crate::conversion::{read, required, required_choice};
 use crate::{ConversionError, v1};
 
 /// How a lease ended: what it gave, or why it failed.
@@ -88,18 +89,6 @@ impl TryFrom<v1::LeaseOutcome> for LeaseOutcome {
             Wire::Failure(failure) => Err(read(failure, "failure")?),
         };
         Ok(Self { lease: required(finished.lease, "lease")?, outcome })
-    }
-}
-
-impl From<ArtifactRef> for v1::ArtifactRef {
-    fn from(ArtifactRef { path, sha256, size }: ArtifactRef) -> Self {
-        Self { path, sha256, size }
-    }
-}
-
-impl From<v1::ArtifactRef> for ArtifactRef {
-    fn from(v1::ArtifactRef { path, sha256, size }: v1::ArtifactRef) -> Self {
-        Self { path, sha256, size }
     }
 }
 
@@ -186,7 +175,10 @@ impl From<Task> for v1::assignment::Task {
         match task {
             Task::Probe => Self::Probe(v1::ProbeTask {}),
             Task::Sample { range } => Self::Sample(v1::SampleTask { range: Some(range.into()) }),
-            Task::Direction { scores } => Self::Direction(v1::DirectionTask { scores: each(scores) }),
+            Task::Direction { scores } => {
+                let (scores, list) = pack(scores);
+                Self::Direction(v1::DirectionTask { scores, list })
+            }
             Task::FineTune { target, role } => {
                 Self::FineTune(v1::FineTuneTask { target: Some(target.into()), role: Some(role.into()) })
             }
@@ -197,7 +189,8 @@ impl From<Task> for v1::assignment::Task {
                 weights: Some(weights.into()),
             }),
             Task::Report { moments, target } => {
-                Self::Report(v1::ReportTask { moments: each(moments), target: Some(target.into()) })
+                let (moments, list) = pack(moments);
+                Self::Report(v1::ReportTask { moments, list, target: Some(target.into()) })
             }
             Task::Publish { target, weights } => {
                 Self::Publish(v1::PublishTask { target: Some(target.into()), weights: Some(weights.into()) })
@@ -214,7 +207,7 @@ impl TryFrom<v1::assignment::Task> for Task {
         Ok(match task {
             Wire::Probe(v1::ProbeTask {}) => Task::Probe,
             Wire::Sample(task) => Task::Sample { range: required(task.range, "range")? },
-            Wire::Direction(task) => Task::Direction { scores: list(task.scores, "scores")? },
+            Wire::Direction(task) => Task::Direction { scores: unpack(task.scores, task.list, "scores")? },
             Wire::FineTune(task) => Task::FineTune {
                 target: required(task.target, "target")?,
                 role: required(task.role, "role")?,
@@ -226,7 +219,7 @@ impl TryFrom<v1::assignment::Task> for Task {
                 weights: required(task.weights, "weights")?,
             },
             Wire::Report(task) => Task::Report {
-                moments: list(task.moments, "moments")?,
+                moments: unpack(task.moments, task.list, "moments")?,
                 target: required(task.target, "target")?,
             },
             Wire::Publish(task) => Task::Publish {

@@ -63,9 +63,10 @@ impl WorkerService for Workers {
             );
             return Err(Refusal::Conflict { message }.into());
         }
+        let protocol = registration.protocol;
         let membership = self.driver.join(registration).await?;
         let (outgoing, responses) = mpsc::channel(IN_FLIGHT);
-        tokio::spawn(session(self.driver.clone(), membership, events, outgoing));
+        tokio::spawn(session(self.driver.clone(), membership, protocol, events, outgoing));
         Ok(Response::new(ReceiverStream::new(responses).boxed()))
     }
 }
@@ -96,6 +97,7 @@ async fn introduction(events: &mut Streaming<v1::SessionRequest>) -> Result<Regi
 async fn session(
     driver: DriverHandle,
     membership: Membership,
+    protocol: u32,
     mut events: Streaming<v1::SessionRequest>,
     outgoing: Outgoing,
 ) {
@@ -107,7 +109,7 @@ async fn session(
     loop {
         tokio::select! {
             command = commands.recv() => match command {
-                Some(command) => if outgoing.send(Ok(command.into())).await.is_err() { break },
+                Some(command) => if outgoing.send(Ok(command.for_protocol(protocol))).await.is_err() { break },
                 // A newer session has taken over, or the driver wants everybody to join again.
                 None => {
                     if replaced.load(Ordering::Relaxed) {

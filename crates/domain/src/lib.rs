@@ -3,6 +3,7 @@
 //! Not here: decisions (crate `engine`), IO, clocks, randomness, protobuf types, tensors.
 
 pub mod canary;
+mod digest;
 mod failure;
 mod fleet;
 mod ids;
@@ -13,6 +14,7 @@ mod result;
 pub mod spec;
 mod task;
 
+pub use digest::{sha256_bytes, sha256_text};
 pub use failure::{ErrorCode, Failure};
 pub use fleet::{SlotReport, SlotState, WorkerOrder, WorkerState, WorkerStatus};
 pub use ids::{

@@ -2,7 +2,9 @@
 //!
 //! Not here: what is counted (lease_work).
 
-use lethe_domain::{ArtifactRef, EvaluateOutput, SampleOutput, ShardIndex, TaskOutput};
+use lethe_domain::{
+    ArtifactRef, EvaluateOutput, SampleOutput, ShardIndex, TaskOutput, sha256_bytes, sha256_text,
+};
 
 /// Outputs of finished shards by index, in blocks: most shards of a phase are done, and nearly in order.
 #[derive(Debug, Default)]
@@ -200,28 +202,12 @@ impl Frame {
 
 impl Digest {
     fn of(text: &str) -> Self {
-        let mut bytes = [0; 32];
-        let digit = |c: u8| match c {
-            b'0'..=b'9' => Some(c - b'0'),
-            b'a'..=b'f' => Some(c - b'a' + 10),
-            _ => None,
-        };
-        if text.len() == 64 {
-            let pairs = text.as_bytes().chunks_exact(2);
-            let read = pairs.zip(&mut bytes).try_for_each(|(pair, byte)| {
-                *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-                Some(())
-            });
-            if read.is_some() {
-                return Self::Bytes(bytes);
-            }
-        }
-        Self::Text(text.into())
+        sha256_bytes(text).map_or_else(|| Self::Text(text.into()), Self::Bytes)
     }
 
     fn text(&self) -> String {
         match self {
-            Self::Bytes(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+            Self::Bytes(bytes) => sha256_text(bytes),
             Self::Text(text) => text.to_string(),
         }
     }

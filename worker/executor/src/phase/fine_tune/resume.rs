@@ -5,7 +5,7 @@
 //! every rank compares the digest of what it got.
 
 use lethe_collective::Place;
-use lethe_domain::{ArtifactRef, ErrorCode};
+use lethe_domain::{ArtifactRef, ErrorCode, sha256_text};
 use lethe_models::Tensors;
 use tch::{Device, Kind, Tensor};
 
@@ -182,13 +182,12 @@ fn agree(place: Place, root: usize, own: &[u8], sent: &[u8]) -> Result<()> {
     if own == sent {
         return Ok(());
     }
-    let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     Err(Error::refused(
         ErrorCode::StateDiffers,
         format!(
             "{place}: got a state with SHA-256 {}, but rank {root} sent {}: it was changed on its way or in memory",
-            hex(own),
-            hex(sent)
+            sha256_text(own),
+            sha256_text(sent)
         ),
         format!("look at the memory and the network of this rank's machine and of rank {root}'s"),
     ))
