@@ -2,10 +2,13 @@
 //!
 //! Not here: what a result means for its job (`job`), gangs (`gang`).
 
-use lethe_domain::{ErrorCode, Failure, LeaseId, Phase, ShardIndex, SlotRef, TaskOutput, WorkerId};
+use lethe_domain::{ErrorCode, Failure, LeaseId, Phase, Shape, ShardIndex, SlotRef, TaskOutput, WorkerId};
 
 use crate::state::{Job, Lease, Work};
 use crate::{Command, Effect, Metric, State};
+
+/// Probes that may find a disk full before the job fails: over about seven seconds.
+const PROBES_OF_A_FULL_DISK: u32 = 4;
 
 /// How much the newest lease counts in a slot's speed.
 const NEWEST: f64 = 0.5;
@@ -172,9 +175,7 @@ impl State {
         if back.is_empty() {
             return;
         }
-        // A probe is there to find out whether there is room.
-        let no_room = failure.code == ErrorCode::DiskFull && lease.phase == Phase::Probe;
-        if no_room || (!failure.code.retryable() && failure.code != ErrorCode::Cancelled) {
+        if !failure.code.retryable() && failure.code != ErrorCode::Cancelled {
             return self.fail_job(&lease.job, failure, effects);
         }
         // Of several shards nobody knows which is at fault: each is tried again alone, and only that counts.
@@ -184,11 +185,15 @@ impl State {
             true => work.blame(lease.shard, &held.slot),
             false => 0,
         };
-        if failed >= self.config.budget(failure.code) {
-            let message = format!(
-                "shard {} of phase {} failed {failed} times, last: {}",
-                lease.shard, lease.phase, failure.message
-            );
+        // A probe is there to find out whether there is room: a disk may be full for a moment, but nobody waits long for it.
+        let no_room = failure.code == ErrorCode::DiskFull && lease.phase == Phase::Probe;
+        let budget = if no_room { PROBES_OF_A_FULL_DISK } else { self.config.budget(failure.code) };
+        if failed >= budget {
+            let what = match lease.phase.shape() {
+                Shape::Sharded => format!("shard {} of phase {}", lease.shard, lease.phase),
+                Shape::Single | Shape::Gang => format!("phase {}", lease.phase),
+            };
+            let message = format!("{what} failed {failed} times, last: {}", failure.message);
             return self.fail_job(&lease.job, Failure { message, ..failure }, effects);
         }
         let pause = if blame == Blame::Worker { 0 } else { self.config.backoff(failure.code, failed.max(1)) };

@@ -982,3 +982,25 @@ fn a_release_that_would_change_nothing_is_told_why() {
     assert_eq!(vain(&bench, None), None);
     assert!(vain(&bench, Some(0)).unwrap().contains("release the worker"));
 }
+
+#[test]
+fn a_probe_asks_again_whether_a_full_disk_has_room_but_not_for_long() {
+    let full = || Err(Failure::new(ErrorCode::DiskFull, "the disk of file:///a is full", ""));
+    let mut bench = Bench::new(Config::default());
+    bench.submit(|_| {});
+    bench.join("w", 1);
+    let begun = bench.now;
+    while bench.state_of().0 == JobState::Running {
+        if bench.lease("w", 0).is_some() {
+            bench.finish("w", 0, full());
+        } else {
+            bench.now += 500;
+            heartbeat(&mut bench, "w");
+        }
+    }
+    let (state, failure) = bench.state_of();
+    assert_eq!(state, JobState::Failed);
+    let message = failure.unwrap().message;
+    assert_eq!(message, "phase probe failed 4 times, last: the disk of file:///a is full");
+    assert!((5_000..10_000).contains(&(bench.now - begun)), "{} ms", bench.now - begun);
+}

@@ -9,6 +9,7 @@ use lethe_store::{Error, StateStore, Txn, redb};
 use rand::{RngExt, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 
+#[path = "../../artifacts/tests/conformance/small_disk.rs"]
 mod small_disk;
 
 async fn put(

@@ -1,4 +1,5 @@
-//! A tiny file system of its own for one test, seen by this thread and those it starts; needs root.
+//! A tiny file system of its own for one test, seen by this thread and the processes it starts; needs root. Also part of
+//! the tests of the store and of the executor.
 
 use std::path::Path;
 

@@ -17,5 +17,7 @@ mod phases;
 mod recovery;
 mod remote;
 mod shards;
+#[path = "../../../../crates/artifacts/tests/conformance/small_disk.rs"]
+#[allow(dead_code, reason = "nothing here waits for storage itself")]
 mod small_disk;
 mod standby;
