@@ -38,6 +38,9 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 /// The largest message either side accepts, in bytes. Bulk travels as artifacts, so nothing comes near it.
 pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
+/// Where a coordinator that follows names the leader, in the metadata of an answer that may be older than the leader's.
+pub const LEADER_HEADER: &str = "lethe-leader";
+
 /// The version of the wire that workers and coordinators of this build speak.
 pub const PROTOCOL: u32 = 2;
 

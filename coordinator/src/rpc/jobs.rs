@@ -5,7 +5,7 @@ use lethe_artifacts::ArtifactStore;
 use lethe_domain::{JobId, JobSpec, SlotIndex, SpecError, WorkerId, WorkerOrder};
 use lethe_proto::status::Refusal;
 use lethe_proto::v1::job_service_server::JobService;
-use lethe_proto::{ConversionError, v1};
+use lethe_proto::{ConversionError, LEADER_HEADER, v1};
 use tonic::{Request, Response, Status};
 
 use super::{download, watch};
@@ -32,6 +32,15 @@ impl Jobs {
         let Some(id) = request_id.clone() else { return Ok(false) };
         self.driver.look(move |view| view.knows_request(&id)).await
     }
+}
+
+/// An answer, and who would know better.
+fn seen<T>(message: T, leader: Option<String>) -> Response<T> {
+    let mut response = Response::new(message);
+    if let Some(leader) = leader.and_then(|leader| leader.parse().ok()) {
+        response.metadata_mut().insert(LEADER_HEADER, leader);
+    }
+    response
 }
 
 fn read_spec(spec: Option<v1::JobSpec>) -> Result<JobSpec, SpecError> {
@@ -89,9 +98,11 @@ impl JobService for Jobs {
     ) -> Result<Response<v1::GetJobResponse>, Status> {
         let id = read_id(request.into_inner().job_id)?;
         let missing = no_such_job(&id);
-        let found = move |view: &View<'_>| Some((view.status(&id)?, view.record(&id)?.spec.clone()));
-        let (job, spec) = self.driver.look(found).await?.ok_or(missing)?;
-        Ok(Response::new(v1::GetJobResponse { job: Some(job.into()), spec: Some(spec.into()) }))
+        let found = move |view: &View<'_>| {
+            Some((view.status(&id)?, view.record(&id)?.spec.clone(), view.leader().map(str::to_owned)))
+        };
+        let (job, spec, leader) = self.driver.look(found).await?.ok_or(missing)?;
+        Ok(seen(v1::GetJobResponse { job: Some(job.into()), spec: Some(spec.into()) }, leader))
     }
 
     async fn list_jobs(
@@ -108,7 +119,9 @@ impl JobService for Jobs {
             }
         };
         let after = Some(page_token.clone()).filter(|token| !token.is_empty());
-        let page = self.driver.look(move |view| view.page(after.as_deref(), size)).await?;
+        let look =
+            move |view: &View<'_>| (view.page(after.as_deref(), size), view.leader().map(str::to_owned));
+        let (page, leader) = self.driver.look(look).await?;
         let (jobs, next) = page.ok_or_else(|| {
             malformed(
                 "page_token",
@@ -116,7 +129,7 @@ impl JobService for Jobs {
             )
         })?;
         let jobs = jobs.into_iter().map(Into::into).collect();
-        Ok(Response::new(v1::ListJobsResponse { jobs, next_page_token: next.unwrap_or_default() }))
+        Ok(seen(v1::ListJobsResponse { jobs, next_page_token: next.unwrap_or_default() }, leader))
     }
 
     async fn watch_job(

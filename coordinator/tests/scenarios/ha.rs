@@ -163,6 +163,10 @@ async fn who_follows_answers_what_is_written_and_names_the_leader() {
         .job
         .unwrap();
     assert_eq!((found.id.as_str(), found.waiting.as_str()), (job.id.as_str(), ""));
+    // Our client then asks who knows better.
+    let fresh = follower.client().await;
+    let (status, _) = fresh.get(&job.id).await.unwrap();
+    assert_eq!((status.slots, fresh.address()), (2, url(fleet.processes[leader].grpc)));
     assert_eq!(raw.list_jobs(v1::ListJobsRequest::default()).await.unwrap().into_inner().jobs.len(), 1);
     let cancel = v1::CancelJobRequest { job_id: job.id.to_string(), reason: String::new() };
     let spec = Some(fleet.world.job().into());

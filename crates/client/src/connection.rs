@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lethe_proto::MAX_MESSAGE_BYTES;
 use lethe_proto::v1::job_service_client::JobServiceClient;
+use lethe_proto::{LEADER_HEADER, MAX_MESSAGE_BYTES};
 use tokio::time::{Instant, sleep};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
@@ -39,6 +39,9 @@ impl Default for Options {
 /// A coordinator that hangs, or that the network has cut off, is noticed within their sum.
 const PING_EVERY: Duration = Duration::from_secs(1);
 const PING_PATIENCE: Duration = Duration::from_secs(3);
+
+/// For the leader to answer what one that follows has answered already.
+const FRESHER: Duration = Duration::from_secs(2);
 
 /// Pauses while the coordinators have no leader.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -206,7 +209,8 @@ impl Client {
         Ok(Coordinator { address, channel })
     }
 
-    /// One call of the job service, with a deadline. For a stream the deadline is for its beginning.
+    /// One call of the job service, with a deadline. For a stream the deadline is for its beginning. Where one that follows
+    /// answers, and the leader can be reached, the leader's answer counts.
     pub(crate) async fn call<M, T, F>(
         &self,
         message: M,
@@ -216,14 +220,22 @@ impl Client {
         M: Clone,
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let deadline = self.options().call_timeout;
-        self.attempt_patiently(|Coordinator { address, channel }| {
+        let ask = |Coordinator { address, channel }, deadline| {
             let client = JobServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
             // On the heap: the future of a call that carries a job spec is large.
             let answer = Box::pin(call(client, Request::new(message.clone())));
-            async move { in_time(&address, deadline, answer).await.map(Response::into_inner) }
-        })
-        .await
+            async move { in_time(&address, deadline, answer).await }
+        };
+        let deadline = self.options().call_timeout;
+        let answer = self.attempt_patiently(|coordinator| ask(coordinator, deadline)).await?;
+        let leader = answer.metadata().get(LEADER_HEADER).and_then(|leader| leader.to_str().ok());
+        if let Some(leader) = leader.and_then(|leader| self.named(leader).ok())
+            && let Ok(fresh) = ask(leader.clone(), FRESHER.min(deadline)).await
+        {
+            self.set_leader(Some(leader));
+            return Ok(fresh.into_inner());
+        }
+        Ok(answer.into_inner())
     }
 }
 

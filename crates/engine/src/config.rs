@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use lethe_domain::ErrorCode;
+use lethe_domain::{ErrorCode, Phase};
+
+/// Probes that may find a disk full before the job fails: over about seven seconds.
+const PROBES_OF_A_FULL_DISK: u32 = 4;
 
 /// Times in milliseconds, and budgets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,8 +84,13 @@ impl Config {
         (first << doublings).min(self.backoff_max_ms)
     }
 
-    /// How often something may fail like this before the job does.
-    pub(crate) fn budget(&self, code: ErrorCode) -> u32 {
-        if code.is_storage() { self.storage_attempts } else { self.attempts }
+    /// How often a shard of this phase may fail like this before the job does.
+    pub(crate) fn budget(&self, phase: Phase, code: ErrorCode) -> u32 {
+        match (phase, code) {
+            // A probe is there to find out whether there is room: a disk may be full for a moment, but nobody waits long.
+            (Phase::Probe, ErrorCode::DiskFull) => PROBES_OF_A_FULL_DISK,
+            (_, code) if code.is_storage() => self.storage_attempts,
+            _ => self.attempts,
+        }
     }
 }

@@ -4,11 +4,14 @@
 
 use std::collections::BTreeMap;
 
-use lethe_domain::{Explanation, JobId, JobState, Shape, SlotIndex, SlotRef, Waiting};
+use lethe_domain::{ErrorCode, Explanation, JobId, JobState, Shape, SlotIndex, SlotRef, Waiting};
 
 use crate::planner::{self, Answer, Wants};
 use crate::state::{Job, Work};
 use crate::{Now, State, grant::wants};
+
+/// A gang that has met for so long without a step is worth a word.
+const FIRST_STEP_MS: u64 = 5_000;
 
 /// Failed shards named one by one; of more, only the number is said.
 const SHARDS_NAMED: usize = 5;
@@ -93,14 +96,17 @@ impl State {
             Work::None => {}
             Work::Leases(work) => {
                 let mut named = 0;
-                for (shard, at, failed) in work.waiting().filter(|(_, at, _)| *at > now.mono_ms) {
+                let code = job.record.retried.last().map_or(ErrorCode::Internal, |failure| failure.code);
+                let tries = self.config.budget(phase, code);
+                for (shard, at, failed) in
+                    work.waiting(code.is_storage()).filter(|(_, at, _)| *at > now.mono_ms)
+                {
                     named += 1;
                     if named <= SHARDS_NAMED {
                         let seconds = (at - now.mono_ms) as f64 / 1000.0;
                         let why = format!(
-                            "it is tried again in {seconds:.1} s, for the {}. of {} times; {}",
+                            "it is tried again in {seconds:.1} s, for the {}. of {tries} times; {}",
                             failed + 1,
-                            self.config.attempts,
                             last_failure(job)
                         );
                         say(format!("shard {shard} of {phase}"), why);
@@ -150,6 +156,16 @@ impl State {
                             format!("ranks 1 to {} of generation {}", gang.world() - 1, gang.generation),
                             "rank 0 has not said yet where they meet".to_owned(),
                         );
+                    }
+                    let silent = now.mono_ms.saturating_sub(gang.formed_ms);
+                    let stepped = work.best_step() > gang.step_at_start;
+                    if gang.met && !stepped && gang.failure.is_none() && silent > FIRST_STEP_MS {
+                        let seconds = silent / 1000;
+                        let why = format!(
+                            "its ranks have loaded or looked for each other for {seconds} s; {}",
+                            last_failure(job)
+                        );
+                        say(format!("the first step of generation {}", gang.generation), why);
                     }
                     if gang.failure.is_some() || gang.yield_by_ms.is_some() {
                         let held: Vec<String> =

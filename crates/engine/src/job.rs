@@ -24,9 +24,7 @@ impl Job {
             JobState::Cancelling | JobState::Succeeded | JobState::Failed | JobState::Cancelled => Work::None,
         };
     }
-}
 
-impl Job {
     /// Seconds since the current phase began, under this leader or another.
     pub(crate) fn phase_seconds(&self, now: Now) -> f64 {
         now.unix_ms.saturating_sub(self.record.phase_began_unix_ms) as f64 / 1000.0

@@ -375,11 +375,10 @@ impl LeaseWork {
         self.open.iter().map(|(shard, open)| (*shard, open.leases))
     }
 
-    /// Shards that wait for another try: when it may be, and how many have failed.
-    pub(crate) fn waiting(&self) -> impl Iterator<Item = (ShardIndex, u64, u32)> {
-        self.again
-            .iter()
-            .map(|(shard, at)| (*shard, *at, self.tries.get(shard).map_or(0, |tries| tries.failed)))
+    /// Shards that wait for another try: when it may be, and how many have failed, by the shard's fault or by storage's.
+    pub(crate) fn waiting(&self, storage: bool) -> impl Iterator<Item = (ShardIndex, u64, u32)> {
+        let failed = move |tries: &Tries| if storage { tries.unstored } else { tries.failed };
+        self.again.iter().map(move |(shard, at)| (*shard, *at, self.tries.get(shard).map_or(0, failed)))
     }
 
     /// Shards that were never granted and are still wanted.

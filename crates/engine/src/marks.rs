@@ -2,7 +2,7 @@
 //!
 //! Not here: canaries (`fleet`), which nobody's word can mend.
 
-use lethe_domain::{SlotIndex, SlotRef, WorkerId, WorkerOrder};
+use lethe_domain::{Shape, SlotIndex, SlotRef, WorkerId, WorkerOrder};
 
 use crate::record::WorkerRecord;
 use crate::{Effect, Metric, State, Write};
@@ -19,13 +19,15 @@ impl State {
             WorkerOrder::Release { slot: None } => *mark = WorkerRecord::new(id.clone()),
             WorkerOrder::Release { slot: Some(slot) } => drop(mark.slots.remove(&slot)),
         }
-        if let WorkerOrder::Quarantine { slot, .. } = &order {
-            let slots = match slot {
-                Some(_) => 1,
-                None => self.workers.get(id).map_or(0, |worker| worker.slots.len()),
-            };
-            effects.extend((0..slots).map(|_| Effect::Metric(Metric::SlotQuarantined)));
-        }
+        let barred = match &order {
+            _ if *mark == before => 0,
+            WorkerOrder::Quarantine { slot: Some(_), .. } => 1,
+            WorkerOrder::Quarantine { slot: None, .. } => {
+                self.workers.get(id).map_or(0, |worker| worker.slots.len())
+            }
+            WorkerOrder::Drain | WorkerOrder::Release { .. } => 0,
+        };
+        effects.extend((0..barred).map(|_| Effect::Metric(Metric::SlotQuarantined)));
         if *mark != before {
             effects.push(Effect::Persist(Write::Worker(Box::new(mark.clone()))));
         }
@@ -41,7 +43,7 @@ impl State {
         for lease in self.leases_on(id) {
             let Some(held) = self.leases.get(&lease) else { continue };
             let marked = all || some.contains_key(&held.slot.slot);
-            if marked && lease.phase.shape() != lethe_domain::Shape::Gang && !held.stopping {
+            if marked && lease.phase.shape() != Shape::Gang && !held.stopping {
                 self.take_back(&lease, effects);
             }
         }

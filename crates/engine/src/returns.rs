@@ -7,9 +7,6 @@ use lethe_domain::{ErrorCode, Failure, LeaseId, Phase, Shape, ShardIndex, SlotRe
 use crate::state::{Job, Lease, Work};
 use crate::{Command, Effect, Metric, State};
 
-/// Probes that may find a disk full before the job fails: over about seven seconds.
-const PROBES_OF_A_FULL_DISK: u32 = 4;
-
 /// How much the newest lease counts in a slot's speed.
 const NEWEST: f64 = 0.5;
 
@@ -185,10 +182,7 @@ impl State {
             true => work.blame(lease.shard, &held.slot),
             false => 0,
         };
-        // A probe is there to find out whether there is room: a disk may be full for a moment, but nobody waits long for it.
-        let no_room = failure.code == ErrorCode::DiskFull && lease.phase == Phase::Probe;
-        let budget = if no_room { PROBES_OF_A_FULL_DISK } else { self.config.budget(failure.code) };
-        if failed >= budget {
+        if failed >= self.config.budget(lease.phase, failure.code) {
             let what = match lease.phase.shape() {
                 Shape::Sharded => format!("shard {} of phase {}", lease.shard, lease.phase),
                 Shape::Single | Shape::Gang => format!("phase {}", lease.phase),

@@ -150,7 +150,9 @@ impl State {
             Work::Leases(work) => {
                 let sharded = phase.shape() == Shape::Sharded;
                 let open: u64 = at_work().map(|progress| progress.done).sum();
-                status.shards_done = work.shards_done();
+                // Where sampling is over, and its shards are taken out, but found nothing.
+                let taken = job.shards.get(&phase).copied();
+                status.shards_done = taken.unwrap_or_else(|| work.shards_done());
                 status.shards = work.limit;
                 (status.done, status.total) = if sharded {
                     (work.samples_done() + open, work.samples_total())

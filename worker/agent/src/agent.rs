@@ -252,6 +252,7 @@ impl Driver {
                 &self.config.threads.to_string(),
             ]
             .into_iter()
+            .chain(self.config.coordinators.iter().flat_map(|url| ["--coordinator", host_and_port(url)]))
             .chain(faults.iter().flat_map(|fault| ["--chaos", fault]))
             .map(Into::into)
             .collect(),
@@ -296,6 +297,11 @@ impl Driver {
         };
         let _ = timeout(GOODBYE, parted).await;
     }
+}
+
+/// `host:port` of a coordinator's address.
+fn host_and_port(url: &str) -> &str {
+    url.split_once("://").map_or(url, |(_, rest)| rest).trim_end_matches('/')
 }
 
 fn now() -> Now {

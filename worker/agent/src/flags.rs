@@ -15,6 +15,9 @@ Examples:
   lethe-worker --coordinator http://coordinator:7400
   lethe-worker --coordinator http://a:7400,http://b:7400 --devices cpu --slots 4 --http 0.0.0.0:7402
 
+Ranks of a gang on several machines meet at the address from which rank 0's worker reaches its coordinator, unless LETHE_GANG_HOST
+or LETHE_GANG_INTERFACE names another; on ports that the system chooses.
+
 SIGTERM or Ctrl-C drains: no more work is taken, leases at work end or are taken back within --drain-patience, then the
 worker leaves. A second signal ends it at once.
 

@@ -103,9 +103,11 @@ impl Link {
                     deadline = (deadline * 2).min(JOINING.1);
                     // Once per cause: an absent coordinator does not fill the log.
                     let text = error.to_string();
-                    if text != said {
+                    // Times in it differ from try to try.
+                    let cause = text.replace(|c: char| c.is_ascii_digit(), "");
+                    if cause != said {
                         tracing::warn!("cannot join, trying again: {text}");
-                        said = text;
+                        said = cause;
                     }
                 }
                 Err(Gone) => return,

@@ -113,7 +113,7 @@ async fn a_worker_joins_works_and_leaves() {
     assert_eq!(member.ended().await, End::Left);
     all_gone(ended).await;
     let log = std::fs::read_to_string(program.path().with_file_name("logs/slot-1.log")).unwrap();
-    assert!(log.contains("\nstarted with --slot 1 --device cpu --threads 3\n"), "{log}");
+    assert!(log.contains("\nstarted with --slot 1 --device cpu --threads 3 --coordinator 127.0.0.1:"), "{log}");
     assert!(log.contains("\nworking on succeed/fine_tune/0#1\n"), "{log}");
 }
 
@@ -448,7 +448,8 @@ async fn faults_on_purpose_befall_executors_and_sessions_and_are_counted() {
     agent.leave().await;
     let log = std::fs::read_to_string(program.path().with_file_name("logs/slot-0.log")).unwrap();
     assert!(
-        log.contains("started with --slot 0 --device cpu --threads 3 --chaos slow=4 --chaos canary\n"),
+        log.contains("started with --slot 0 --device cpu --threads 3 --coordinator 127.0.0.1:")
+            && log.contains(" --chaos slow=4 --chaos canary\n"),
         "{log}"
     );
 }

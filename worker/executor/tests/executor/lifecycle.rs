@@ -141,7 +141,7 @@ fn a_lease_stopped_before_its_turn_is_not_begun_and_an_unknown_one_does_no_harm(
 #[test]
 fn every_phase_is_left_soon_after_a_stop() {
     let job = Job::thick()
-        .set("evaluate.samples", 50_000_000)
+        .set("evaluate.samples", 20_000_000)
         .set("evaluate.reference.uri", mnist("data/test.safetensors"));
     let mut executors = [Executor::start()];
     let target = job.target(&mut executors[0]);
