@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::builder::FalseyValueParser;
 use lethe_artifacts::Location;
 
 use crate::{Error, Result};
@@ -75,18 +76,21 @@ pub struct Flags {
     #[arg(long = "quota", env = "LETHE_QUOTA", value_name = "OWNER=SLOTS", value_delimiter = ',', value_parser = quota)]
     pub quotas: Vec<(String, u32)>,
     /// Let a gang in training yield its slots, by checkpoint, to a job of higher priority that finds none.
-    #[arg(long, env = "LETHE_PREEMPT")]
+    #[arg(long, env = "LETHE_PREEMPT", value_parser = FalseyValueParser::new())]
     pub preempt: bool,
     /// Take workers that make faults on purpose (lethe-worker --chaos), for a rehearsal.
-    #[arg(long, env = "LETHE_ALLOW_CHAOS")]
+    #[arg(long, env = "LETHE_ALLOW_CHAOS", value_parser = FalseyValueParser::new())]
     pub allow_chaos: bool,
 }
+
+/// The longest time that means anything here.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// A time in which a process that lives can be heard from, over a network and from a busy machine.
 fn at_least_a_second(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if duration < Duration::from_secs(1) {
-        return Err(format!("expected 1s or more; found {text}"));
+    if !(Duration::from_secs(1)..=LONGEST).contains(&duration) {
+        return Err(format!("expected 1s to 30days; found {text}"));
     }
     Ok(duration)
 }
@@ -140,6 +144,7 @@ impl Flags {
             allow_chaos: flags.allow_chaos,
             engine: lethe_engine::Config {
                 dead_after_ms,
+                claim_ms: defaults.claim_ms.max(dead_after_ms),
                 suspect_after_ms: dead_after_ms / 5 * 3,
                 lease_ms: ms(flags.lease),
                 gang_patience_ms: ms(flags.gang_patience),

@@ -1,5 +1,6 @@
 //! `lethe-coordinator`: a coordinator as a process of its own.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -44,7 +45,10 @@ fn main() -> ExitCode {
     if check_config {
         return ended(config.check());
     }
-    let subscriber = tracing_subscriber::fmt().with_env_filter(log).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(log)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match log_format {
         LogFormat::Text => subscriber.init(),
         LogFormat::Json => subscriber.json().flatten_event(true).init(),

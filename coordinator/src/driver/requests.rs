@@ -68,6 +68,7 @@ impl Driver {
             Some(id) => id,
             None => match self.new_id(&spec.name) {
                 Ok(id) => {
+                    tracing::info!(job = %id, owner = spec.queue.owner, "a job was submitted");
                     let spec = Box::new(spec);
                     self.step(Event::Submit { job: id.clone(), spec, request_id }, turn);
                     id
@@ -106,6 +107,7 @@ impl Driver {
             let _ = reply.send(Err(refusal));
             return;
         }
+        tracing::info!(job = %id, reason, "a job is to be cancelled");
         self.step(Event::Cancel { job: id.clone(), reason }, turn);
         turn.answers.push(answer(reply, move |view| view.status(&id)));
     }
@@ -129,6 +131,7 @@ impl Driver {
             let _ = reply.send(Err(Refusal::Conflict { message }));
             return;
         }
+        tracing::info!(%worker, ?order, "an order of an operator");
         self.step(Event::Order { worker: worker.clone(), order }, turn);
         turn.answers.push(answer(reply, move |view| view.worker(&worker)));
     }
@@ -145,7 +148,7 @@ impl Driver {
             chaos: _,
             incarnation,
         } = registration;
-        if self.sessions.is_taken(&worker, &incarnation) {
+        if self.sessions.is_taken(&worker, &incarnation, !held.is_empty()) {
             let other = View::new(&self.state, self.clock.now()).worker(&worker);
             let host = other.map_or_else(|| "an unknown host".to_owned(), |other| other.hostname);
             let silence = Duration::from_millis(self.config.dead_after_ms).as_secs_f64();
@@ -156,7 +159,7 @@ impl Driver {
             return;
         }
         let Opened { member, commands, replaced } =
-            self.sessions.open(worker.clone(), incarnation, devices.len());
+            self.sessions.open(worker.clone(), incarnation, !held.is_empty(), devices.len());
         let introduction = Box::new(Introduction { hostname, version, protocol, devices, held, reports });
         self.step(Event::WorkerJoined { worker, introduction }, turn);
         let heartbeat_ms = u32::try_from(self.config.dead_after_ms / 5).unwrap_or(u32::MAX).max(10);

@@ -35,6 +35,8 @@ pub(crate) struct Sessions {
 pub(crate) struct Way {
     serial: u64,
     incarnation: String,
+    /// Whether it came with leases: then it was a member under the leader before.
+    held: bool,
     commands: mpsc::Sender<WorkerCommand>,
     replaced: Arc<AtomicBool>,
 }
@@ -50,21 +52,24 @@ pub(crate) struct Opened {
 
 impl Sessions {
     /// Begins a session; an earlier one of the same worker is over.
-    pub(crate) fn open(&mut self, worker: WorkerId, incarnation: String, slots: usize) -> Opened {
+    pub(crate) fn open(&mut self, worker: WorkerId, incarnation: String, held: bool, slots: usize) -> Opened {
         let (sender, commands) = mpsc::channel(commands(slots));
         self.opened += 1;
         let serial = self.opened;
         let replaced = Arc::new(AtomicBool::new(false));
-        let way = Way { serial, incarnation, commands: sender, replaced: replaced.clone() };
+        let way = Way { serial, incarnation, held, commands: sender, replaced: replaced.clone() };
         if let Some(earlier) = self.open.insert(worker.clone(), way) {
             earlier.replaced.store(true, Ordering::Relaxed);
         }
         Opened { member: Member { worker, serial }, commands, replaced }
     }
 
-    /// Whether another process has this name, and its session open.
-    pub(crate) fn is_taken(&self, worker: &WorkerId, incarnation: &str) -> bool {
-        self.open.get(worker).is_some_and(|way| way.incarnation != incarnation && !way.commands.is_closed())
+    /// Whether another process has this name, and its session open. After a change of leader anybody may be first: the one
+    /// that comes with leases is the one that had the name.
+    pub(crate) fn is_taken(&self, worker: &WorkerId, incarnation: &str, held: bool) -> bool {
+        self.open.get(worker).is_some_and(|way| {
+            way.incarnation != incarnation && !way.commands.is_closed() && (way.held || !held)
+        })
     }
 
     /// Whether this is its worker's newest session.
@@ -123,11 +128,11 @@ mod tests {
         let worker = WorkerId::new("w").unwrap();
         let mut sessions = Sessions::default();
         let Opened { member: old, commands: mut old_commands, replaced } =
-            sessions.open(worker.clone(), String::new(), 1);
+            sessions.open(worker.clone(), String::new(), false, 1);
         let old_way = sessions.way(&worker).unwrap();
         assert!(!replaced.load(Ordering::Relaxed));
         let Opened { member: new, commands: mut new_commands, .. } =
-            sessions.open(worker.clone(), String::new(), 1);
+            sessions.open(worker.clone(), String::new(), false, 1);
         assert!(replaced.load(Ordering::Relaxed));
         assert!(!sessions.is_current(&old) && sessions.is_current(&new));
         drop(old_way);
@@ -142,23 +147,26 @@ mod tests {
     fn a_name_is_taken_as_long_as_the_session_of_another_process_is_open() {
         let worker = WorkerId::new("w").unwrap();
         let mut sessions = Sessions::default();
-        assert!(!sessions.is_taken(&worker, "a"));
-        let Opened { commands, .. } = sessions.open(worker.clone(), "a".to_owned(), 1);
-        assert!(!sessions.is_taken(&worker, "a"), "the same one may come again");
-        assert!(sessions.is_taken(&worker, "b"));
+        assert!(!sessions.is_taken(&worker, "a", false));
+        let Opened { commands, .. } = sessions.open(worker.clone(), "a".to_owned(), false, 1);
+        assert!(!sessions.is_taken(&worker, "a", false), "the same one may come again");
+        assert!(sessions.is_taken(&worker, "b", false));
+        assert!(!sessions.is_taken(&worker, "b", true), "b was there before, a was faster");
         drop(commands);
-        assert!(!sessions.is_taken(&worker, "b"), "its connection is lost");
+        assert!(!sessions.is_taken(&worker, "b", false), "its connection is lost");
+        let Opened { commands: _commands, .. } = sessions.open(worker.clone(), "c".to_owned(), true, 1);
+        assert!(sessions.is_taken(&worker, "b", true));
     }
 
     #[test]
     fn a_command_decided_before_a_new_join_does_not_reach_the_new_session() {
         let worker = WorkerId::new("w").unwrap();
         let mut sessions = Sessions::default();
-        let Opened { commands: old_commands, .. } = sessions.open(worker.clone(), String::new(), 1);
+        let Opened { commands: old_commands, .. } = sessions.open(worker.clone(), String::new(), false, 1);
         let old_way = sessions.way(&worker).unwrap();
         drop(old_commands);
         let Opened { member: new, commands: mut new_commands, .. } =
-            sessions.open(worker.clone(), String::new(), 1);
+            sessions.open(worker.clone(), String::new(), false, 1);
         sessions.send(&worker, &old_way, command());
         assert!(new_commands.try_recv().is_err());
         assert!(sessions.is_current(&new), "the loss of an old command does not end the new session");
@@ -168,7 +176,7 @@ mod tests {
     fn a_worker_that_does_not_read_must_join_again() {
         let worker = WorkerId::new("w").unwrap();
         let mut sessions = Sessions::default();
-        let Opened { member, mut commands, .. } = sessions.open(worker.clone(), String::new(), 1);
+        let Opened { member, mut commands, .. } = sessions.open(worker.clone(), String::new(), false, 1);
         let way = sessions.way(&worker).unwrap();
         for _ in 0..=super::commands(1) {
             sessions.send(&worker, &way, command());

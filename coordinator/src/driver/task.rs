@@ -225,13 +225,22 @@ impl Driver {
         for (worker, way, command) in turn.commands {
             self.sessions.send(&worker, &way, command);
         }
-        turn.ended.iter().for_each(|member| self.sessions.close(member));
+        for member in &turn.ended {
+            tracing::warn!(worker = %member.worker, "a worker is dead: it was silent for too long");
+            self.sessions.close(member);
+        }
         turn.metrics.iter().for_each(|metric| self.metrics.count(metric));
         for job in &turn.changed {
             self.notify(job);
         }
         let view = View::new(&self.state, self.clock.now());
         for write in &turn.writes {
+            if let Write::Job(record) = write
+                && record.state.is_final()
+            {
+                let failure = record.failure.as_ref().map(ToString::to_string).unwrap_or_default();
+                tracing::info!(job = %record.id, state = %record.state, failure, "a job has ended");
+            }
             if let Write::Job(record) = write
                 && record.state == JobState::Succeeded
                 && let Some(result) = view.result(&record.id)

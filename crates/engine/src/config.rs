@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use lethe_domain::{ErrorCode, Phase};
 
+/// A worker needs 4 s to notice that its leader hangs, and a second or two to find the next one.
+const CLAIM_MS: u64 = 8_000;
+
 /// Probes that may find a disk full before the job fails: over about seven seconds.
 const PROBES_OF_A_FULL_DISK: u32 = 4;
 
@@ -14,6 +17,8 @@ pub struct Config {
     pub suspect_after_ms: u64,
     /// A worker without a heartbeat for this long is dead: its leases are granted again.
     pub dead_after_ms: u64,
+    /// A new leader waits this long for workers to say what they hold.
+    pub claim_ms: u64,
     /// A lease without progress for this long is taken back.
     pub lease_ms: u64,
     /// As many shards go into one lease as a slot does in about this time, by its speed so far.
@@ -55,6 +60,7 @@ impl Default for Config {
         Self {
             suspect_after_ms: 3_000,
             dead_after_ms: 5_000,
+            claim_ms: CLAIM_MS,
             lease_ms: 120_000,
             lease_target_ms: 2_000,
             shards_per_lease: 32,

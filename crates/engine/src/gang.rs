@@ -233,7 +233,8 @@ impl State {
         let Work::Gang(work) = &mut job.work else { return };
         let Some(gang) = work.gang.take_if(|gang| gang.failure.is_some()) else { return };
         let Some(failure) = gang.failure else { return };
-        work.ended_ms = Some(now);
+        // A gang that yields recovers from nothing.
+        work.ended_ms = (failure.code != ErrorCode::Yielded).then_some(now);
         self.disturbed.insert(id.clone());
         let moved = work.best_step > gang.step_at_start;
         if failure.code == ErrorCode::Yielded {

@@ -71,9 +71,10 @@ impl State {
         if worker.leaving {
             return Some(format!("worker {id} is about to leave by itself: start it again"));
         }
-        let whole = mark.and_then(|mark| mark.quarantine.as_ref()).is_some() && slot.is_some();
-        whole
-            .then(|| format!("the whole of worker {id} is quarantined, not a slot of it: release the worker"))
+        let mark = mark.filter(|_| slot.is_some())?;
+        let what = if mark.draining { "drained" } else { "quarantined" };
+        let whole = mark.draining || mark.quarantine.is_some();
+        whole.then(|| format!("the whole of worker {id} is {what}, not a slot of it: release the worker"))
     }
 
     /// A slot fails where others do not: enough of that, and it gets no more work.

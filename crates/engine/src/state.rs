@@ -170,7 +170,7 @@ impl State {
         let mut state = Self::new(config, epoch);
         state.now = now;
         state.marks = workers.into_iter().map(|record| (record.id.clone(), record)).collect();
-        let claim_by_ms = now.mono_ms + state.config.dead_after_ms;
+        let claim_by_ms = now.mono_ms + state.config.claim_ms;
         for (record, shards) in jobs {
             let mut job = Job::restore(record, shards, now, epoch, claim_by_ms);
             job.settle_after_ms = claim_by_ms;

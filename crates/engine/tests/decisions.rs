@@ -712,7 +712,7 @@ fn ranks_that_nobody_claims_after_a_restart_are_given_up() {
     let now = Now { mono_ms: next.now, unix_ms: 0 };
     assert_eq!(next.state.explain(&job(), now).unwrap()[0].what, "rank 1 of generation 1");
     let mut stopped = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..5 {
         next.now += 2_000;
         stopped.extend(stops(&heartbeat(&mut next, "w")));
     }

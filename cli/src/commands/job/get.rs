@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use lethe_domain::{JobStatus, PhaseState};
+use lethe_domain::{JobState, JobStatus, PhaseState};
 
 use crate::commands::{CoordinatorOption, block_on, job_id};
 use crate::error::Error;
@@ -29,7 +29,7 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Error> {
 }
 
 fn table(status: &JobStatus) -> String {
-    if let Some(result) = &status.result {
+    if let (JobState::Succeeded, Some(result)) = (status.state, &status.result) {
         return result_table::render(result);
     }
     let rows: Vec<Vec<String>> = status
@@ -40,7 +40,11 @@ fn table(status: &JobStatus) -> String {
                 PhaseState::Pending => "-",
                 PhaseState::Running => "running",
                 PhaseState::Done => "done",
-                PhaseState::Failed => "failed",
+                PhaseState::Failed => match status.state {
+                    JobState::Cancelled => "cancelled",
+                    JobState::Cancelling => "stopping",
+                    _ => "failed",
+                },
             };
             let done = if phase.total == 0 {
                 String::new()
@@ -50,9 +54,13 @@ fn table(status: &JobStatus) -> String {
             vec![phase.phase.to_string(), state.to_owned(), done, duration(phase.seconds)]
         })
         .collect();
+    let ended = status.failure.as_ref().map_or_else(String::new, |failure| {
+        let hint = if failure.hint.is_empty() { String::new() } else { format!("\nhint: {}", failure.hint) };
+        format!("\n{failure}{hint}")
+    });
     let waiting = status.waiting.as_ref().map(|waiting| format!("\nwaiting: {waiting}")).unwrap_or_default();
     format!(
-        "{} ({}): {}, {} slots\n{}{waiting}",
+        "{} ({}): {}, {} slots\n{}{waiting}{ended}",
         status.name,
         status.id,
         status.state,

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use lethe_domain::WorkerStatus;
+use lethe_domain::{WorkerState, WorkerStatus};
 
 use super::worker_id;
 use crate::commands::{CoordinatorOption, block_on};
@@ -28,6 +28,11 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Whether nothing is granted to a worker in this state.
+fn gets_no_work(state: WorkerState) -> bool {
+    matches!(state, WorkerState::Draining | WorkerState::Suspect | WorkerState::Dead)
+}
+
 /// A worker and its slots, for people.
 pub(super) fn text(worker: &WorkerStatus) -> String {
     let reason = worker.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
@@ -47,6 +52,9 @@ pub(super) fn text(worker: &WorkerStatus) -> String {
             let state = match (&slot.quarantine, &slot.lease) {
                 (Some(reason), _) => format!("quarantined: {reason}"),
                 (None, Some(lease)) => format!("works on {lease}"),
+                (None, None) if gets_no_work(worker.state) => {
+                    format!("idle, gets no work ({})", worker.state.name())
+                }
                 (None, None) if slot.proven => "free".to_owned(),
                 (None, None) => "its executor is not up yet".to_owned(),
             };

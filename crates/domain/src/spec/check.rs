@@ -247,6 +247,9 @@ fn check_sample(sample: &Sample, problems: &mut Problems) {
 const SHARDS: u64 = 200_000;
 
 fn check_shards(spec: &JobSpec, problems: &mut Problems) {
+    if spec.share_wanted().is_some_and(|share| share <= 0.0) {
+        return; // Said already.
+    }
     let phases = [("sampled", spec.samples_at_most()), ("evaluated", spec.evaluate.samples)];
     for (done, samples) in phases {
         let shards = samples.div_ceil(spec.sample.shard_size.max(1));

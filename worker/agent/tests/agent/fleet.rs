@@ -113,7 +113,10 @@ async fn a_worker_joins_works_and_leaves() {
     assert_eq!(member.ended().await, End::Left);
     all_gone(ended).await;
     let log = std::fs::read_to_string(program.path().with_file_name("logs/slot-1.log")).unwrap();
-    assert!(log.contains("\nstarted with --slot 1 --device cpu --threads 3 --coordinator 127.0.0.1:"), "{log}");
+    assert!(
+        log.contains("\nstarted with --slot 1 --device cpu --threads 3 --coordinator 127.0.0.1:"),
+        "{log}"
+    );
     assert!(log.contains("\nworking on succeed/fine_tune/0#1\n"), "{log}");
 }
 
