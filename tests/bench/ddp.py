@@ -82,19 +82,14 @@ def restartable(settings: dict, rank: int, step, trained: torch.nn.Module, optim
     dist.destroy_process_group()
 
 
-def main() -> None:
-    with open(sys.argv[1], encoding="utf-8") as file:
-        settings = json.load(file)
+def prepare(settings: dict, rank: int, world: int, guard):
+    """The copy, its optimiser and a training step of one rank; `guard` makes (copy, optimiser) data parallel."""
     torch.set_num_threads(settings["threads"])
-    dist.init_process_group("gloo")
-    rank, world = dist.get_rank(), dist.get_world_size()
-
     frozen = native.build(settings["architecture"])
     frozen.load_state_dict(load_file(settings["weights"]), strict=False)
     frozen.eval().requires_grad_(False)
     trained = copy.deepcopy(frozen).requires_grad_(True)
-    model = DistributedDataParallel(trained)
-    optimiser = torch.optim.Adam(model.parameters(), lr=settings["lr"])
+    model, optimiser = guard(trained, torch.optim.Adam(trained.parameters(), lr=settings["lr"]))
 
     latent, batch, alpha = settings["architecture"]["latent"], settings["global_batch"], settings["alpha"]
     low, high = native.OUTPUT_RANGE[settings["architecture"]["output"]]
@@ -125,6 +120,17 @@ def main() -> None:
         optimiser.step()
         return loss.item()
 
+    return trained, optimiser, step
+
+
+def main() -> None:
+    with open(sys.argv[1], encoding="utf-8") as file:
+        settings = json.load(file)
+    dist.init_process_group("gloo")
+    rank, world = dist.get_rank(), dist.get_world_size()
+    parallel = lambda trained, optimiser: (DistributedDataParallel(trained), optimiser)  # noqa: E731
+    trained, optimiser, step = prepare(settings, rank, world, parallel)
+    batch = settings["global_batch"]
     if "folder" in settings:
         return restartable(settings, rank, step, trained, optimiser)
     for _ in range(settings["warmup"]):

@@ -249,15 +249,19 @@ def lethe_recovery(folder: pathlib.Path, models: dict) -> dict[str, list[float]]
 
 
 GIVEN_UP = 60.0
+# After so many that did not come back the picture is clear.
+STUCK = 3
 
 
 def torchrun_recovery(folder: pathlib.Path, models: dict) -> list[float]:
     """Seconds of each recovery; one that takes longer than GIVEN_UP counts as that, and torchrun is started again."""
     times: list[float] = []
-    while len(times) < KILLS:
+    stuck = 0
+    while len(times) < KILLS and stuck < STUCK:
         for name in ("steps", "checkpoint.pt"):
             (folder / name).unlink(missing_ok=True)
         times += torchrun_until_stuck(folder, models, KILLS - len(times))
+        stuck += times[-1] >= GIVEN_UP
     return times
 
 
@@ -299,13 +303,61 @@ def torchrun_until_stuck(folder: pathlib.Path, models: dict, kills: int) -> list
     return times
 
 
+def torchft_recovery(folder: pathlib.Path, models: dict) -> list[float]:
+    """Seconds of each recovery of three replicas; the one that is killed is started again at once."""
+    settings = {**COMMON, **MODELS["mnist-dcgan"], "weights": str(models["generator"]), "folder": str(folder), "global_batch": 48}
+    file = folder / "settings.json"
+    file.write_text(json.dumps(settings))
+    port = free_port()
+    log = open(folder / "log", "wb")  # noqa: SIM115, the processes keep it
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "TORCHFT_LIGHTHOUSE": f"http://127.0.0.1:{port}"}
+    lighthouse = [PYTHON.with_name("torchft_lighthouse"), "--bind", f"127.0.0.1:{port}", "--min_replicas", "2"]
+    lighthouse += ["--quorum_tick_ms", "100", "--join_timeout_ms", "1000"]
+    start = lambda command: subprocess.Popen(command, stdout=log, stderr=log, env=environment)  # noqa: E731
+    replica = lambda number: start([PYTHON, HERE / "replica.py", file, str(number)])  # noqa: E731
+    processes = [start(lighthouse)]
+
+    def steps(number: int) -> list[list[str]]:
+        path = folder / f"steps-{number}"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [line.split() for line in lines if line.count(" ") == 2]
+
+    times = []
+    try:
+        replicas = [replica(number) for number in range(3)]
+        for kill in range(KILLS):
+            since = time.time()
+            whole = lambda s=since: all(n and n[-1][1] == "3" and float(n[-1][2]) > s for n in map(steps, range(3)))  # noqa: E731
+            until("three replicas train", whole)
+            victim = kill % 3
+            others = [number for number in range(3) if number != victim]
+            began = time.time()
+            replicas[victim].kill()
+            last = max(int(steps(number)[-1][0]) for number in range(3))
+            replicas[victim].wait()
+            replicas[victim] = replica(victim)
+            later = lambda b=began, l=last: [  # noqa: E731
+                float(at) for number in others for step, _, at in steps(number)[-40:] if int(step) > l and float(at) > b
+            ]
+            until("a further step", later)
+            times.append(min(later()) - began)
+        processes += replicas
+    finally:
+        for process in {*processes, *replicas}:
+            process.kill()
+            process.wait()
+    return times
+
+
 def recovery() -> None:
     with tempfile.TemporaryDirectory() as text:
         folder = pathlib.Path(text)
         models = write_models(folder, MODELS["mnist-dcgan"]["architecture"])
         (folder / "lethe").mkdir()
         (folder / "torchrun").mkdir()
+        (folder / "torchft").mkdir()
         ours = lethe_recovery(folder / "lethe", models)
+        others = torchft_recovery(folder / "torchft", models)
         theirs = torchrun_recovery(folder / "torchrun", models)
     say(
         {
@@ -316,10 +368,13 @@ def recovery() -> None:
             "machine_recovery_seconds": [rounded(value) for value in ours["machine"]],
             "torchrun_recovery_seconds_median": rounded(statistics.median(theirs)),
             "torchrun_recovery_seconds": [rounded(value) for value in theirs],
+            "torchft_recovery_seconds_median": rounded(statistics.median(others)),
+            "torchft_recovery_seconds": [rounded(value) for value in others],
             "compared": "seconds from kill -9 of one of 3 ranks to a step beyond all that were done before, MNIST DCGAN, batch 48, a "
             "checkpoint every 10 steps. Lethe: as a client sees it (progress arrives once a second), a rank's process, then a "
             "whole worker; torchrun: --max-restarts, from the steps rank 0 writes down, at most 60 s "
-            "each (it does not always come back: its new processes fail to meet, and it hangs).",
+            "each (it does not always come back: its new processes fail to meet, and it hangs; after three of those it is left). torchft: "
+            "three replicas, from the steps they commit; it steps without the lost one while that comes back.",
         }
     )
 
