@@ -5,6 +5,7 @@ One JSON line for each measurement, each with a sentence on what was compared wi
 
 import argparse
 import json
+import math
 import os
 import pathlib
 import signal
@@ -230,14 +231,17 @@ def lethe_recovery(folder: pathlib.Path, models: dict) -> dict[str, list[float]]
                 until("training goes on", lambda b=begin: fleet.step(job) > b + 5)
                 place = kill % 3
                 victim = fleet.workers[place].pid
+                begin, since = fleet.step(job), time.time()
+                time.sleep(3)
                 before = fleet.step(job)
+                rate = (before - begin) / (time.time() - since)
                 began = time.time()
                 if kind == "rank":
                     os.kill(children(victim)[0], signal.SIGKILL)
                 else:
                     os.kill(victim, signal.SIGKILL)
-                # What was reported may have been said before the kill: a step beyond what can have been done by then.
-                until("the next step", lambda b=before: fleet.step(job) > b + 3)
+                # What is reported is up to a second old: a step beyond all that can have been done before the kill.
+                until("the next step", lambda b=before + math.ceil(1.5 * rate): fleet.step(job) > b)
                 times[kind].append(time.time() - began)
                 if kind == "machine":
                     fleet.workers[place].wait()
