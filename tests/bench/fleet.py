@@ -343,8 +343,12 @@ def torchft_recovery(folder: pathlib.Path, models: dict) -> list[float]:
             later = lambda b=began, l=last: [  # noqa: E731
                 float(at) for number in others for step, _, at in steps(number)[-40:] if int(step) > l and float(at) > b
             ]
-            until("a further step", later)
-            times.append(min(later()) - began)
+            deadline = began + GIVEN_UP
+            while not (found := later()) and time.time() < deadline:
+                time.sleep(0.01)
+            times.append(min(found, default=deadline) - began)
+            if not found:
+                break
         processes += replicas
     finally:
         for process in {*processes, *replicas}:
