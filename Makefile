@@ -59,12 +59,22 @@ endif
 	test -e .libtorch/lib/libtorch_cpu.so
 	@touch $@
 
-$(STAMPS)/python: $(STAMPS)/libtorch tools/setup/python.txt tools/setup/torch-python.txt
+.PHONY: export-deps
+export-deps: $(STAMPS)/export ## what tools/export needs: PyTorch for Python (without a GPU 2 GB), safetensors
+
+# pip complains that a torch installed with --no-deps lacks what is left out on purpose.
+QUIETLY := 2> >(grep -v -E 'dependency resolver|^torch 2' >&2)
+
+$(STAMPS)/export: $(STAMPS)/libtorch tools/setup/export.txt tools/setup/torch-python.txt
 ifneq ($(GPU),yes)
 	$(VENV)/pip install --quiet --no-deps -r tools/setup/torch-python.txt
 endif
-	$(VENV)/pip install --quiet -r tools/setup/python.txt 2> >(grep -v -E 'dependency resolver|^torch 2' >&2)
-	$(VENV)/python -c 'import torch'
+	$(VENV)/pip install --quiet -r tools/setup/export.txt $(QUIETLY)
+	$(VENV)/python -c 'import torch, safetensors.torch'
+	@touch $@
+
+$(STAMPS)/python: $(STAMPS)/export tools/setup/python.txt
+	$(VENV)/pip install --quiet -r tools/setup/python.txt $(QUIETLY)
 	@touch $@
 
 # ---- tests ----------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """`python tools/export ...` from anywhere, or `python -m tools.export ...` from the checkout."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -9,4 +10,10 @@ if __package__ != "export":  # the package is called `export`, and lies in the f
 from export.cli import main  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        code = main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads on: the files are written all the same
+        code = 0
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)

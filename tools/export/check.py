@@ -57,10 +57,10 @@ def run(model: Model, samples: torch.Tensor, what: str, remedy: str, batch: int 
     with torch.no_grad():
         for part in samples.split(batch):
             try:
-                output = model(part)
+                output = model(part.clone())  # a module that changes its input changes its own copy
             except Exception as error:  # the user's own code may raise anything
                 raise Refused(
-                    f"{what} fails on inputs of shape {list(part.shape)} ({gist(error)}); {remedy}"
+                    f"{what} fails on inputs of shape {list(part.shape)} ({gist(error)}): {_advice(str(error), remedy)}"
                 ) from error
             if not isinstance(output, torch.Tensor):
                 raise Refused(
@@ -69,10 +69,30 @@ def run(model: Model, samples: torch.Tensor, what: str, remedy: str, batch: int 
             if output.dim() == 0 or output.shape[0] != part.shape[0]:
                 raise Refused(
                     f"{what} returns {list(output.shape)} for {part.shape[0]} inputs: it must return one row for "
-                    "each input"
+                    "each input, [N, ...] for N of them; add a class that reshapes"
                 )
-            outputs.append(output.float())
+            if not output.is_floating_point():
+                raise Refused(
+                    f"{what} returns {_dtype(output)}: it must return floating-point numbers, so leave out its last step "
+                    "(a rounding to bytes, an argmax)"
+                )
+            outputs.append(output)
     return torch.cat(outputs)
+
+
+def _dtype(output: torch.Tensor) -> str:
+    return str(output.dtype).removeprefix("torch.")
+
+
+def _advice(error: str, remedy: str) -> str:
+    if "positional argument" in error or "Argument" in error and "not provided" in error:
+        return "it must take one tensor; write a class or function around it that fixes the other inputs"
+    if "CUDA" in error or "cuda" in error:
+        return (
+            "a GPU is written into it: use its inputs' device, as in torch.zeros(n, device=x.device), or trace it "
+            "again on the CPU"
+        )
+    return remedy
 
 
 def _choices(output: object) -> str:
@@ -98,9 +118,10 @@ def finite(output: torch.Tensor, report: Report) -> None:
 
 
 def image_shape(output: torch.Tensor, shape: tuple[int, int, int], report: Report) -> None:
-    """Images are [N, C, H, W], or flat [N, C * H * W]."""
+    """Images are [N, C, H, W], flat [N, C * H * W], or grey ones [N, H, W]."""
     found, wanted = tuple(output.shape[1:]), tuple(shape)
-    if found not in (wanted, (wanted[0] * wanted[1] * wanted[2],)):
+    grey = wanted[0] == 1 and found == wanted[1:]
+    if not grey and found not in (wanted, (wanted[0] * wanted[1] * wanted[2],)):
         raise Refused(
             f"the generator's output has the shape [N, {', '.join(map(str, found))}], declared is [N, "
             f"{', '.join(map(str, wanted))}] or the same flat: correct --channels and --size, or reshape in your class"
@@ -108,19 +129,26 @@ def image_shape(output: torch.Tensor, shape: tuple[int, int, int], report: Repor
     report.add("shape", f"[N, {', '.join(map(str, found))}]")
 
 
-def image_range(output: torch.Tensor, declared: tuple[float, float], report: Report) -> None:
+def image_range(output: torch.Tensor, declared: tuple[float, float], clamp: bool, report: Report) -> None:
     (low, high), (least, most) = declared, (output.min().item(), output.max().item())
     slack = 1e-4 * (high - low)
-    if least < low - slack or most > high + slack:
+    beyond = ((output < low - slack) | (output > high + slack)).float().mean().item()
+    if beyond > 0 and not clamp:
         raise Refused(
-            f"images reach from {least:.4g} to {most:.4g}, outside of the declared range [{low:g}, {high:g}]: declare "
-            "another --output-range, or add --activation"
+            f"images reach from {least:.4g} to {most:.4g}, outside of the declared range [{low:g}, {high:g}] with "
+            f"{beyond:.2%} of their values:\n  add --clamp if they are meant to be cut off there, as when they are saved; "
+            "add --activation if the module ends before it;\n  or declare another --output-range"
         )
-    if most - least < 0.55 * (high - low):
+    if beyond > 0.1:
+        report.warnings.append(
+            f"{beyond:.1%} of the values are outside of [{low:g}, {high:g}] and will be cut off: is --output-range right?"
+        )
+    if min(most, high) - max(least, low) < 0.55 * (high - low):
         report.warnings.append(
             f"images use only {least:.3g} to {most:.3g} of [{low:g}, {high:g}]: is --output-range right?"
         )
-    report.add("range", f"{least:.4g} to {most:.4g}, declared [{low:g}, {high:g}]")
+    cut = f", clamped ({beyond:.2%} of the values are outside)" if clamp else ""
+    report.add("range", f"{least:.4g} to {most:.4g}, declared [{low:g}, {high:g}]{cut}")
 
 
 def label_shape(kind: str, output: torch.Tensor, classes: int | None, report: Report) -> int:
@@ -143,6 +171,21 @@ def label_shape(kind: str, output: torch.Tensor, classes: int | None, report: Re
         )
     report.add("shape", f"[N{', ' + str(width) if output.dim() == 2 else ''}]")
     return width
+
+
+def class_numbers(output: torch.Tensor, report: Report) -> str:
+    """Whether a classifier gives `logits` or a `probability`, as the job spec calls them."""
+    rows = output.reshape(output.shape[0], -1)
+    within = rows.min() >= 0 and rows.max() <= 1
+    if rows.shape[1] == 1:
+        found = "probability" if within else "logits"
+        why = "one number, within [0, 1]" if within else "one number, not within [0, 1]"
+    else:
+        sums = within and (rows.sum(dim=1) - 1).abs().max() < 1e-3
+        found = "probability" if sums else "logits"
+        why = "within [0, 1], each row sums to 1" if sums else "rows do not sum to 1"
+    report.add("output", f"{found}: {why}")
+    return found
 
 
 def varied(output: torch.Tensor, what: str, report: Report) -> None:
@@ -200,12 +243,18 @@ def trainable(module: nn.Module, samples: torch.Tensor, report: Report) -> None:
         raise Refused(
             "the generator has no parameters to train: it was frozen, or its weights are constants of a trace"
         )
-    output = module(samples[:8])
+    output = module(samples[:8].clone())
+    if not output.requires_grad:
+        raise Refused(
+            "no gradient reaches the generator's parameters: take torch.no_grad(), .detach() and torch.inference_mode() "
+            "out of its forward pass"
+        )
     (output * torch.linspace(-1, 1, output.numel()).reshape(output.shape)).sum().backward()
     without = [name for name, parameter in parameters.items() if parameter.grad is None]
     if without:
         raise Refused(
-            f"these parameters have no part in the output: {', '.join(without)}; take them out of the class"
+            f"these parameters have no part in the output: {', '.join(without)}. Take them out of the class; for an "
+            "archive, make it again without them, or give it as --weights with its class as --module FILE.py:CLASS"
         )
     bad = [name for name, parameter in parameters.items() if not torch.isfinite(parameter.grad).all()]
     if bad:

@@ -1,236 +1,61 @@
-"""The command line: options, the report, writing. See README.md beside this file for worked examples."""
+"""The command: options, conversion, writing, the report. See README.md beside this file for worked examples."""
 
-import argparse
-import re
 import sys
 import warnings
 from pathlib import Path
 
-from . import artifact, convert
+from . import environment
+from .options import parse
 from .refusal import Refused
 
 REFUSED = 1
-FORMATS = {".pt": "torchscript", ".safetensors": "safetensors"}
-
-
-def _numbers(text: str) -> list[float]:
-    return [float(part) for part in text.split(",")]
-
-
-def _pair(text: str) -> tuple[float, float]:
-    low, high = _numbers(text)
-    if not low < high:
-        raise ValueError
-    return low, high
-
-
-def _shape(text: str) -> list[int]:
-    shape = [int(part) for part in text.split(",")]
-    if min(shape) < 1:
-        raise ValueError
-    return shape
-
-
-def _size(text: str) -> tuple[int, int]:
-    shape = _shape(text)
-    height, width = shape * 2 if len(shape) == 1 else shape
-    return height, width
-
-
-def _prior(text: str) -> str | tuple[float, float]:
-    return text if text == "normal" else _pair(text.removeprefix("uniform:"))
-
-
-def _moments(text: str) -> list[float]:
-    values = _numbers(text)
-    half = len(values) // 2
-    if len(values) % 2 or not values or min(values[half:]) <= 0:
-        raise ValueError
-    return values
-
-
-def _renaming(text: str) -> tuple[str, str]:
-    old, new = text.split("=")
-    return old, new
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 8:
-        raise ValueError
-    return count
-
-
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        prog="tools/export",
-        description="Turns a PyTorch model into an artifact that Lethe accepts, and checks it.",
-    )
-    made.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        help="the artifact, .pt or .safetensors; its sidecar goes beside it",
-    )
-    made.add_argument("--kind", choices=["generator", "classifier", "scorer", "features"], required=True)
-    made.add_argument("--format", choices=list(FORMATS.values()), help="default: by the suffix of --out")
-    made.add_argument("--source", help="where the weights come from and their licence, for the sidecar")
-    made.add_argument(
-        "--samples", type=_count, default=64, help="samples to check on, at least 8; default 64"
-    )
-
-    group = made.add_argument_group("what to read")
-    group.add_argument(
-        "--module",
-        metavar="FILE.py:CLASS",
-        help="a class or a function returning a module; or a TorchScript archive",
-    )
-    group.add_argument("--args", metavar="JSON", help="its arguments, an object or a list")
-    group.add_argument("--weights", type=Path, help="a state dict: .pth, .pt or .safetensors")
-    group.add_argument("--entry", help="the state dict's key, in a checkpoint of several things")
-    group.add_argument(
-        "--drop", action="append", default=[], metavar="PREFIX", help="leave out the tensors under this name"
-    )
-    group.add_argument(
-        "--map",
-        action="append",
-        default=[],
-        type=_renaming,
-        metavar="OLD=NEW",
-        help="rename tensors under a name",
-    )
-    group.add_argument("--method", help="the method to use instead of forward, as decode")
-
-    group = made.add_argument_group("images")
-    group.add_argument("--channels", type=int)
-    group.add_argument(
-        "--size",
-        type=_size,
-        metavar="S|H,W",
-        help="of the generator's images; for a labeller, of those Lethe gives it",
-    )
-
-    group = made.add_argument_group("generators")
-    group.add_argument("--latent", type=int, metavar="D", help="latents are [N, D]")
-    group.add_argument("--latent-shape", type=_shape, metavar="D,..", help="latents are [N, D, ..]")
-    group.add_argument("--prior", type=_prior, default="normal", metavar="normal|uniform:A,B")
-    group.add_argument("--output-range", type=_pair, metavar="LO,HI", help="of the images, as 0,1 or -1,1")
-    group.add_argument(
-        "--architecture", choices=["dcgan", "mlp_decoder", "conv_decoder"], help="a native one"
-    )
-    group.add_argument(
-        "--hidden-activation", choices=["relu", "tanh", "leaky_relu"], default="relu", help="of mlp_decoder"
-    )
-
-    group = made.add_argument_group(
-        "classifiers, scorers, features (before the module; Lethe gives images in [0, 1])"
-    )
-    group.add_argument("--resize", type=_size, metavar="H,W", help="bilinear")
-    group.add_argument("--from-range", type=_pair, metavar="LO,HI", help="the range that the module expects")
-    group.add_argument(
-        "--normalize",
-        type=_moments,
-        metavar="MEAN..,STD..",
-        help="the means of the channels, then their deviations",
-    )
-    group.add_argument("--classes", type=int, help="how many outputs a classifier must have")
-
-    group = made.add_argument_group("after the module")
-    group.add_argument("--select", metavar="KEY|INDEX", help="which one of several outputs")
-    group.add_argument("--activation", choices=["sigmoid", "tanh"])
-    return made
-
-
-def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options, complete and without contradictions. Ends the process with code 2 otherwise."""
-    made = parser()
-    options = made.parse_args(_join_negative(arguments))
-    options.format = options.format or FORMATS.get(options.out.suffix)
-    if options.format is None or FORMATS.get(options.out.suffix) != options.format:
-        made.error(
-            f"--out must end in .pt for torchscript, in .safetensors for safetensors; it is {options.out.name}"
-        )
-    if options.latent is not None:
-        if options.latent_shape:
-            made.error("--latent and --latent-shape exclude each other")
-        options.latent_shape = [options.latent]
-    _check_source(made, options)
-    _check_kind(made, options)
-    return options
-
-
-def _join_negative(arguments: list[str]) -> list[str]:
-    """`--output-range -1,1` as `--output-range=-1,1`: argparse would take the value for an option."""
-    joined: list[str] = []
-    for argument in arguments:
-        if re.match(r"-[\d.]", argument) and joined and joined[-1].startswith("--"):
-            joined[-1] += f"={argument}"
-        else:
-            joined.append(argument)
-    return joined
-
-
-def _check_source(made: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    if options.architecture and options.kind != "generator":
-        made.error("--architecture is for generators")
-    if options.architecture and not options.weights:
-        made.error("--architecture needs --weights")
-    if not options.architecture and options.format == "safetensors":
-        made.error("safetensors holds weights only: add --architecture, or use --format torchscript")
-    if not options.architecture and not options.module:
-        made.error("add --module FILE.py:CLASS, or --architecture for a native one")
-    if options.module and not options.module.rpartition(":")[0].endswith(".py") and options.weights:
-        made.error("--weights needs --module FILE.py:CLASS; a TorchScript archive has its own weights")
-
-
-def _check_kind(made: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    labelling = {
-        "--resize": options.resize,
-        "--from-range": options.from_range,
-        "--normalize": options.normalize,
-    }
-    generating = {"--latent": options.latent_shape, "--output-range": options.output_range}
-    wrong = [
-        name for name, value in (labelling if options.kind == "generator" else generating).items() if value
-    ]
-    if options.classes is not None and options.kind != "classifier":
-        wrong.append("--classes")
-    if wrong:
-        made.error(f"{', '.join(wrong)}: not for a {options.kind}")
-    needed = {"--output-range": options.output_range} if options.kind == "generator" else {}
-    if not options.architecture:
-        needed |= {"--channels": options.channels, "--size": options.size}
-        needed |= {"--latent": options.latent_shape} if options.kind == "generator" else {}
-    missing = [name for name, value in needed.items() if not value]
-    if missing:
-        made.error(f"a {options.kind} needs {', '.join(missing)}")
-
-
-def show(exported: convert.Exported, out: Path, sidecar: Path) -> None:
-    for name, text in exported.report.lines:
-        print(f"  {name:<11} {text}")
-    for text in exported.report.warnings:
-        print(f"  warning     {text}", file=sys.stderr)
-    print(f"wrote {out} ({len(exported.model):,} bytes) and {sidecar}")
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
+    lacking = environment.problem(CHECKOUT)
+    if lacking:
+        return _refuse(lacking)
+    from . import (  # torch takes seconds, and what is wrong above needs none of it
+        artifact,
+        convert,
+        job,
+    )
+
     sidecar = options.out.with_name(options.out.name + ".json")
+    writing = options.out
     try:
+        if options.job:
+            job.check(options.job, options.kind)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch's own, about TorchScript's age and the like
             exported = convert.export(options)
         artifact.write_atomically({options.out: exported.model, sidecar: exported.description})
+        if options.job:
+            writing = options.job
+            job.add(options.job, exported.job)
     except Refused as refusal:
-        print(f"error: {refusal}", file=sys.stderr)
-        return REFUSED
+        return _refuse(str(refusal))
     except OSError as error:
-        print(
-            f"error: cannot write {options.out}: {error.strerror or error}; nothing was written. Make room, or "
-            "choose another --out",
-            file=sys.stderr,
+        made = "nothing was written" if writing == options.out else f"{options.out} is written"
+        return _refuse(
+            f"cannot write {writing}: {error.strerror or error}; {made}. Make room, or choose another "
+            f"{'--out' if writing == options.out else '--job'}"
         )
-        return REFUSED
-    show(exported, options.out, sidecar)
+    for name, text in exported.report.lines:
+        print(f"  {name:<11} {text}")
+    for text in exported.report.warnings:
+        print(f"  warning     {text}", file=sys.stderr)
+    print(f"wrote {options.out} ({len(exported.model):,} bytes) and {sidecar}")
+    if options.job:
+        print(f"added to {options.job}:")
+    else:
+        print("its lines in a job beside it (docs/job-spec.md; --job FILE.yaml adds them to one):")
+    print("\n" + "".join(f"    {line}\n" for line in exported.job.splitlines()))
     return 0
+
+
+def _refuse(text: str) -> int:
+    print(f"error: {text}", file=sys.stderr)
+    return REFUSED

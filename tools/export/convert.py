@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from . import artifact, check, load, mapping, native, sidecar, wrap
+from . import artifact, check, job, mapping, module, native, sidecar, weights, wrap
 from .refusal import Refused
 
 
@@ -17,6 +17,7 @@ from .refusal import Refused
 class Exported:
     model: bytes
     description: bytes
+    job: str
     report: check.Report
 
 
@@ -33,13 +34,18 @@ class Product:
 def export(options: argparse.Namespace) -> Exported:
     """Reads, wraps, converts and checks. Raises `Refused`."""
     report = check.Report()
-    weights = load.weights(options.weights, options.entry) if options.weights else None
-    if weights is not None:
-        report.add("read", f"{options.weights.name}: {len(weights)} tensors")
+    tensors = None
+    if options.weights:
+        found = weights.read(options.weights, options.entry)
+        report.add("read", f"{options.weights.name}: {found.what}")
+        tensors = found.tensors
     make = _native if options.architecture else _torchscript
-    product = make(options, weights, report)
+    product = make(options, tensors, report)
     verify = _check_generator if options.kind == "generator" else _check_labeller
     facts = verify(options, product, report)
+    job.complete(options, facts)
+    lines = job.lines(options, facts)
+    facts.pop("output", None)  # the job's to say
     described = sidecar.describe(
         product.content,
         kind=options.kind,
@@ -48,7 +54,7 @@ def export(options: argparse.Namespace) -> Exported:
         architecture=product.architecture if options.format == "safetensors" else None,
         **facts,
     )
-    return Exported(product.content, sidecar.encode(described), report)
+    return Exported(product.content, sidecar.encode(described), lines, report)
 
 
 def _source(options: argparse.Namespace) -> str:
@@ -62,7 +68,7 @@ def _samples(options: argparse.Namespace, latent_shape: list[int] | None) -> tor
     return check.images(options.channels, *options.size, options.samples)
 
 
-def _native(options: argparse.Namespace, weights: dict[str, torch.Tensor], report: check.Report) -> Product:
+def _native(options: argparse.Namespace, tensors: dict[str, torch.Tensor], report: check.Report) -> Product:
     output = next((name for name, span in native.OUTPUT_RANGE.items() if span == options.output_range), None)
     if output is None:
         raise Refused(
@@ -72,7 +78,7 @@ def _native(options: argparse.Namespace, weights: dict[str, torch.Tensor], repor
     shape = (options.channels, *options.size) if options.channels and options.size else None
     mapped = mapping.to_native(
         options.architecture,
-        load.rename(weights, options.map, options.drop),
+        weights.rename(tensors, options.map, options.drop),
         output=output,
         activation=options.hidden_activation,
         shape=shape,
@@ -98,7 +104,7 @@ def _native(options: argparse.Namespace, weights: dict[str, torch.Tensor], repor
     original = None
     if options.module:
         latent_shape = options.latent_shape or [mapped.architecture["latent"]]
-        original = _original(options, weights, [], _samples(options, latent_shape), report)
+        original = _original(options, tensors, [], _samples(options, latent_shape), report)
     return Product(content, model, original, mapped.architecture)
 
 
@@ -108,34 +114,34 @@ def _agree(what: str, declared: object, found: object, option: str) -> None:
 
 
 def _torchscript(
-    options: argparse.Namespace, weights: dict[str, torch.Tensor] | None, report: check.Report
+    options: argparse.Namespace, tensors: dict[str, torch.Tensor] | None, report: check.Report
 ) -> Product:
     samples = _samples(options, options.latent_shape)
-    original = _original(options, weights, options.map, samples, report)
+    original = _original(options, tensors, options.map, samples, report)
     content, model = _compile(original, options, options.latent_shape, report)
     return Product(content, model, original)
 
 
 def _original(
     options: argparse.Namespace,
-    weights: dict[str, torch.Tensor] | None,
+    tensors: dict[str, torch.Tensor] | None,
     maps: list[tuple[str, str]],
     samples: torch.Tensor,
     report: check.Report,
 ) -> nn.Module:
     """The user's module with its weights and its wrapping, without the parts it does not use."""
-    inner = load.module(options.module, options.args)
-    if weights is not None:
-        load.fill(inner, load.rename(weights, maps, options.drop), options.drop)
+    inner = module.load(options.module, options.args)
+    if tensors is not None:
+        module.fill(inner, weights.rename(tensors, maps, options.drop), options.drop)
     elif not isinstance(inner, torch.jit.ScriptModule) and any(True for _ in inner.parameters()):
-        raise Refused(f"{options.module} has weights: give them with --weights, or they would be random")
-    if options.method:
-        wrap.use_method(inner, options.method)
-    wrapped = wrap.wrap(inner, _before(options), options.select, options.activation)
-    remedy = "check --latent (a module that begins with a convolution takes --latent-shape D,1,1)"
-    if options.kind != "generator":
-        remedy = "check --channels and --size, or add --resize H,W"
-    check.run(wrapped, samples[:2], "the module", remedy)
+        if not module.has_own_weights(options.module, options.args):
+            raise Refused(
+                f"{options.module} begins with random weights: give the trained ones with --weights, or name a function "
+                "that returns the module with them loaded"
+            )
+        report.add("read", f"{options.module.rpartition('/')[2]} brings its own weights")
+    inner = module.use_method(inner, options.method, options.module)
+    wrapped = _wrap(inner, options, samples, report)
     removed = wrap.prune(wrapped, samples[:2])
     if removed:
         report.add(
@@ -143,10 +149,29 @@ def _original(
             f"{', '.join(name.removeprefix('inner.') for name in removed)}: not used by the forward pass",
         )
     random = [
-        name for name in wrapped.state_dict() if load.under_any(name.removeprefix("inner."), options.drop)
+        name for name in wrapped.state_dict() if weights.under_any(name.removeprefix("inner."), options.drop)
     ]
     if random:
         raise Refused(f"--drop left these without weights, but the module uses them: {', '.join(random)}")
+    return wrapped
+
+
+def _wrap(
+    inner: nn.Module, options: argparse.Namespace, samples: torch.Tensor, report: check.Report
+) -> nn.Module:
+    """What the options put around the module, and single precision after it where it gives another."""
+    remedy = "check --latent (a module that begins with a convolution takes --latent-shape D,1,1)"
+    if options.kind != "generator":
+        remedy = (
+            "it is given the generator's images, as --channels and --size say.\n  A module that takes another size needs "
+            "--resize H,W; one for grey images where these are in colour --grey; for colour where these are grey --colour"
+        )
+    after = [wrap.activation(options.activation)] if options.activation else []
+    wrapped = wrap.wrap(inner, _before(options), options.select, after)
+    output = check.run(wrapped, samples[:2], "the module", remedy)
+    if output.dtype != torch.float32:
+        report.add("precision", f"outputs of {str(output.dtype).removeprefix('torch.')} become float32")
+        wrapped = wrap.wrap(inner, _before(options), options.select, [wrap.Single(), *after])
     return wrapped
 
 
@@ -154,6 +179,10 @@ def _before(options: argparse.Namespace) -> list[nn.Module]:
     parts: list[nn.Module] = []
     if options.resize:
         parts.append(wrap.Resize(*options.resize))
+    if options.grey:
+        parts.append(wrap.Grey())
+    if options.colour:
+        parts.append(wrap.Colour())
     if options.from_range:
         parts.append(wrap.Rescale(*options.from_range))
     if options.normalize:
@@ -163,11 +192,11 @@ def _before(options: argparse.Namespace) -> list[nn.Module]:
 
 
 def _compile(
-    module: nn.Module, options: argparse.Namespace, latent_shape: list[int] | None, report: check.Report
+    made: nn.Module, options: argparse.Namespace, latent_shape: list[int] | None, report: check.Report
 ) -> tuple[bytes, nn.Module]:
-    for parameter in module.parameters():
+    for parameter in made.parameters():
         parameter.requires_grad_(options.kind == "generator")
-    compiled = wrap.to_torchscript(module, _samples(options, latent_shape)[:3])
+    compiled = wrap.to_torchscript(made, _samples(options, latent_shape)[:3])
     report.add("torchscript", compiled.how)
     content = artifact.torchscript_bytes(compiled.module)
     return content, torch.jit.load(io.BytesIO(content), map_location="cpu")
@@ -180,7 +209,7 @@ def _check_generator(options: argparse.Namespace, product: Product, report: chec
     samples = check.latents(latent_shape, options.prior, options.samples)
     output = _run(product.model, samples, report)
     check.image_shape(output, shape, report)
-    check.image_range(output, options.output_range, report)
+    check.image_range(output, options.output_range, options.clamp, report)
     check.varied(output, "the images", report)
     _compare(product, samples, samples.reshape(-1, *(options.latent_shape or latent_shape)), output, report)
     check.trainable(product.model, samples, report)
@@ -188,6 +217,7 @@ def _check_generator(options: argparse.Namespace, product: Product, report: chec
         "latent_shape": latent_shape,
         "prior": options.prior,
         "output_range": options.output_range,
+        "clamp": options.clamp,
         "image_shape": shape,
     }
 
@@ -198,7 +228,9 @@ def _check_labeller(options: argparse.Namespace, product: Product, report: check
     width = check.label_shape(options.kind, output, options.classes, report)
     check.varied(output, "the outputs", report)
     _compare(product, samples, samples, output, report)
-    return {"classifier": {"classes": width}, "features": {"dimension": width}}.get(options.kind, {})
+    if options.kind == "classifier":
+        return {"classes": width, "output": check.class_numbers(output, report)}
+    return {"dimension": width} if options.kind == "features" else {}
 
 
 def _run(model: nn.Module, samples: torch.Tensor, report: check.Report) -> torch.Tensor:

@@ -1,7 +1,5 @@
 """The one error of the exporter: a model that cannot become an artifact, and what to do about it."""
 
-import torch
-
 
 class Refused(Exception):
     """The message names the object, what was found, and the remedy. Nothing has been written."""
@@ -16,7 +14,7 @@ def gist(error: BaseException) -> str:
     return lines[-1] if "TorchScript interpreter" in lines[0] else f"{type(error).__name__}: {lines[0]}"
 
 
-def listing(tensors: dict[str, torch.Tensor], limit: int = 20) -> str:
+def listing(tensors: dict, limit: int = 20) -> str:
     """One indented line for each tensor with its shape."""
     lines = [f"    {name} {list(tensor.shape)}" for name, tensor in tensors.items()]
     if len(lines) > limit:

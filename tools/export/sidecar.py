@@ -16,6 +16,7 @@ def describe(
     latent_shape: list[int] | None = None,
     prior: str | tuple[float, float] | None = None,
     output_range: tuple[float, float] | None = None,
+    clamp: bool = False,
     image_shape: tuple[int, int, int] | None = None,
     classes: int | None = None,
     dimension: int | None = None,
@@ -29,6 +30,8 @@ def describe(
         }
         channels, height, width = image_shape
         text["output"] = {"range": list(output_range), "channels": channels, "height": height, "width": width}
+        if clamp:
+            text["output"]["clamp"] = True
     if kind == "classifier":
         text["classes"] = classes
     if kind == "features":

@@ -1,7 +1,8 @@
 """Puts what a module lacks around it, and turns it into TorchScript.
 
-Before the module: `Resize`, `Rescale`, `Normalize` (Lethe gives images in [0, 1]). After it: choosing one of several
-outputs, and an activation. Parts that the forward pass never uses (a VAE's encoder) are taken out.
+Before the module: `Resize`, `Grey`, `Colour`, `Rescale`, `Normalize` (Lethe gives images in [0, 1]). After it: choosing
+one of several outputs, single precision, and an activation. Parts that the forward pass never uses (a VAE's encoder)
+are taken out.
 """
 
 import warnings
@@ -26,6 +27,31 @@ class Resize(nn.Module):
         return F.interpolate(
             x, size=[self.height, self.width], mode="bilinear", align_corners=False, antialias=True
         )
+
+
+class Grey(nn.Module):
+    """Colour images to one channel: luma by ITU-R BT.601, as PIL and torchvision weigh it."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("weights", torch.tensor([0.299, 0.587, 0.114]).reshape(1, 3, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x * self.weights).sum(dim=1, keepdim=True)
+
+
+class Colour(nn.Module):
+    """Grey images to three equal channels."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.expand(-1, 3, -1, -1)
+
+
+class Single(nn.Module):
+    """Half or double precision to single."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.float()
 
 
 class Rescale(nn.Module):
@@ -88,9 +114,12 @@ class WrappedKey(Wrapped):
         return self.after(self.inner(self.before(x))[self.key])
 
 
-def wrap(inner: nn.Module, before: list[nn.Module], select: str | None, activation: str | None) -> nn.Module:
+def activation(name: str) -> nn.Module:
+    return {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh}[name]()
+
+
+def wrap(inner: nn.Module, before: list[nn.Module], select: str | None, after: list[nn.Module]) -> nn.Module:
     """The module with these parts around it, or itself when there are none; in eval mode."""
-    after = [{"sigmoid": nn.Sigmoid, "tanh": nn.Tanh}[activation]()] if activation else []
     if select is None:
         return (
             Wrapped(nn.Sequential(*before), inner, nn.Sequential(*after)).eval()
@@ -99,14 +128,6 @@ def wrap(inner: nn.Module, before: list[nn.Module], select: str | None, activati
         )
     parts = nn.Sequential(*before), inner, nn.Sequential(*after)
     return (WrappedIndex(*parts, int(select)) if select.isdigit() else WrappedKey(*parts, select)).eval()
-
-
-def use_method(module: nn.Module, method: str) -> None:
-    """Makes another method (a VAE's `decode`) the module's forward."""
-    kind = type(module)
-    if isinstance(module, torch.jit.ScriptModule) or not callable(getattr(kind, method, None)):
-        raise Refused(f"--method {method}: {kind.__name__} is an archive or has no such method")
-    module.__class__ = type(kind.__name__, (kind,), {"forward": getattr(kind, method)})
 
 
 def prune(module: nn.Module, example: torch.Tensor) -> list[str]:

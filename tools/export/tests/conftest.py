@@ -9,6 +9,8 @@ import torch
 from export import cli
 from export.tests import user_models
 
+torch.set_num_threads(1)  # small models: threads that wait for each other cost more than they give
+
 SOURCE = Path(user_models.__file__)
 CHECKOUT = Path(__file__).resolve().parents[3]
 
@@ -56,9 +58,21 @@ def user(name: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def data() -> Path:
-    """The folder with `mnist` and `third_party`: LETHE_TEST_DATA, or ../shared/data beside the checkout."""
-    folder = Path(os.environ.get("LETHE_TEST_DATA", CHECKOUT.parent / "shared" / "data"))
-    if not (folder / "third_party").is_dir():
-        pytest.skip(f"NO REAL MODELS TESTED: {folder} has no third_party folder; set LETHE_TEST_DATA")
+def third_party(tmp_path_factory) -> Path:
+    """A folder with two models that somebody else trained, or, where it is absent, with ours in the same layouts.
+
+    That is LETHE_TEST_DATA/third_party, by default ../shared/data/third_party beside the checkout. Ours are untrained.
+    """
+    folder = Path(os.environ.get("LETHE_TEST_DATA", CHECKOUT.parent / "shared" / "data")) / "third_party"
+    if folder.is_dir():
+        return folder
+    folder = tmp_path_factory.mktemp("third_party")
+    modules = {
+        "mnist_vae_784_400_20.pth": user_models.Vae(pixels=784, hidden=400, latent=20),
+        "mnist_lenet5.pth": user_models.LeNet(),
+    }
+    for name, module in modules.items():
+        state = {key: 0.2 * tensor for key, tensor in fill(module).state_dict().items()}
+        torch.save(state, folder / name, _use_new_zipfile_serialization=False)
+    (folder / "UNTRAINED").touch()
     return folder

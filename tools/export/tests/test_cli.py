@@ -11,6 +11,7 @@ import sys
 import pytest
 import safetensors.torch
 import torch
+import yaml
 
 from export import native
 from export.tests import user_models
@@ -192,13 +193,172 @@ def test_labellers(tmp_path, saved, export):
     assert not any(p.requires_grad for p in torch.jit.load(tmp_path / "c.pt").parameters())
 
 
+@pytest.mark.parametrize("name", ["Half", "Double", "GreyRows", "InPlace"])
+def test_generators_with_habits_of_their_own(tmp_path, saved, export, name):
+    """Other precisions become f32, grey images may lack their channel, a changed input is nobody's."""
+    module, weights = saved(getattr(user_models, name)())
+    code, out, errors = export(
+        *VAE, "--weights", weights, "--module", user(name), "--latent", 4, "--out", tmp_path / "g.pt"
+    )
+    assert code == 0, errors
+    assert ("outputs of float" in out) == (name in ("Half", "Double"))
+    z = torch.randn(5, 4)
+    with torch.no_grad():
+        images, expected = torch.jit.load(tmp_path / "g.pt")(z.clone()), module(z.clone())
+    assert images.dtype == torch.float32
+    assert torch.equal(images.reshape(5, 30), expected.float().reshape(5, 30))
+
+
+def test_a_generator_slightly_out_of_range_is_clamped_on_request(tmp_path, saved, export):
+    _, weights = saved(user_models.Beyond())
+    common = [
+        *VAE,
+        "--weights",
+        weights,
+        "--module",
+        user("Beyond"),
+        "--latent",
+        4,
+        "--out",
+        tmp_path / "g.pt",
+    ]
+    code, _, errors = export(*common)
+    assert code == 1 and re.search(r"of their values:\n  add --clamp if they are meant to be cut off", errors)
+    code, out, _ = export(*common, "--clamp")
+    assert code == 0 and re.search(r"clamped \(\d+\.\d+% of the values are outside\)", out)
+    assert sidecar(tmp_path / "g.pt")["output"]["clamp"] is True
+    assert export(*common[:-4], "--latent", 4, "--out", tmp_path / "same.pt", "--clamp")[0] == 0
+
+
+@pytest.mark.parametrize(("option", "channels", "takes"), [("--grey", 3, 1), ("--colour", 1, 3)])
+def test_a_labeller_for_other_images(tmp_path, saved, export, option, channels, takes):
+    """A labeller of grey images beside a colour generator, and the reverse, of another size too."""
+    module, weights = saved(user_models.Classifier(channels=takes))
+    code, out, errors = export(
+        "--kind",
+        "classifier",
+        "--weights",
+        weights,
+        "--module",
+        user("Classifier"),
+        "--args",
+        json.dumps({"channels": takes}),
+        "--channels",
+        channels,
+        "--size",
+        8,
+        "--resize",
+        "12,12",
+        option,
+        "--out",
+        tmp_path / "c.pt",
+    )
+    assert code == 0, errors
+    x = torch.rand(4, channels, 8, 8)
+    large = torch.nn.functional.interpolate(x, size=(12, 12), mode="bilinear")
+    weighed = torch.tensor([0.299, 0.587, 0.114]).reshape(1, 3, 1, 1)
+    expected = (large * weighed).sum(1, keepdim=True) if option == "--grey" else large.repeat(1, 3, 1, 1)
+    with torch.no_grad():
+        assert (torch.jit.load(tmp_path / "c.pt")(x) - module(expected)).abs().max() < 1e-5
+
+
+def test_three_exports_make_a_job(tmp_path, saved, export):
+    job = tmp_path / "jobs" / "No Glasses.yaml"
+    job.parent.mkdir()
+    weights = saved(user_models.Logits(), "g.pth")[1]
+    generator = [
+        *VAE, "--weights", weights, "--module", user("Logits"), "--activation", "sigmoid", "--latent", 4,
+    ]  # fmt: skip
+    code, out, _ = export(*generator, "--out", tmp_path / "g.pt", "--job", job)
+    assert code == 0 and f"added to {job}:\n\n    generator: {{uri: ../g.pt}}\n" in out
+    weights = saved(user_models.TwoHeads(), "c.pth")[1]
+    heads = [*IMAGES, "--weights", weights, "--module", user("TwoHeads")]
+    classifier = ["--kind", "classifier", *heads, "--select", 1, "--out", tmp_path / "c.pt"]
+    glasses = ["--feature", "glasses", "--job", job]
+    code, _, errors = export(*classifier, *glasses)
+    assert (
+        code == 1 and "the classifier has 3 classes: say which is the feature with --class, 0 to 2" in errors
+    )
+    assert export(*classifier, *glasses, "--class", 2)[0] == 0
+    features = ["--kind", "features", *heads, "--select", 0, "--out", job.parent / "f.pt", "--job", job]
+    assert export(*features)[0] == 0
+    written = job.read_text()
+    assert yaml.safe_load(written) == {
+        "name": "no-glasses",
+        "generator": {"uri": "../g.pt"},
+        "feature": {"name": "glasses", "classifier": {"uri": "../c.pt", "output": "logits", "class": 2}},
+        "evaluate": {"features": "f.pt"},
+    }
+    code, _, errors = export(*generator, "--out", tmp_path / "other.pt", "--job", job)
+    assert code == 1 and "has `generator:` already, in line 2" in errors
+    assert job.read_text() == written and not (tmp_path / "other.pt").exists()
+
+
+def test_a_job_that_was_begun_by_hand(tmp_path, export):
+    job = tmp_path / "mine.yml"
+    job.write_text("name: mine  # with a comment, and no end of line\nsample: {seed: 3}")
+    scorer = ["--kind", "scorer", *IMAGES, "--module", user("Brightness"), "--out", tmp_path / "s.pt"]
+    assert export(*scorer, "--job", job, "--feature", "dark", "--positive", "below:0.25")[0] == 0
+    assert job.read_text().startswith("name: mine  # with a comment, and no end of line\nsample: {seed: 3}\n")
+    assert yaml.safe_load(job.read_text())["feature"] == {
+        "name": "dark",
+        "scorer": {"uri": "s.pt", "positive": {"below": 0.25}},
+    }
+    code, _, errors = export(
+        *scorer[:-1],
+        tmp_path / "t.pt",
+        "--job",
+        tmp_path / "j.json",
+        "--feature",
+        "x",
+        "--positive",
+        "top:0.1",
+    )
+    assert code == 1 and "a YAML file only" in errors
+
+
+def test_without_a_job_the_lines_are_printed(tmp_path, saved, export):
+    common = [*IMAGES, "--out", tmp_path / "l.pt"]
+    for name, numbers in (("Classifier", "logits"), ("Softmax", "probability")):
+        weights = saved(getattr(user_models, name)())[1]
+        code, out, errors = export(
+            "--kind", "classifier", *common, "--weights", weights, "--module", user(name)
+        )
+        assert code == 0, errors
+        assert (
+            f"feature:\n      name: NAME\n      classifier: {{uri: l.pt, output: {numbers}, class: CLASS}}\n"
+            in out
+        )
+    out = export("--kind", "scorer", *common, "--module", user("Brightness"))[1]
+    assert "scorer: {uri: l.pt, positive: {above: SCORE}}" in out
+
+
+def test_a_function_that_brings_its_own_weights(tmp_path, saved, export):
+    module, weights = saved(user_models.Vae())
+    source = tmp_path / "trained_vae.py"
+    source.write_text(
+        "import torch\nfrom export.tests.user_models import Vae\n\n\ndef trained():\n    vae = Vae()\n"
+        f"    vae.load_state_dict(torch.load({str(weights)!r}))\n    return vae\n"
+    )
+    common = [*VAE, "--method", "decode", "--latent", 4, "--out", tmp_path / "g.pt"]
+    code, out, _ = export(*common, "--module", f"{source}:trained")
+    assert code == 0 and "trained_vae.py:trained brings its own weights" in out
+    z = torch.randn(3, 4)
+    with torch.no_grad():
+        assert torch.equal(torch.jit.load(tmp_path / "g.pt")(z), module.decode(z))
+
+
 REFUSALS = {
     "wrong latent": (
         "Vae",
         ["--method", "decode", "--latent", 5],
         r"fails on inputs of shape \[2, 5\].*check --latent",
     ),
-    "no activation": ("Logits", ["--latent", 4], r"outside of the declared range \[0, 1\].*--activation"),
+    "no activation": (
+        "Logits",
+        ["--latent", 4],
+        r"outside of the declared range \[0, 1\].*--clamp.*--activation",
+    ),
     "size": (
         "Vae",
         ["--method", "decode", "--latent", 4, "--size", "6,6"],
@@ -216,6 +376,18 @@ REFUSALS = {
         "Overflowing",
         ["--latent", 4],
         r"of 64 samples give NaN or infinite outputs, first sample \d",
+    ),
+    "bytes": ("Bytes", ["--latent", 4], "returns uint8: .*leave out its last step"),
+    "detached": ("Detached", ["--latent", 4], "no gradient reaches.*take torch.no_grad"),
+    "two inputs": (
+        "Conditional",
+        ["--latent", 4],
+        "must take one tensor; write a class or function around it",
+    ),
+    "batch last": (
+        "Transposed",
+        ["--latent", 4],
+        r"returns \[30, 2\] for 2 inputs: it must return one row for each",
     ),
     "dropped but used": (
         "Vae",
@@ -247,9 +419,16 @@ def test_generators_that_are_refused(tmp_path, saved, export, name):
             "the classifier has 3 output(s), declared are --classes 2",
         ),
         ("classifier", "DictHeads", [], "with the keys features, logits: choose one with --select"),
+        (
+            "classifier",
+            "Argmax",
+            [],
+            "returns int64: it must return floating-point numbers, so leave out its last step",
+        ),
+        ("classifier", "Classifier", ["--class", 3], "--class 3: the classifier has 3 classes, 0 to 2"),
         ("classifier", "Unpooled", [], "a classifier must return [N, K] or [N], found [64, 4, 3, 3]"),
         ("scorer", "Classifier", [], "a scorer must return one number for each image"),
-        ("classifier", "LeNet", [], "add --resize H,W"),
+        ("classifier", "LeNet", [], "needs --resize H,W"),
         ("features", "Brightness", [], "features must be [N, D]"),
     ],
 )
@@ -311,7 +490,7 @@ def test_native_declarations_must_agree(tmp_path, saved, export, arguments, mess
 
 def test_weights_are_never_random(tmp_path, export):
     code, _, errors = export(*VAE, "--module", user("Logits"), "--latent", 4, "--out", tmp_path / "g.pt")
-    assert code == 1 and "give them with --weights" in errors
+    assert code == 1 and "give the trained ones with --weights" in errors
 
 
 @pytest.mark.parametrize(
@@ -326,7 +505,10 @@ def test_weights_are_never_random(tmp_path, export):
             [*VAE, "--module", "m.py:A", "--latent", 4, "--out", "g.safetensors"],
             "safetensors holds weights only",
         ),
-        ([*VAE, "--latent", 4, "--out", "g.pt"], "add --module"),
+        (
+            [*VAE, "--latent", 4, "--out", "g.pt"],
+            "add the class that the weights belong to, --module FILE.py:CLASS",
+        ),
         ([*VAE, "--latent", 4, "--module", "m.py:A", "--out", "g.onnx"], "--out must end in .pt"),
         (
             [*VAE, "--latent", 4, "--module", "m.py:A", "--resize", 3, "--out", "g.pt"],
@@ -335,6 +517,34 @@ def test_weights_are_never_random(tmp_path, export):
         (
             ["--kind", "scorer", *IMAGES, "--classes", 2, "--module", "m.py:A", "--out", "g.pt"],
             "--classes: not for a scorer",
+        ),
+        (
+            ["--kind", "scorer", *IMAGES, "--grey", "--module", "m.py:A", "--out", "g.pt"],
+            "--grey makes grey images of",
+        ),
+        (
+            [
+                "--kind",
+                "scorer",
+                "--channels",
+                3,
+                "--size",
+                8,
+                "--colour",
+                "--module",
+                "m.py:A",
+                "--out",
+                "g.pt",
+            ],
+            "--colour makes colour images of",
+        ),
+        (
+            ["--kind", "scorer", *IMAGES, "--job", "j.yaml", "--module", "m.py:A", "--out", "g.pt"],
+            "a scorer needs --feature, --positive, to add it to a job",
+        ),
+        (
+            [*VAE, "--weights", "w.pth", "--architecture", "dcgan", "--clamp", "--out", "g.pt"],
+            "--clamp: a native architecture",
         ),
         (
             [*VAE, "--latent", 4, "--module", "m.py:A", "--prior", "uniform:1,0", "--out", "g.pt"],

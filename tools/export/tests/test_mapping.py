@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from export import load, mapping, native
+from export import mapping, native
+from export import weights as reading
 from export.refusal import Refused
 from export.tests import user_models
 from export.tests.conftest import fill
@@ -38,7 +39,7 @@ def test_order_of_numbered_layers_in_safetensors(tmp_path):
 
     module = fill(user_models.Dcgan(nz=4, widths=(4, 4, 4, 4, 4), channels=4, base=4))
     safetensors.torch.save_file(module.state_dict(), tmp_path / "w.safetensors")
-    mapped = mapping.to_native("dcgan", load.weights(tmp_path / "w.safetensors"), output="tanh")
+    mapped = mapping.to_native("dcgan", reading.read(tmp_path / "w.safetensors").tensors, output="tanh")
     same(module, mapped, torch.randn(2, 4), (4, 1, 1))
 
 
@@ -70,7 +71,7 @@ def test_norm_without_weights():
 
 def test_decoder_of_a_vae():
     module = fill(user_models.Vae())
-    weights = load.rename(module.state_dict(), [], ["fc1", "fc21", "fc22"])
+    weights = reading.rename(module.state_dict(), [], ["fc1", "fc21", "fc22"])
     mapped = mapping.to_native("mlp_decoder", weights, output="sigmoid", shape=(1, 5, 6))
     assert mapped.notes == ["fc3 -> layers.0, fc4 -> layers.1"]
     z = torch.randn(3, 4)
@@ -117,7 +118,7 @@ def test_map_corrects_the_order():
     backwards = {
         name: state[name] for name in ("2.weight", "2.bias", "0.weight", "0.bias", "4.weight", "4.bias")
     }
-    weights = load.rename(backwards, [("0", "layers.0"), ("2", "layers.1")], [])
+    weights = reading.rename(backwards, [("0", "layers.0"), ("2", "layers.1")], [])
     same(
         module,
         mapping.to_native("mlp_decoder", weights, output="sigmoid", shape=(1, 3, 4)),

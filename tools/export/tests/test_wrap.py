@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from export import artifact, wrap
+from export import module as source
 from export.refusal import Refused
 from export.tests import user_models
 from export.tests.conftest import fill
@@ -19,7 +20,7 @@ def reloaded(module):
 def test_the_order_of_the_parts_before_the_module():
     inner = fill(user_models.Classifier(channels=3))
     parts = [wrap.Resize(9, 7), wrap.Rescale(0.0, 255.0), wrap.Normalize([10.0, 20.0, 30.0], [2.0, 4.0, 8.0])]
-    module = wrap.wrap(inner, parts, None, "sigmoid")
+    module = wrap.wrap(inner, parts, None, [wrap.activation("sigmoid")])
     x = torch.rand(4, 3, 5, 5)
     resized = F.interpolate(x, size=(9, 7), mode="bilinear")  # growing: antialiasing changes nothing
     scaled = torch.stack([(255 * resized[:, c] - 10 * (c + 1)) / 2 ** (c + 1) for c in range(3)], dim=1)
@@ -41,7 +42,7 @@ def test_shrinking_is_antialiased():
 @pytest.mark.parametrize(("name", "select"), [("TwoHeads", "1"), ("DictHeads", "logits")])
 def test_one_of_several_outputs(name, select):
     inner = fill(getattr(user_models, name)())
-    module = wrap.wrap(inner, [], select, None)
+    module = wrap.wrap(inner, [], select, [])
     x = torch.rand(4, 1, 8, 8)
     compiled = wrap.to_torchscript(module, x)
     assert compiled.how.startswith("scripted")
@@ -51,14 +52,14 @@ def test_one_of_several_outputs(name, select):
 
 def test_nothing_to_wrap_is_the_module_itself():
     inner = user_models.Classifier()
-    assert wrap.wrap(inner, [], None, None) is inner and not inner.training
+    assert wrap.wrap(inner, [], None, []) is inner and not inner.training
 
 
 def test_another_method_and_its_unused_parts():
     module = fill(user_models.Vae())
     z = torch.randn(4, 4)
     expected = module.decode(z)
-    wrap.use_method(module, "decode")
+    source.use_method(module, "decode", "vae.py:Vae")
     assert wrap.prune(module, z) == ["fc1", "fc21", "fc22"]
     compiled = wrap.to_torchscript(module, z)
     assert compiled.how.startswith("scripted")
@@ -70,7 +71,16 @@ def test_another_method_and_its_unused_parts():
         "fc4.weight",
     ]
     with pytest.raises(Refused, match="no such method"):
-        wrap.use_method(module, "generate")
+        source.use_method(module, "generate", "vae.py:Vae")
+
+
+def test_grey_and_colour():
+    """The luma of BT.601, and three equal channels, scripted as well."""
+    x = torch.rand(4, 3, 5, 5)
+    expected = torch.einsum("nchw,c->nhw", x, torch.tensor([0.299, 0.587, 0.114])).unsqueeze(1)
+    grey, colour = torch.jit.script(wrap.Grey()), torch.jit.script(wrap.Colour())
+    assert (grey(x) - expected).abs().max() < 1e-6 and abs(grey(torch.ones(1, 3, 2, 2)).max() - 1) < 1e-6
+    assert torch.equal(colour(x[:, 1:2]), torch.stack([x[:, 1]] * 3, dim=1))
 
 
 def test_a_weight_that_is_read_without_a_call_stays():

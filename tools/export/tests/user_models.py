@@ -163,6 +163,71 @@ class Overflowing(Logits):
         return torch.sigmoid(self.fc(z)) / (z[:, :1] > 0)
 
 
+class Beyond(Logits):
+    """Goes slightly beyond [0, 1], as generators without a last activation do."""
+
+    def forward(self, z):
+        return 1.1 * torch.sigmoid(self.fc(z)) - 0.05
+
+
+class Half(Logits):
+    def forward(self, z):
+        return torch.sigmoid(self.fc(z)).half()
+
+
+class Double(Logits):
+    def forward(self, z):
+        return torch.sigmoid(self.fc(z)).double()
+
+
+class GreyRows(Logits):
+    """Images without a dimension for their one channel."""
+
+    def forward(self, z):
+        return torch.sigmoid(self.fc(z)).reshape(-1, 5, 6)
+
+
+class Bytes(Logits):
+    """Ready to be saved, and so without a gradient."""
+
+    def forward(self, z):
+        return (255 * torch.sigmoid(self.fc(z))).to(torch.uint8)
+
+
+class Detached(Logits):
+    def forward(self, z):
+        return torch.sigmoid(self.fc(z)).detach()
+
+
+class Conditional(Logits):
+    """Wants a label besides."""
+
+    def forward(self, z, label):
+        return torch.sigmoid(self.fc(z) + label)
+
+
+class Transposed(Logits):
+    def forward(self, z):
+        return torch.sigmoid(self.fc(z)).t()
+
+
+class InPlace(Logits):
+    """Changes the latents that it is given."""
+
+    def forward(self, z):
+        return torch.sigmoid(self.fc(z.mul_(0.5)))
+
+
+class Softmax(Classifier):
+    def forward(self, x):
+        return super(Softmax, self).forward(x).softmax(dim=1)
+
+
+class Argmax(Classifier):
+    def forward(self, x):
+        return self.head(F.relu(self.conv(x)).mean(dim=(2, 3))).argmax(dim=1)
+
+
 def unit_vae():
     """A function instead of a class."""
     return Vae(pixels=30, hidden=16, latent=4)

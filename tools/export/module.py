@@ -1,0 +1,167 @@
+"""The module that the user brings: built from a class or a function in a Python file, or a TorchScript archive."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from . import recognise
+from .refusal import Refused, gist, listing
+from .weights import under_any
+
+FROM_CLASS = "give it as --weights, with its class as --module FILE.py:CLASS"
+
+
+def load(spec: str, arguments: str | None) -> nn.Module:
+    """The module of `FILE.py:NAME` (a class, or a function that returns a module) or of a TorchScript archive."""
+    file, _, name = spec.rpartition(":")
+    if not file.endswith(".py"):
+        return _archive(spec)
+    path = Path(file).resolve()
+    if not path.is_file():
+        raise Refused(f"there is no source file {file}")
+    positional, named = _arguments(arguments)
+    make = _attribute(path, name)
+    try:
+        built = make(*positional, **named)
+    except Exception as error:  # the user's own code may raise anything
+        raise Refused(
+            f"{spec} cannot be built ({gist(error)}): give its constructor's arguments with --args, as a JSON object or "
+            "list,\n  or write a function without arguments into that file that builds it, and name the function"
+        ) from error
+    if not isinstance(built, nn.Module):
+        raise Refused(f"{spec} makes a {type(built).__name__}, not a torch.nn.Module")
+    return built.float()
+
+
+def has_own_weights(spec: str, arguments: str | None) -> bool:
+    """Whether it comes with its weights rather than with random ones: two of it, built apart, are equal."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        first = load(spec, arguments).state_dict()
+        torch.manual_seed(2)
+        second = load(spec, arguments).state_dict()
+    return all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+def _archive(spec: str) -> torch.jit.ScriptModule:
+    path = Path(spec)
+    if not path.is_file():
+        raise Refused(
+            f"--module {spec}: wanted FILE.py:CLASS or a TorchScript archive, and there is no such file"
+        )
+    if path.suffix == ".py":
+        raise Refused(f"--module {spec} names no class: add it as --module {spec}:CLASS")
+    if not recognise.is_torchscript(path):
+        what = recognise.stranger(path)
+        raise Refused(f"{path} is {what}" if what else f"{path} is no TorchScript archive: {FROM_CLASS}")
+    try:
+        return torch.jit.load(path, map_location="cpu").float()
+    except RuntimeError as error:
+        raise Refused(
+            f"{path} cannot be read as a TorchScript archive by PyTorch {torch.__version__} ({gist(error)})"
+        ) from error
+
+
+def _attribute(path: Path, name: str):
+    sys.path.insert(0, str(path.parent))  # so that the file finds its neighbours
+    title = f"user_{path.stem}" if path.stem in sys.modules else path.stem
+    spec = importlib.util.spec_from_file_location(title, path)
+    source = importlib.util.module_from_spec(spec)
+    sys.modules[title] = source  # torch.jit looks the class's module up by name
+    try:
+        spec.loader.exec_module(source)
+    except (Exception, SystemExit) as error:
+        raise Refused(f"{path.name} cannot be imported ({gist(error)}): {_import_advice(error)}") from error
+    if not hasattr(source, name):
+        classes = [
+            key
+            for key, value in vars(source).items()
+            if isinstance(value, type) and issubclass(value, nn.Module)
+        ]
+        raise Refused(f"{path.name} defines no {name}; its modules: {', '.join(classes) or 'none'}")
+    return getattr(source, name)
+
+
+def _import_advice(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return f"install it with {sys.prefix}/bin/pip install {error.name}, or copy the class into a file that does without"
+    return "importing runs it; a training script does not stand that. Copy the class into a file of its own"
+
+
+def _arguments(text: str | None) -> tuple[list, dict]:
+    if text is None:
+        return [], {}
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise Refused(f"--args is not JSON ({error}): write it as '{{\"nz\": 100}}' or '[100]'") from error
+    if isinstance(value, dict):
+        return [], value
+    return (value, {}) if isinstance(value, list) else ([value], {})
+
+
+def use_method(module: nn.Module, method: str | None, spec: str) -> nn.Module:
+    """The module with another method (a VAE's `decode`) as its forward."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return _archive_method(module, method, spec)
+    if method is None:
+        return module
+    kind = type(module)
+    if not callable(getattr(kind, method, None)):
+        raise Refused(f"--method {method}: {kind.__name__} has no such method")
+    module.__class__ = type(kind.__name__, (kind,), {"forward": getattr(kind, method)})
+    return module
+
+
+class _Holder(nn.Module):
+    """A module around an archive, for a forward of its own."""
+
+    def __init__(self, inner: torch.jit.ScriptModule):
+        super().__init__()
+        self.inner = inner
+
+
+def _archive_method(archive: torch.jit.ScriptModule, method: str | None, spec: str) -> torch.jit.ScriptModule:
+    methods = archive._c._method_names()
+    if (method or "forward") in methods:
+        if method is None:
+            return archive
+        held = torch.jit.script(_Holder(archive))
+        held.define(f"def forward(self, x):\n    return self.inner.{method}(x)\n")
+        return held
+    missing = f"--method {method}: {spec} has no such method" if method else f"{spec} has no method `forward`"
+    if methods:
+        raise Refused(f"{missing}; it has {', '.join(methods)}: choose with --method")
+    raise Refused(f"{missing}, nor any other: it holds weights without code; {FROM_CLASS}")
+
+
+def fill(target: nn.Module, found: dict[str, torch.Tensor], drops: list[str]) -> None:
+    """Loads the weights into a module; every tensor on either side must find its partner, except dropped ones."""
+    own = target.state_dict()
+    want = {name: t for name, t in own.items() if not under_any(name, drops)}
+    optional = {name for name in want if name.endswith("num_batches_tracked")}
+    missing = {name: t for name, t in want.items() if name not in found and name not in optional}
+    unexpected = {name: t for name, t in found.items() if name not in own}
+    misshapen = {name: t for name, t in found.items() if name in own and own[name].shape != t.shape}
+    problems = []
+    if missing:
+        problems.append(f"  the module has tensors that the weights lack:\n{listing(missing)}")
+    if unexpected:
+        problems.append(f"  the weights have tensors that the module lacks:\n{listing(unexpected)}")
+    if misshapen:
+        lines = [
+            f"    {n}: the module has {list(own[n].shape)}, the weights {list(t.shape)}"
+            for n, t in misshapen.items()
+        ]
+        problems.append("  shapes differ:\n" + "\n".join(lines))
+    if problems:
+        raise Refused(
+            "the weights do not fit the module:\n"
+            + "\n".join(problems)
+            + "\n  rename with --map OLD=NEW, leave out with --drop PREFIX, change sizes with --args"
+        )
+    target.load_state_dict(found, strict=False)
