@@ -5,6 +5,7 @@
 pub mod canary;
 mod digest;
 mod failure;
+mod file_kind;
 mod fleet;
 mod ids;
 mod model;
@@ -16,6 +17,7 @@ mod task;
 
 pub use digest::{sha256_bytes, sha256_text};
 pub use failure::{ErrorCode, Failure};
+pub use file_kind::{Ends, FIRST_BYTES, FileKind, LAST_BYTES, conversion};
 pub use fleet::{SlotReport, SlotState, WorkerOrder, WorkerState, WorkerStatus};
 pub use ids::{
     Attempt, Epoch, Generation, IdError, JobId, LeaseId, Rank, ShardIndex, SlotIndex, SlotRef, WorkerId,
