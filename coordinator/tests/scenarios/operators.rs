@@ -89,10 +89,7 @@ async fn prometheus_finds_nothing_to_criticise() {
         .stderr(Stdio::piped())
         .spawn();
     let Ok(mut promtool) = promtool else {
-        eprintln!(
-            "SKIPPED prometheus_finds_nothing_to_criticise: promtool is not installed (Debian: prometheus)"
-        );
-        return;
+        return lethe_testkit::skip("promtool is not installed (Debian: prometheus)");
     };
     promtool.stdin.take().unwrap().write_all(&text).unwrap();
     let output = promtool.wait_with_output().unwrap();

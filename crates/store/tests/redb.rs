@@ -6,11 +6,9 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use lethe_store::{Error, StateStore, Txn, redb};
+use lethe_testkit::small_disk;
 use rand::{RngExt, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
-
-#[path = "../../artifacts/tests/conformance/small_disk.rs"]
-mod small_disk;
 
 async fn put(
     store: &Arc<dyn StateStore>,

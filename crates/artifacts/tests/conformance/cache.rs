@@ -3,10 +3,10 @@
 use std::{fs, path::Path, sync::Arc};
 
 use lethe_artifacts::{ArtifactStore, Cache, Digest, Environment, Error, Location, resolve};
+use lethe_testkit::{Moto, moto::variables};
 use tempfile::TempDir;
 
 use crate::{
-    moto::{Moto, variables},
     place::{BUCKET, environment},
     proxy::{Fault, Proxy},
     store::pattern,

@@ -6,9 +6,9 @@ use std::{
 };
 
 use lethe_artifacts::{ArtifactStore, Environment, Error};
+use lethe_testkit::{Moto, moto::variables};
 
 use crate::{
-    moto::{Moto, variables},
     place::BUCKET,
     proxy::{Fault, Proxy},
     store::pattern,

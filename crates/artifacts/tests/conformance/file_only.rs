@@ -7,7 +7,9 @@ use futures::stream;
 use lethe_artifacts::{ArtifactStore, Error};
 use tempfile::TempDir;
 
-use crate::{small_disk, store::pattern};
+use lethe_testkit::small_disk;
+
+use crate::store::pattern;
 
 async fn store() -> (ArtifactStore, TempDir) {
     let folder = tempfile::tempdir().unwrap();

@@ -10,18 +10,16 @@ mod cache;
 mod checkpoints;
 mod faults;
 mod file_only;
-mod moto;
 mod place;
 mod proxy;
 mod remote;
 mod signing;
-mod small_disk;
 mod store;
 mod torn;
 
 use std::{future::Future, pin::Pin, time::Instant};
 
-use moto::Moto;
+use lethe_testkit::{Moto, moto};
 use place::{BUCKET, Place};
 use proxy::Proxy;
 

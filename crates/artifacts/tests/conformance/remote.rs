@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use lethe_artifacts::{ArtifactStore, Checkpoints, Environment, Error, Header, NewFile};
+use lethe_testkit::{Moto, moto::variables};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
 };
 
 use crate::{
-    moto::{Moto, variables},
     place::{BUCKET, Place, environment},
     proxy::Proxy,
     signing::Server,

@@ -13,10 +13,9 @@ use lethe_artifacts::{ArtifactStore, Checkpoints, Fault, Header, Keep, NewFile};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::{
-    moto::Moto,
-    place::{BUCKET, Place},
-};
+use lethe_testkit::Moto;
+
+use crate::place::{BUCKET, Place};
 
 const PLACE: &str = "LETHE_ARTIFACTS_TEST_PLACE";
 const GENERATION: &str = "LETHE_ARTIFACTS_TEST_GENERATION";

@@ -1,19 +1,18 @@
 //! The NCCL side: on a machine with a CUDA device the real thing with one rank; on any other, the refusal: of a
 //! machine without CUDA's libraries, or of one with them and no device.
 
-use std::io::Write;
-
 use lethe_collective::{Backend, Error, Group, GroupOptions, Place, Reducer, ReducerOptions, load_cuda};
 use tch::{Device, Kind, Tensor};
 
 use crate::spawn::serve;
+use lethe_testkit::skip;
 
 #[test]
 fn nccl_works_on_a_cuda_machine_and_is_refused_clearly_elsewhere() {
     let place = Place { rank: 0, world: 1, generation: 1 };
     let join = || Group::join(&serve(), Backend::Nccl { device: 0 }, place, GroupOptions::default());
     if let Err(refusal) = load_cuda() {
-        skipped(&refusal.to_string());
+        skip(&format!("no GPU: {refusal}"));
         assert!(matches!(refusal, Error::NcclMissing { .. }) && !refusal.retryable(), "{refusal}");
         assert!(refusal.to_string().contains("libtorch_cuda.so"), "names the file: {refusal}");
         assert!(refusal.to_string().contains("use device cpu"), "says what to do: {refusal}");
@@ -23,7 +22,7 @@ fn nccl_works_on_a_cuda_machine_and_is_refused_clearly_elsewhere() {
     if !tch::Cuda::is_available() {
         let refusal = join().expect_err("without a device").to_string();
         assert!(refusal.contains("there is no CUDA device 0: this process sees 0"), "{refusal}");
-        return skipped(&refusal);
+        return skip(&format!("no GPU: {refusal}"));
     }
     let group = join().expect("a group of one");
     let device = Device::Cuda(0);
@@ -41,9 +40,4 @@ fn nccl_works_on_a_cuda_machine_and_is_refused_clearly_elsewhere() {
     group.barrier().expect("nobody to wait for");
     group.abort_handle().abort();
     assert!(matches!(group.barrier(), Err(Error::Aborted { .. })));
-}
-
-/// Written past libtest's capture, so that nobody takes this for a test of NCCL.
-fn skipped(reason: &str) {
-    let _ = writeln!(std::io::stderr(), "SKIPPED: NCCL was not tested on this machine: {reason}");
 }

@@ -1,13 +1,12 @@
 //! A real etcd cluster of three members on loopback: for tests and benchmarks, here and in other crates.
 //!
 //! Members are processes that the kernel ends with us. They can be stopped, continued, killed and started again. Where
-//! there is no `etcd` the caller is told so, loudly. Not here: what is done with the cluster.
+//! there is no `etcd` that goes on record as a skip. Not here: what is done with the cluster.
 
 #![allow(
     clippy::unwrap_used,
     reason = "a cluster that cannot be started should stop the test where it happened"
 )]
-#![allow(clippy::print_stderr, reason = "what a test skips is said aloud")]
 
 mod certificates;
 mod users;
@@ -82,9 +81,7 @@ impl Cluster {
     pub async fn start(security: Security) -> Option<Self> {
         if Command::new("etcd").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err()
         {
-            eprintln!(
-                "SKIPPED: everything about etcd, because there is no program etcd (Debian: etcd-server)"
-            );
+            lethe_testkit::skip("everything about etcd: there is no program etcd (Debian: etcd-server)");
             return None;
         }
         let folder = tempfile::tempdir().unwrap();

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use lethe_client::{Client, Options};
 use lethe_domain::JobSpec;
 use lethe_store::etcd_cluster::{self, Security};
+use lethe_testkit::{Moto, skip};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -37,7 +38,7 @@ pub(crate) struct Cluster {
     pub(crate) coordinators: Vec<Program>,
     pub(crate) addresses: Vec<String>,
     pub(crate) workers: Vec<Program>,
-    s3: Child,
+    _s3: Moto,
     s3_address: SocketAddr,
     pub(crate) proxy: Proxy,
     environment: Vec<(&'static str, String)>,
@@ -51,7 +52,7 @@ pub(crate) fn isolate() -> Result<bool> {
         bail!("the loopback interface of the new namespace does not come up");
     }
     if !rules.is_ok_and(|status| status.success()) {
-        eprintln!("SKIPPED: partitions, because there is no program nft (Debian: nftables)");
+        skip("partitions: there is no program nft (Debian: nftables)");
     }
     Ok(true)
 }
@@ -65,7 +66,9 @@ impl Cluster {
         };
         let folder = tempfile::tempdir()?;
         let Some(etcd) = etcd_cluster::Cluster::start(Security::Plain).await else { return Ok(None) };
-        let Some((s3, address)) = s3_server(folder.path()).await? else { return Ok(None) };
+        let Some(s3) = Moto::start() else { return Ok(None) };
+        s3.bucket(BUCKET);
+        let address = s3.address().parse()?;
         let proxy = Proxy::start(address).await?;
         let environment = vec![
             ("AWS_ENDPOINT_URL", format!("http://{}", proxy.address())),
@@ -93,7 +96,7 @@ impl Cluster {
             coordinators: Vec::new(),
             addresses,
             workers: Vec::new(),
-            s3,
+            _s3: s3,
             s3_address: address,
             proxy,
             environment,
@@ -299,8 +302,6 @@ impl Drop for Cluster {
             let _ = program.child.kill();
             let _ = program.child.wait();
         }
-        let _ = self.s3.kill();
-        let _ = self.s3.wait();
         let _ = Command::new("umount").arg(self.published()).stderr(Stdio::null()).status();
     }
 }
@@ -319,29 +320,4 @@ fn request(method: &str, path: &str, server: SocketAddr) -> String {
     format!(
         "{method} {path} HTTP/1.1\r\nHost: {server}\r\nContent-Length: 0\r\nConnection: close\r\nAuthorization: AWS4-HMAC-SHA256 {scope}\r\n\r\n"
     )
-}
-
-/// moto's S3 server with an empty bucket; none where it is not installed.
-async fn s3_server(folder: &Path) -> Result<Option<(Child, SocketAddr)>> {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.venv/bin/moto_server");
-    let program = if own.exists() { own } else { "moto_server".into() };
-    let address: SocketAddr = lethe_tests::free_addresses(1)[0].parse()?;
-    let log = File::create(folder.join("s3.log"))?;
-    let mut command = Command::new(program);
-    command.args(["-H", "127.0.0.1", "-p", &address.port().to_string()]).stdin(Stdio::null());
-    command.stdout(log.try_clone()?).stderr(log);
-    end_with_us(&mut command);
-    let Ok(child) = command.spawn() else {
-        eprintln!("SKIPPED: everything, because there is no program moto_server (Python: moto[server])");
-        return Ok(None);
-    };
-    let request = request("PUT", &format!("/{BUCKET}"), address);
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        match crate::proxy::ask(address, &request).await {
-            Ok(answer) if answer.starts_with("HTTP/1.1 200") => return Ok(Some((child, address))),
-            answer if Instant::now() > deadline => bail!("the S3 server makes no bucket: {answer:?}"),
-            _ => tokio::time::sleep(Duration::from_millis(100)).await,
-        }
-    }
 }

@@ -26,6 +26,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use lethe_client::Client;
 use lethe_domain::{JobId, JobSpec};
+use lethe_testkit::skip;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
@@ -73,9 +74,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     if !args.inside {
-        eprintln!(
-            "SKIPPED: partitions and full disks, because namespaces cannot be made here (they need root)"
-        );
+        skip("partitions and full disks: namespaces cannot be made here (they need root)");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     match runtime.context("the runtime starts").and_then(|runtime| runtime.block_on(rehearse(&args))) {

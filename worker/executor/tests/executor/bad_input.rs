@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::harness::Executor;
 use crate::job::{Job, fixture, mnist};
-use crate::small_disk;
+use lethe_testkit::small_disk;
 
 /// Probes the job, which must fail like this, and then a good one.
 fn refused(executor: &mut Executor, job: &Job, code: ErrorCode, words: &[&str]) -> Failure {

@@ -11,13 +11,8 @@ mod gang;
 mod harness;
 mod job;
 mod lifecycle;
-#[path = "../../../../crates/artifacts/tests/conformance/moto.rs"]
-mod moto;
 mod phases;
 mod recovery;
 mod remote;
 mod shards;
-#[path = "../../../../crates/artifacts/tests/conformance/small_disk.rs"]
-#[allow(dead_code, reason = "nothing here waits for storage itself")]
-mod small_disk;
 mod standby;

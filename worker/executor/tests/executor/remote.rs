@@ -7,7 +7,7 @@ use lethe_domain::{Assignment, Phase, Task, TaskOutput};
 
 use crate::harness::Executor;
 use crate::job::Job;
-use crate::moto::Moto;
+use lethe_testkit::Moto;
 
 /// An executor of a machine with this environment and cache.
 fn executor(moto: &Moto, cache: &std::path::Path) -> Executor {

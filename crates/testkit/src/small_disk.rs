@@ -1,5 +1,4 @@
-//! A tiny file system of its own for one test, seen by this thread and the processes it starts; needs root. Also part of
-//! the tests of the store and of the executor.
+//! A tiny file system of its own for one test, seen by this thread and the processes it starts; needs root.
 
 use std::path::Path;
 
@@ -8,9 +7,10 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 
-/// Mounts `size` (such as `1m`) of memory at `at`. `None`, and a loud word, where this user may not.
-#[allow(clippy::print_stderr, reason = "a skipped test says so")]
-pub(crate) fn mounted(at: &Path, size: &str) -> Option<()> {
+use crate::skip;
+
+/// Mounts `size` (such as `1m`) of memory at `at`. `None`, and a skip on record, where this user may not.
+pub fn mounted(at: &Path, size: &str) -> Option<()> {
     let none = None::<&str>;
     let private = || mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none);
     let tmpfs =
@@ -18,19 +18,19 @@ pub(crate) fn mounted(at: &Path, size: &str) -> Option<()> {
     match unshare(CloneFlags::CLONE_NEWNS).and_then(|()| private()).and_then(|()| tmpfs()) {
         Ok(()) => Some(()),
         Err(error) => {
-            eprintln!("SKIPPED: a disk of its own needs root (CAP_SYS_ADMIN): {error}");
+            skip(&format!("a disk of its own needs root (CAP_SYS_ADMIN): {error}"));
             None
         }
     }
 }
 
 /// Makes what `mounted` mounted read-only.
-pub(crate) fn read_only(at: &Path) {
+pub fn read_only(at: &Path) {
     let none = None::<&str>;
     mount(none, at, none, MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, none).unwrap();
 }
 
 /// A runtime whose threads see this thread's mounts.
-pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }

@@ -3,30 +3,38 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
+    os::unix::process::CommandExt,
     path::Path,
     process::{Child, Command, Stdio},
 };
 
+use nix::sys::{prctl::set_pdeathsig, signal::Signal};
+
+use crate::skip;
+
 /// A running server; ended when this goes out of scope.
-pub(crate) struct Moto {
+pub struct Moto {
     process: Child,
     /// `host:port`.
     address: String,
 }
 
 impl Moto {
-    /// None, and a loud word, where it is not installed.
-    #[allow(clippy::print_stderr, reason = "a skipped test says so")]
-    pub(crate) fn start() -> Option<Self> {
+    /// Starts it on a port that the system chooses. None, and a skip on record, where it is not installed.
+    pub fn start() -> Option<Self> {
         let beside =
             Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|at| at.join(".venv/bin/moto_server"));
         let program = beside.into_iter().find(|file| file.is_file()).unwrap_or_else(|| "moto_server".into());
         let mut command = Command::new(&program);
         command.args(["-H", "127.0.0.1", "-p", "0"]).stdin(Stdio::null()).stdout(Stdio::null());
+        // SAFETY: prctl is async-signal-safe and touches nothing of the parent.
+        unsafe {
+            command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?));
+        }
         let mut process = match command.stderr(Stdio::piped()).spawn() {
             Ok(process) => process,
             Err(error) => {
-                eprintln!("SKIPPED: S3 needs moto_server (`pip install 'moto[server]'`): {error}");
+                skip(&format!("S3 needs moto_server (`pip install 'moto[server]'`): {error}"));
                 return None;
             }
         };
@@ -38,18 +46,19 @@ impl Moto {
         std::thread::spawn(move || lines.for_each(drop));
         let Some(address) = said else {
             let _ = process.wait();
-            eprintln!("SKIPPED: S3 needs moto_server, and {} does not start", program.display());
+            skip(&format!("S3 needs moto_server, and {} does not start", program.display()));
             return None;
         };
         Some(Self { process, address })
     }
 
-    pub(crate) fn address(&self) -> &str {
+    /// Where it listens, `host:port`.
+    pub fn address(&self) -> &str {
         &self.address
     }
 
     /// Makes a bucket.
-    pub(crate) fn bucket(&self, name: &str) {
+    pub fn bucket(&self, name: &str) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         let host = &self.address;
         let request =
@@ -61,13 +70,13 @@ impl Moto {
     }
 
     /// The environment of a program that is to use it.
-    pub(crate) fn variables(&self) -> Vec<(String, String)> {
+    pub fn variables(&self) -> Vec<(String, String)> {
         variables(self.address())
     }
 }
 
 /// The environment of a program that is to use the server at `address`.
-pub(crate) fn variables(address: &str) -> Vec<(String, String)> {
+pub fn variables(address: &str) -> Vec<(String, String)> {
     [
         ("AWS_ACCESS_KEY_ID", "somebody"),
         ("AWS_SECRET_ACCESS_KEY", "hunter2-hunter2"),
