@@ -1,58 +1,87 @@
-//! A job's result as a table for people.
+//! A job's result as a table for people. It shows whatever figures there are.
 
-use lethe_domain::JobResult;
+use lethe_domain::{Figure, JobResult, JudgeSummary, Phase};
 
+use crate::output::columns;
 use crate::units::{count, duration, percent};
 
-/// The figures of a result, one line each.
-pub(crate) fn render(result: &JobResult) -> String {
-    let mut lines = vec![format!("{} ({}): {}", result.name, result.job, result.state)];
+/// The result: how it ended, its figures, how it came about. `wide` says what each figure means.
+pub(crate) fn render(result: &JobResult, wide: bool) -> String {
+    let mut lines = vec![format!("{} ({}): {}{}", result.name, result.job, result.state, doubts(result))];
     if let Some(failure) = &result.failure {
         lines.push(format!("  failure             {failure}"));
     }
-    if let Some(feature) = &result.feature {
-        let interval = |[low, high]: [f64; 2]| format!("[{}, {}]", percent(low), percent(high));
-        lines.push(format!("  feature '{}' in {} samples", feature.name, count(feature.samples)));
-        lines.push(format!(
-            "    before            {:>9}  {}",
-            percent(feature.before),
-            interval(feature.ci95_before)
-        ));
-        lines.push(format!(
-            "    after             {:>9}  {}",
-            percent(feature.after),
-            interval(feature.ci95_after)
-        ));
-        lines.push(format!("    remaining share   {:>9}", percent(feature.remaining_share)));
+    lines.extend(result.judge.as_ref().map(|judge| judged(&result.feature, judge)));
+    if !result.figures.is_empty() {
+        lines.extend(figures(&result.figures, wide).lines().map(|line| format!("  {line}")));
     }
-    if let Some(fidelity) = &result.fidelity {
-        let change = |before: f64, after: f64| {
-            format!("{before:>9.3} -> {after:.3} ({:+.1} %)", (after / before - 1.0) * 100.0)
-        };
-        let reference = std::path::Path::new(&fidelity.reference)
-            .file_name()
-            .map_or(fidelity.reference.as_str().into(), |name| name.to_string_lossy());
-        lines.push(format!("  {} to {reference}, lower is nearer", fidelity.space));
-        lines.push(format!(
-            "    without feature   {}",
-            change(fidelity.feature_free_before, fidelity.feature_free_after)
-        ));
-        lines.push(format!("    all of it         {}", change(fidelity.before, fidelity.after)));
-        lines.push(format!("    noise floor       {:>9.3}", fidelity.noise_floor));
+    lines.extend(story(result));
+    lines.join("\n")
+}
+
+/// Every warning, a line each.
+pub(crate) fn warnings(result: &JobResult) -> impl Iterator<Item = String> {
+    result.warnings.iter().map(|warning| format!("warning: {warning}"))
+}
+
+fn doubts(result: &JobResult) -> String {
+    let codes: Vec<&str> = result.warnings.iter().map(|warning| warning.code.name()).collect();
+    match codes.len() {
+        0 => String::new(),
+        1 => format!(", 1 warning: {}", codes[0]),
+        many => format!(", {many} warnings: {}", codes.join(", ")),
     }
-    if let Some(locality) = &result.locality {
-        lines.push(format!(
-            "  images that never showed it: L1 {:.4} per pixel, MS-SSIM {:.4}",
-            locality.l1, locality.ms_ssim
-        ));
+}
+
+fn judged(feature: &str, judge: &JudgeSummary) -> String {
+    let name = judge.uri.rsplit('/').next().unwrap_or(&judge.uri);
+    let (digest, same) = (&judge.sha256[..judge.sha256.len().min(12)], judge.same_as_labeller);
+    let who = if same { "the labeller itself" } else { "which is not the labeller" };
+    format!("  feature '{feature}', judged by {name} ({who}, sha256 {digest})")
+}
+
+fn figures(figures: &[Figure], wide: bool) -> String {
+    let mut head = vec!["FIGURE", "BEFORE", "AFTER", "CHANGE", "95 % INTERVAL", "BETTER"];
+    if wide {
+        head.extend(["ON", "MEANING"]);
     }
+    let mut rows = Vec::new();
+    for (place, figure) in figures.iter().enumerate() {
+        if place == 0 || figures[place - 1].group != figure.group {
+            rows.push(vec![figure.group.clone()]);
+        }
+        rows.push(row(figure, wide));
+    }
+    columns(&head, &rows)
+}
+
+fn row(figure: &Figure, wide: bool) -> Vec<String> {
+    let show = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| figure.unit.show(value));
+    let change = figure.change().map_or_else(String::new, |change| format!("{:+.1} %", change * 100.0));
+    let interval = figure.ci95_after.or(figure.ci95_before);
+    let mut row = vec![
+        format!("  {}", figure.title()),
+        show(figure.before),
+        show(figure.after),
+        change,
+        interval.map(|interval| figure.unit.show_interval(interval)).unwrap_or_default(),
+        figure.better.name().to_owned(),
+    ];
+    if wide {
+        row.extend([count(figure.samples), figure.definition.clone()]);
+    }
+    row
+}
+
+/// How it came about: direction, training, time, files.
+fn story(result: &JobResult) -> Vec<String> {
+    let mut lines = Vec::new();
     if let Some(direction) = &result.direction {
         lines.push(format!(
             "  direction           edits {} of latents, held-out AUC {:.3}",
             percent(direction.edited_share),
             direction.heldout_auc
         ));
-        lines.extend(direction.warnings.iter().map(|warning| format!("    warning: {warning}")));
     }
     if let Some(train) = &result.train {
         lines.push(format!(
@@ -65,7 +94,7 @@ pub(crate) fn render(result: &JobResult) -> String {
         ));
     }
     let total: f64 = result.seconds.values().sum();
-    let phases: Vec<String> = lethe_domain::Phase::ALL
+    let phases: Vec<String> = Phase::ALL
         .iter()
         .filter_map(|phase| {
             result.seconds.get(phase.name()).map(|seconds| format!("{phase} {}", duration(*seconds)))
@@ -79,5 +108,5 @@ pub(crate) fn render(result: &JobResult) -> String {
             lines.push(format!("  {name:<20}{path}"));
         }
     }
-    lines.join("\n")
+    lines
 }

@@ -251,7 +251,7 @@ mod tests {
         let (done, _) = &jobs[2];
         assert_eq!((done.request_id.as_deref(), done.spec.sample.seed), (Some("r-1"), 7));
         assert_eq!(done.outputs.fine_tune.as_ref().unwrap().loss_last, 0.025);
-        assert_eq!(done.outputs.report.as_ref().unwrap().feature.remaining_share, 0.04);
+        assert_eq!(done.outputs.report.as_ref().unwrap().figures[0].after, Some(0.04));
         assert_eq!(done.seconds.len(), Phase::ALL.len());
         assert_eq!(jobs[0].0.failure.as_ref().unwrap().message, "job digit-9f08bd was cancelled: not needed");
         let state = State::restore(Config::default(), Epoch(2), Now::default(), jobs, []);

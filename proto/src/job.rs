@@ -2,7 +2,7 @@
 
 use lethe_domain::{
     ErrorCode, Explanation, Failure, JobId, JobState, JobStatus, Phase, PhaseState, PhaseStatus, SlotState,
-    SpecProblem, WorkerId, WorkerState, WorkerStatus,
+    SpecProblem, Warning, WarningCode, WorkerId, WorkerState, WorkerStatus,
 };
 
 use crate::conversion::{each, enumeration, from_json, list, optional, read, required_choice, to_json};
@@ -126,6 +126,23 @@ impl TryFrom<v1::Failure> for Failure {
             hint: failure.hint,
             at_unix_ms: failure.time.map(|time| unix_ms(time, "time")).transpose()?.unwrap_or_default(),
         })
+    }
+}
+
+impl From<Warning> for v1::Warning {
+    fn from(Warning { code, message, hint }: Warning) -> Self {
+        Self { code: code.name().to_owned(), message, hint }
+    }
+}
+
+impl TryFrom<v1::Warning> for Warning {
+    type Error = ConversionError;
+
+    fn try_from(v1::Warning { code, message, hint }: v1::Warning) -> Result<Self, ConversionError> {
+        let unknown = || {
+            ConversionError::bad("code", format_args!("found '{code}', expected a name from docs/result.md"))
+        };
+        Ok(Self { code: WarningCode::from_name(&code).ok_or_else(unknown)?, message, hint })
     }
 }
 

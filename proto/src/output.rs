@@ -106,7 +106,7 @@ impl From<DirectionOutput> for v1::DirectionOutput {
             threshold: output.threshold,
             edited_share: output.edited_share,
             heldout_auc: output.heldout_auc,
-            warnings: output.warnings,
+            warnings: each(output.warnings),
         }
     }
 }
@@ -123,7 +123,7 @@ impl TryFrom<v1::DirectionOutput> for DirectionOutput {
             threshold: output.threshold,
             edited_share: output.edited_share,
             heldout_auc: output.heldout_auc,
-            warnings: output.warnings,
+            warnings: list(output.warnings, "warnings")?,
         })
     }
 }

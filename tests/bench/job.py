@@ -67,3 +67,8 @@ def run_lethe(spec: dict, folder: pathlib.Path, slots: int) -> dict:
     if done.returncode != 0:
         raise SystemExit(f"lethe run failed ({done.returncode}):\n{done.stderr}")
     return json.loads(done.stdout)
+
+
+def figure(result: dict, group: str, name: str) -> dict:
+    """A figure of result.json."""
+    return next(found for found in result["figures"] if (found["group"], found["name"]) == (group, name))

@@ -12,7 +12,7 @@ import tempfile
 
 import yaml
 
-from job import ROOT, run_lethe
+from job import ROOT, figure, run_lethe
 
 EXAMPLES = ROOT / "examples" / "mnist"
 JOBS = ["thick-vae", "thick-dcgan", "slant-vae", "slant-dcgan", "digit-dcgan"]
@@ -48,19 +48,19 @@ def main() -> None:
                     spec["direction"] = RULES[rule]
                 with tempfile.TemporaryDirectory() as folder:
                     result = run_lethe(spec, pathlib.Path(folder), slots=arguments.slots)
-                fidelity = result["fidelity"]
+                feature, distance = figure(result, "feature", "share"), figure(result, "fidelity", "feature_free_distance")
                 run = {
                     "job": job,
                     "rule": rule,
                     "seed": seed,
                     "edited_share": result["direction"]["edited_share"],
-                    "before": result["feature"]["before"],
-                    "after": result["feature"]["after"],
-                    "remaining_share": result["feature"]["remaining_share"],
-                    "distance_before": fidelity["feature_free_before"],
-                    "distance_after": fidelity["feature_free_after"],
-                    "distance_ratio": fidelity["feature_free_after"] / fidelity["feature_free_before"],
-                    "l1": result["locality"]["l1"],
+                    "before": feature["before"],
+                    "after": feature["after"],
+                    "remaining_share": figure(result, "feature", "remaining_share")["after"],
+                    "distance_before": distance["before"],
+                    "distance_after": distance["after"],
+                    "distance_ratio": distance["after"] / distance["before"],
+                    "l1": figure(result, "locality", "l1")["after"],
                     "seconds": sum(result["seconds"].values()),
                 }
                 print(json.dumps(run), flush=True)

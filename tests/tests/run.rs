@@ -39,7 +39,7 @@ struct Outcome {
 fn outcome(folder: &Path) -> Outcome {
     let result = result(folder);
     let (artifacts, train) = (&result["artifacts"], &result["train"]);
-    let measured = ["feature", "fidelity", "locality", "direction"].map(|part| result[part].clone());
+    let measured = ["figures", "warnings", "judge", "direction"].map(|part| result[part].clone());
     let made = [&artifacts["target_sha256"], &train["loss_first"], &train["loss_last"]].map(Value::clone);
     let generator = folder.join("out").join(artifacts["generator"].as_str().unwrap());
     Outcome { figures: [&measured[..], &made[..]].concat(), generator: std::fs::read(generator).unwrap() }
@@ -50,16 +50,21 @@ fn assert_same(one: &Outcome, other: &Outcome) {
     assert!(one.generator == other.generator, "the generators differ");
 }
 
+fn figure<'a>(result: &'a Value, group: &str, name: &str) -> &'a Value {
+    let mut figures = result["figures"].as_array().unwrap().iter();
+    figures.find(|figure| figure["group"] == group && figure["name"] == name).unwrap()
+}
+
 fn kill_9(pid: u32) {
     kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
 }
 
 fn assert_whole(result: &Value, folder: &Path) {
     assert_eq!(result["state"], "succeeded");
-    let after = result["feature"]["after"].as_f64().unwrap();
-    let before = result["feature"]["before"].as_f64().unwrap();
+    let share = figure(result, "feature", "share");
+    let (before, after) = (share["before"].as_f64().unwrap(), share["after"].as_f64().unwrap());
     assert!(before > 0.02 && after < before, "{before} {after}");
-    assert!(result["fidelity"]["noise_floor"].as_f64().unwrap() > 0.0);
+    assert!(figure(result, "fidelity", "own_distance")["before"].as_f64().unwrap() > 0.0);
     assert_eq!(result["train"]["steps"], 60);
     for file in ["generator", "before_after_png"] {
         let path = folder.join("out").join(result["artifacts"][file].as_str().unwrap());

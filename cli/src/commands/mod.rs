@@ -14,7 +14,9 @@ use lethe_client::{Client, Options};
 use lethe_domain::{JobId, JobState, JobStatus};
 
 use crate::error::Error;
+use crate::output::remark;
 use crate::progress::ProgressView;
+use crate::result_table;
 
 /// What `lethe` does.
 #[derive(Debug, clap::Subcommand)]
@@ -114,8 +116,9 @@ pub(crate) async fn follow(
     }
 }
 
-/// The error a job ended with, if it ended badly.
+/// The error a job ended with, if it ended badly; what makes its result doubtful is told.
 pub(crate) fn verdict(status: &JobStatus) -> Result<(), Error> {
+    status.result.iter().flat_map(result_table::warnings).for_each(|warning| remark(&warning));
     match (status.state, &status.failure) {
         (JobState::Failed, Some(failure)) => Err(Error::Job(failure.clone())),
         (JobState::Cancelled, _) => Err(Error::Cancelled(status.id.to_string())),

@@ -6,8 +6,8 @@ use lethe_engine::JobRecord;
 use maud::{Markup, html};
 
 use super::curve::Curve;
-use super::numbers::{figure, grouped, moment, percent, span};
-use super::{Page, badge, phase_class, phase_name, share};
+use super::numbers::{figure, grouped, moment, span};
+use super::{Page, badge, phase_class, phase_name, result, share};
 use crate::driver::View;
 use crate::published::as_stored;
 
@@ -45,7 +45,7 @@ impl JobPage {
         let body = html! {
             (self.head())
             (self.notices())
-            @if let Some(figures) = self.figures() { section { h2 { @if self.status.state.is_final() { "Result" } @else { "So far" } } (figures) } }
+            @if let Some(figures) = result::figures(&self.result) { section { h2 { @if self.status.state.is_final() { "Result" } @else { "So far" } } (figures) } }
             @if published {
                 section {
                     h2 { "Before and after, at the same latents" }
@@ -76,7 +76,9 @@ impl JobPage {
         html! {
             section.head {
                 p.crumb { a href="/" { "Jobs" } " / " (status.id) }
-                h1 { "Remove “" (status.feature) "” from " (status.name) " " (badge(status.state)) }
+                h1 { "Remove “" (status.feature) "” from " (status.name) " " (badge(status.state))
+                    @if !self.result.warnings.is_empty() { " " (result::doubt(self.result.warnings.len())) }
+                }
                 p.faint {
                     "submitted " (moment(status.submitted_unix_ms))
                     @if let Some(finished) = status.finished_unix_ms { " · ended " (moment(finished)) }
@@ -95,6 +97,7 @@ impl JobPage {
             @if let Some(waiting) = &self.status.waiting {
                 section.notice.mild { b { "Waiting" } p { (waiting) } }
             }
+            (result::warnings(&self.result.warnings))
         }
     }
 
@@ -107,70 +110,6 @@ impl JobPage {
                 tbody { @for phase in &self.status.phases { (phase_row(phase)) } }
             } }
         }
-    }
-
-    fn figures(&self) -> Option<Markup> {
-        let JobResult { feature, fidelity, locality, direction, train, .. } = &self.result;
-        direction.as_ref()?;
-        Some(html! {
-            div.cards {
-                @if let Some(feature) = feature {
-                    div.card.main {
-                        div {
-                            span.name { "images that show the feature" }
-                            p.change { (percent(feature.before)) span.arrow { "→" } strong { (percent(feature.after)) } }
-                            p.faint {
-                                "95\u{a0}%: " (percent(feature.ci95_before[0])) " to " (percent(feature.ci95_before[1]))
-                                " before, " (percent(feature.ci95_after[0])) " to " (percent(feature.ci95_after[1])) " after"
-                            }
-                        }
-                        div {
-                            span.name { "remaining share" }
-                            p.change { strong { (percent(feature.remaining_share)) } }
-                            p.faint { "on " (grouped(feature.samples)) " latents" }
-                        }
-                    }
-                }
-                @if let Some(fidelity) = fidelity {
-                    div.card {
-                        span.name { (fidelity.space) " to the reference without the feature" }
-                        p.change { (figure(fidelity.feature_free_before)) span.arrow { "→" } strong { (figure(fidelity.feature_free_after)) } }
-                        p.faint {
-                            "to all of it " (figure(fidelity.before)) " → " (figure(fidelity.after))
-                            " · noise floor " (figure(fidelity.noise_floor))
-                        }
-                    }
-                }
-                @if let Some(locality) = locality {
-                    div.card {
-                        span.name { "images without the feature" }
-                        p.change { strong { (figure(locality.ms_ssim)) } " MS-SSIM" }
-                        p.faint { "mean absolute difference " (figure(locality.l1)) " per pixel, on " (grouped(locality.samples)) " latents" }
-                    }
-                }
-                @if let Some(direction) = direction {
-                    div.card {
-                        span.name { "direction" }
-                        p.change { strong { (figure(direction.heldout_auc)) } " AUC" }
-                        p.faint {
-                            (grouped(direction.positives)) " positives in " (grouped(direction.samples)) " samples · "
-                            (percent(direction.edited_share)) " of the latents edited"
-                        }
-                        @for warning in &direction.warnings { p.faint { "warning: " (warning) } }
-                    }
-                }
-                @if let Some(train) = train {
-                    div.card {
-                        span.name { "training loss" }
-                        p.change { (figure(train.loss_first)) span.arrow { "→" } strong { (figure(train.loss_last)) } }
-                        p.faint {
-                            (grouped(train.steps)) " steps on " (train.world_size) @if train.world_size == 1 { " rank" } @else { " ranks" }
-                            " · " (figure(train.samples_per_second)) " samples/s"
-                        }
-                    }
-                }
-            }
-        })
     }
 
     fn spec(&self) -> String {

@@ -6,6 +6,7 @@ mod curve;
 mod job;
 mod numbers;
 mod overview;
+mod result;
 
 pub(crate) use job::JobPage;
 pub(crate) use overview::Overview;

@@ -1,9 +1,10 @@
 //! The first page: how busy the fleet is, the newest jobs, the workers.
 
-use lethe_domain::{JobState, JobStatus, Phase, PhaseState, WorkerState, WorkerStatus};
+use lethe_domain::{JobResult, JobState, JobStatus, Phase, PhaseState, WorkerState, WorkerStatus};
 use maud::{Markup, html};
 
 use super::numbers::{ago, figure, grouped, moment, percent, span};
+use super::result::doubt;
 use super::{Page, badge, current, phase_class, phase_name, share};
 use crate::driver::View;
 
@@ -96,18 +97,19 @@ impl Overview {
     }
 
     fn job_row(&self, job: &JobStatus) -> Markup {
-        let remaining = job.result.as_ref().and_then(|result| result.feature.as_ref());
+        let remaining = job.result.as_ref().and_then(JobResult::remaining_share);
+        let warnings = job.result.as_ref().map_or(0, |result| result.warnings.len());
         html! {
             tr {
                 td { a.job href={ "/jobs/" (job.id) } { (job.id) } }
                 td { (job.feature) }
-                td { (badge(job.state)) }
+                td { (badge(job.state)) @if warnings > 0 { " " (doubt(warnings)) } }
                 td.wide {
                     (phase_strip(job))
                     p.line { (progress_line(job)) }
                 }
                 td.right {
-                    @if let Some(feature) = remaining { b { (percent(feature.remaining_share)) } } @else { span.faint { "–" } }
+                    @if let Some(remaining) = remaining { b { (percent(remaining)) } } @else { span.faint { "–" } }
                 }
                 td.nowrap.faint title=(moment(job.submitted_unix_ms)) { (ago(self.now_unix_ms.saturating_sub(job.submitted_unix_ms))) }
             }

@@ -8,10 +8,9 @@ use std::time::Duration;
 use lethe_artifacts::ArtifactStore;
 use lethe_client::{Client, Options};
 use lethe_domain::{
-    ArtifactRef, Assignment, Cut, DirectionOutput, ErrorCode, EvaluateOutput, Failure, FeatureSummary,
-    Fidelity, FineTuneOutput, FrechetPair, HeldLease, LeaseId, Locality, ProbeOutput, Progress,
-    PublishOutput, ReportOutput, SampleOutput, SlotIndex, Task, TaskOutput, Versions, WorkerId,
-    proportion_ci95,
+    ArtifactRef, Assignment, Better, Cut, DirectionOutput, ErrorCode, EvaluateOutput, Failure, Figure,
+    FineTuneOutput, HeldLease, JudgeSummary, LeaseId, ProbeOutput, Progress, PublishOutput, REMAINING_SHARE,
+    ReportOutput, SampleOutput, SlotIndex, Task, TaskOutput, Unit, Versions, Warning, WarningCode, WorkerId,
 };
 use lethe_proto::session::{Registration, WorkerCommand, WorkerEvent};
 use lethe_proto::{LeaseOutcome, PROTOCOL};
@@ -313,7 +312,7 @@ async fn output(assignment: &Assignment) -> TaskOutput {
             after: Some(0),
             moments: named(format!("moments-{}", range.start)),
         }),
-        Task::Report { .. } => TaskOutput::Report(figures(&spec.feature.name)),
+        Task::Report { .. } => TaskOutput::Report(figures()),
         Task::Publish { .. } => TaskOutput::Publish(PublishOutput {
             generator: put(assignment, "result/generator.pt", generator()).await,
             sidecar: put(assignment, "result/generator.pt.json", b"{}".to_vec()).await,
@@ -323,27 +322,31 @@ async fn output(assignment: &Assignment) -> TaskOutput {
     }
 }
 
-fn figures(feature: &str) -> ReportOutput {
+fn figures() -> ReportOutput {
+    let figure = |group: &str, name: &str, before, after, unit| Figure {
+        name: name.to_owned(),
+        group: group.to_owned(),
+        before,
+        after: Some(after),
+        unit,
+        ci95_before: None,
+        ci95_after: Some([after * 0.9, after * 1.1]),
+        better: Better::Lower,
+        samples: 10_000,
+        definition: format!("The {name} of {group}"),
+    };
+    let (group, remaining) = REMAINING_SHARE;
     ReportOutput {
-        feature: FeatureSummary {
-            name: feature.to_owned(),
-            before: 0.1,
-            after: 0.004,
-            remaining_share: 0.04,
-            samples: 10_000,
-            ci95_before: proportion_ci95(1000, 10_000),
-            ci95_after: proportion_ci95(40, 10_000),
-        },
-        fidelity: Some(Fidelity {
-            space: "classifier-FID".to_owned(),
-            reference: "generator".to_owned(),
-            before: 3.1,
-            after: 3.4,
-            feature_free_before: 2.9,
-            feature_free_after: 2.8,
-            noise_floor: 0.2,
-            own: FrechetPair { after: 0.9, feature_free_before: 0.7, feature_free_after: 0.3 },
-        }),
-        locality: Locality { l1: 0.011, ms_ssim: 0.983, samples: 9000 },
+        figures: vec![
+            figure(group, "share", Some(0.1), 0.004, Unit::Share),
+            figure(group, remaining, None, 0.04, Unit::Share),
+            figure("fidelity", "distance", Some(3.1), 3.4, Unit::Distance),
+        ],
+        warnings: vec![Warning::new(
+            WarningCode::JudgeIsLabeller,
+            "the judge is the labeller",
+            "name another",
+        )],
+        judge: JudgeSummary { uri: "/m/s.pt".to_owned(), sha256: "ab".repeat(32), same_as_labeller: true },
     }
 }

@@ -5,34 +5,39 @@
 pub mod canary;
 mod digest;
 mod failure;
+mod figure;
 mod file_kind;
 mod fleet;
 mod ids;
+mod interval;
 mod model;
 mod phase;
 mod progress;
 mod result;
 pub mod spec;
 mod task;
+mod warning;
 
 pub use digest::{sha256_bytes, sha256_text};
 pub use failure::{ErrorCode, Failure};
+pub use figure::{Better, Figure, REMAINING_SHARE, Unit};
 pub use file_kind::{Ends, FIRST_BYTES, FileKind, LAST_BYTES, conversion};
 pub use fleet::{SlotReport, SlotState, WorkerOrder, WorkerState, WorkerStatus};
 pub use ids::{
     Attempt, Epoch, Generation, IdError, JobId, LeaseId, Rank, ShardIndex, SlotIndex, SlotRef, WorkerId,
 };
+pub use interval::{Paired, mean_ci95, proportion_ci95};
 pub use model::{
     Architecture, HiddenActivation, ModelKind, OutputActivation, Sidecar, SidecarLatent, SidecarOutput,
 };
 pub use phase::{Phase, Shape};
 pub use progress::{Explanation, JobState, JobStatus, PhaseState, PhaseStatus, Progress, Waiting};
 pub use result::{
-    ArtifactPaths, DirectionSummary, FeatureSummary, Fidelity, FrechetPair, JobResult, Locality,
-    RESULT_VERSION, TrainSummary, Versions, proportion_ci95,
+    ArtifactPaths, DirectionSummary, JobResult, JudgeSummary, RESULT_VERSION, TrainSummary, Versions,
 };
 pub use spec::{JobSpec, SpecError, SpecProblem};
 pub use task::{
     ArtifactRef, Assignment, Cut, DirectionOutput, EvaluateOutput, FineTuneOutput, GangRole, HeldLease,
     ProbeOutput, PublishOutput, ReportOutput, SampleOutput, SampleRange, Task, TaskOutput,
 };
+pub use warning::{Warning, WarningCode};

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, JobId, JobState};
+use crate::{Failure, Figure, JobId, JobState, REMAINING_SHARE, Warning};
 
 /// Version of result.json.
-pub const RESULT_VERSION: u32 = 1;
+pub const RESULT_VERSION: u32 = 2;
 
 /// The content of result.json.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,17 +21,19 @@ pub struct JobResult {
     pub job: JobId,
     /// The spec's name.
     pub name: String,
+    /// The feature's name.
+    pub feature: String,
     /// How it ended.
     pub state: JobState,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
-    /// How often the feature is seen.
-    pub feature: Option<FeatureSummary>,
-    /// How far the images as a whole moved.
-    pub fidelity: Option<Fidelity>,
-    /// How far images without the feature moved.
-    pub locality: Option<Locality>,
+    /// What makes it doubtful; empty when nothing does.
+    pub warnings: Vec<Warning>,
+    /// Who counted the feature.
+    pub judge: Option<JudgeSummary>,
+    /// What was measured, on the same latents before and after.
+    pub figures: Vec<Figure>,
     /// Where the feature was found.
     pub direction: Option<DirectionSummary>,
     /// How training went.
@@ -44,66 +46,27 @@ pub struct JobResult {
     pub artifacts: ArtifactPaths,
 }
 
-/// How often the feature is seen, on the same latents.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct FeatureSummary {
-    /// The feature's name.
-    pub name: String,
-    /// Share of the original's images that show it.
-    pub before: f64,
-    /// Share of the copy's images that show it.
-    pub after: f64,
-    /// after / before.
-    pub remaining_share: f64,
-    /// Latents compared.
-    pub samples: u64,
-    /// 95 % interval of `before`.
-    pub ci95_before: [f64; 2],
-    /// 95 % interval of `after`.
-    pub ci95_after: [f64; 2],
+/// Who counted the feature.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct JudgeSummary {
+    /// The model's uri.
+    pub uri: String,
+    /// SHA-256 of its file.
+    pub sha256: String,
+    /// Whether it is the labeller, by digest: then what it counts is what the edit was made to lower.
+    pub same_as_labeller: bool,
 }
 
-/// Frechet distances in one feature space. Lower is nearer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Fidelity {
-    /// What the feature space is called.
-    pub space: String,
-    /// What the distances are measured to: the reference set's uri, or "generator".
-    pub reference: String,
-    /// The original's distance to the reference.
-    pub before: f64,
-    /// The copy's distance to the reference.
-    pub after: f64,
-    /// The original's distance to the part of the reference without the feature.
-    pub feature_free_before: f64,
-    /// The copy's distance to the part of the reference without the feature.
-    pub feature_free_after: f64,
-    /// Distance between two sample sets of the original: what chance alone gives.
-    pub noise_floor: f64,
-    /// The same distances to the original's own samples of another seed.
-    pub own: FrechetPair,
-}
+impl JobResult {
+    /// The figure with this group and name, if it was measured.
+    pub fn figure(&self, (group, name): (&str, &str)) -> Option<&Figure> {
+        self.figures.iter().find(|figure| figure.group == group && figure.name == name)
+    }
 
-/// Distances to the original's own samples of another seed.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct FrechetPair {
-    /// The copy's distance to all of them.
-    pub after: f64,
-    /// The original's distance to those without the feature.
-    pub feature_free_before: f64,
-    /// The copy's distance to those without the feature.
-    pub feature_free_after: f64,
-}
-
-/// How far images that never showed the feature moved, pixel values in [0, 1].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Locality {
-    /// Mean absolute difference per pixel.
-    pub l1: f64,
-    /// Mean MS-SSIM; 1 = identical.
-    pub ms_ssim: f64,
-    /// Latents it was measured on.
-    pub samples: u64,
+    /// What is left of the feature, as a share of what there was.
+    pub fn remaining_share(&self) -> Option<f64> {
+        self.figure(REMAINING_SHARE)?.after
+    }
 }
 
 /// Where the feature was found.
@@ -121,9 +84,6 @@ pub struct DirectionSummary {
     pub positives: u64,
     /// The labeller's threshold, in its own units.
     pub label_threshold: f64,
-    /// What makes the direction doubtful, a sentence each.
-    #[serde(default)]
-    pub warnings: Vec<String>,
 }
 
 /// How training went.
@@ -163,34 +123,4 @@ pub struct ArtifactPaths {
     pub checkpoint: Option<String>,
     /// SHA-256 of the target vector's file.
     pub target_sha256: Option<String>,
-}
-
-/// Wilson's 95 % interval of a proportion (Wilson 1927): `hits` of `total`.
-pub fn proportion_ci95(hits: u64, total: u64) -> [f64; 2] {
-    if total == 0 {
-        return [0.0, 1.0];
-    }
-    let (n, p) = (total as f64, hits as f64 / total as f64);
-    let z = 1.959_963_984_540_054_f64;
-    let scale = 1.0 + z * z / n;
-    let centre = (p + z * z / (2.0 * n)) / scale;
-    let half = z / scale * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
-    // At the ends the bound is exact; rounding must not move it.
-    let low = if hits == 0 { 0.0 } else { centre - half };
-    let high = if hits == total { 1.0 } else { centre + half };
-    [low, high]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn wilson_interval_agrees_with_published_figures() {
-        // statsmodels.stats.proportion.proportion_confint(10, 100, method="wilson") = (0.05522914, 0.17436566)
-        let [low, high] = proportion_ci95(10, 100);
-        assert!((low - 0.055_229_14).abs() < 1e-7 && (high - 0.174_365_66).abs() < 1e-7, "{low} {high}");
-        let [low, high] = proportion_ci95(0, 10_000);
-        assert!(low == 0.0 && (high - 0.000_384).abs() < 1e-6, "{high}");
-    }
 }

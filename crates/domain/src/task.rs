@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Generation, JobSpec, LeaseId, Phase, Rank, SlotIndex};
+use crate::{Figure, Generation, JobSpec, JudgeSummary, LeaseId, Phase, Rank, SlotIndex, Warning};
 
 /// A stored object, by content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -179,9 +179,8 @@ pub struct DirectionOutput {
     pub edited_share: f64,
     /// Area under the ROC curve of the projection as a predictor of the label, on held-out samples.
     pub heldout_auc: f64,
-    /// What makes the direction doubtful, a sentence each.
-    #[serde(default)]
-    pub warnings: Vec<String>,
+    /// What makes the direction doubtful.
+    pub warnings: Vec<Warning>,
 }
 
 /// What training gives. Rank 0 reports it.
@@ -221,12 +220,12 @@ pub struct EvaluateOutput {
 /// The figures of a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReportOutput {
-    /// How often the feature is seen.
-    pub feature: crate::FeatureSummary,
-    /// How far the images as a whole moved; none without a feature space.
-    pub fidelity: Option<crate::Fidelity>,
-    /// How far images without the feature moved.
-    pub locality: crate::Locality,
+    /// What was measured.
+    pub figures: Vec<Figure>,
+    /// What makes it doubtful.
+    pub warnings: Vec<Warning>,
+    /// Who counted the feature.
+    pub judge: JudgeSummary,
 }
 
 /// What publishing wrote.

@@ -1,8 +1,10 @@
 //! A job's result, put together from what its phases gave.
 
-use lethe_domain::{ArtifactPaths, DirectionSummary, JobId, JobResult, RESULT_VERSION, TrainSummary};
+use lethe_domain::{
+    ArtifactPaths, DirectionSummary, JobId, JobResult, RESULT_VERSION, TrainSummary, Warning,
+};
 
-use crate::State;
+use crate::{Outputs, State};
 
 impl State {
     /// The result of a job as far as it has one; paths are below the artifact root.
@@ -16,7 +18,6 @@ impl State {
             samples: direction.samples,
             positives: direction.positives,
             label_threshold: direction.cut.threshold,
-            warnings: direction.warnings.clone(),
         });
         let train = outputs.fine_tune.as_ref().map(|trained| TrainSummary {
             steps: trained.steps,
@@ -25,15 +26,17 @@ impl State {
             loss_first: trained.loss_first,
             loss_last: trained.loss_last,
         });
+        let report = outputs.report.as_ref();
         Some(JobResult {
             schema_version: RESULT_VERSION,
             job: record.id.clone(),
             name: record.spec.name.clone(),
+            feature: record.spec.feature.name.clone(),
             state: record.state,
             failure: record.failure.clone(),
-            feature: outputs.report.as_ref().map(|report| report.feature.clone()),
-            fidelity: outputs.report.as_ref().and_then(|report| report.fidelity.clone()),
-            locality: outputs.report.as_ref().map(|report| report.locality),
+            warnings: self::warnings(outputs),
+            judge: report.map(|report| report.judge.clone()),
+            figures: report.map_or_else(Vec::new, |report| report.figures.clone()),
             direction,
             train,
             seconds: record
@@ -53,4 +56,11 @@ impl State {
             },
         })
     }
+}
+
+/// What every phase so far found doubtful, in their order.
+fn warnings(outputs: &Outputs) -> Vec<Warning> {
+    let direction = outputs.direction.iter().flat_map(|direction| &direction.warnings);
+    let report = outputs.report.iter().flat_map(|report| &report.warnings);
+    direction.chain(report).cloned().collect()
 }

@@ -11,10 +11,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lethe_domain::{
-    ArtifactRef, Assignment, Cut, DirectionOutput, Epoch, ErrorCode, EvaluateOutput, Failure, FeatureSummary,
-    FineTuneOutput, HeldLease, JobId, JobSpec, JobState, LeaseId, Locality, Phase, ProbeOutput, Progress,
-    PublishOutput, ReportOutput, SampleOutput, ShardIndex, SlotIndex, SlotReport, Task, TaskOutput, Versions,
-    WorkerId,
+    ArtifactRef, Assignment, Cut, DirectionOutput, Epoch, ErrorCode, EvaluateOutput, Failure, FineTuneOutput,
+    HeldLease, JobId, JobSpec, JobState, JudgeSummary, LeaseId, Phase, ProbeOutput, Progress, PublishOutput,
+    ReportOutput, SampleOutput, ShardIndex, SlotIndex, SlotReport, Task, TaskOutput, Versions, WorkerId,
 };
 use lethe_engine::{Command, Config, Effect, Event, Introduction, JobRecord, Now, State, Write};
 use rand::{RngExt, SeedableRng};
@@ -92,17 +91,9 @@ fn output(assignment: &Assignment) -> TaskOutput {
             moments: artifact(format!("m{}+{}", range.start, range.count)),
         }),
         Task::Report { moments, .. } => TaskOutput::Report(ReportOutput {
-            feature: FeatureSummary {
-                name: shas(moments),
-                before: 0.1,
-                after: 0.0,
-                remaining_share: 0.0,
-                samples: 75,
-                ci95_before: [0.0, 1.0],
-                ci95_after: [0.0, 1.0],
-            },
-            fidelity: None,
-            locality: Locality { l1: 0.0, ms_ssim: 1.0, samples: 1 },
+            figures: Vec::new(),
+            warnings: Vec::new(),
+            judge: JudgeSummary { uri: shas(moments), sha256: String::new(), same_as_labeller: true },
         }),
         Task::Publish { .. } => TaskOutput::Publish(PublishOutput {
             generator: artifact("g".to_owned()),
@@ -552,7 +543,7 @@ impl World {
             let record = self.state.record(id).unwrap();
             let target =
                 record.outputs.direction.as_ref().map(|d| d.target.sha256.clone()).unwrap_or_default();
-            let report = record.outputs.report.as_ref().map(|r| r.feature.name.clone()).unwrap_or_default();
+            let report = record.outputs.report.as_ref().map(|r| r.judge.uri.clone()).unwrap_or_default();
             (id.clone(), record.state, target, report)
         };
         self.state.job_ids().iter().map(of).collect()

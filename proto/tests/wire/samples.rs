@@ -1,11 +1,11 @@
 //! Values with every field set, each to something else.
 
 use lethe_domain::{
-    ArtifactPaths, ArtifactRef, Assignment, Attempt, Cut, DirectionOutput, DirectionSummary, ErrorCode,
-    EvaluateOutput, Failure, FeatureSummary, Fidelity, FineTuneOutput, FrechetPair, GangRole, Generation,
-    JobId, JobResult, JobSpec, JobState, LeaseId, Locality, Phase, ProbeOutput, Progress, PublishOutput,
-    RESULT_VERSION, Rank, ReportOutput, SampleOutput, SampleRange, ShardIndex, Task, TaskOutput,
-    TrainSummary, Versions,
+    ArtifactPaths, ArtifactRef, Assignment, Attempt, Better, Cut, DirectionOutput, DirectionSummary,
+    ErrorCode, EvaluateOutput, Failure, Figure, FineTuneOutput, GangRole, Generation, JobId, JobResult,
+    JobSpec, JobState, JudgeSummary, LeaseId, Phase, ProbeOutput, Progress, PublishOutput, RESULT_VERSION,
+    Rank, ReportOutput, SampleOutput, SampleRange, ShardIndex, Task, TaskOutput, TrainSummary, Unit,
+    Versions, Warning, WarningCode,
 };
 
 pub(crate) fn spec() -> JobSpec {
@@ -71,36 +71,33 @@ pub(crate) fn assignment(task: Task) -> Assignment {
 }
 
 pub(crate) fn report() -> ReportOutput {
-    ReportOutput { feature: feature_summary(), fidelity: Some(fidelity()), locality: locality() }
+    ReportOutput { figures: figures(), warnings: vec![warning()], judge: judge() }
 }
 
-fn feature_summary() -> FeatureSummary {
-    FeatureSummary {
-        name: "thick".to_owned(),
-        before: 0.1004,
-        after: 0.0051,
-        remaining_share: 0.0051 / 0.1004,
+pub(crate) fn figures() -> Vec<Figure> {
+    let share = Figure {
+        name: "share".to_owned(),
+        group: "feature".to_owned(),
+        before: Some(0.1004),
+        after: Some(0.0051),
+        unit: Unit::Share,
+        ci95_before: Some([0.0946, 0.1064]),
+        ci95_after: Some([0.0039, 0.0067]),
+        better: Better::Lower,
         samples: 10_000,
-        ci95_before: [0.0946, 0.1064],
-        ci95_after: [0.0039, 0.0067],
-    }
+        definition: "Share of images in which the judge sees the feature".to_owned(),
+    };
+    let remaining =
+        Figure { name: "remaining_share".to_owned(), before: None, ci95_before: None, ..share.clone() };
+    vec![share, remaining]
 }
 
-fn fidelity() -> Fidelity {
-    Fidelity {
-        space: "classifier-FID".to_owned(),
-        reference: "/m/reference.safetensors".to_owned(),
-        before: 11.7,
-        after: 12.1,
-        feature_free_before: 10.9,
-        feature_free_after: 10.8,
-        noise_floor: 0.3,
-        own: FrechetPair { after: 0.9, feature_free_before: 1.1, feature_free_after: 0.4 },
-    }
+pub(crate) fn warning() -> Warning {
+    Warning::new(WarningCode::NotRemoved, "nothing may have been removed", "raise unlearn.steps")
 }
 
-fn locality() -> Locality {
-    Locality { l1: 0.0071, ms_ssim: 0.991, samples: 9_000 }
+fn judge() -> JudgeSummary {
+    JudgeSummary { uri: "/m/thickness.pt".to_owned(), sha256: "ab".repeat(32), same_as_labeller: true }
 }
 
 pub(crate) fn outputs() -> Vec<TaskOutput> {
@@ -129,7 +126,7 @@ pub(crate) fn outputs() -> Vec<TaskOutput> {
             threshold: 1.75,
             edited_share: 0.17,
             heldout_auc: 0.93,
-            warnings: vec!["the direction is noisy".to_owned()],
+            warnings: vec![warning()],
         }),
         TaskOutput::FineTune(None),
         TaskOutput::FineTune(Some(FineTuneOutput {
@@ -155,7 +152,7 @@ pub(crate) fn outputs() -> Vec<TaskOutput> {
             moments: artifact("moments"),
         }),
         TaskOutput::Report(report()),
-        TaskOutput::Report(ReportOutput { fidelity: None, ..report() }),
+        TaskOutput::Report(ReportOutput { warnings: vec![], ..report() }),
         TaskOutput::Publish(PublishOutput {
             generator: artifact("vae.safetensors"),
             sidecar: artifact("vae.safetensors.json"),
@@ -176,9 +173,10 @@ pub(crate) fn result() -> JobResult {
         name: "thick-vae".to_owned(),
         state: JobState::Succeeded,
         failure: None,
-        feature: Some(feature_summary()),
-        fidelity: Some(fidelity()),
-        locality: Some(locality()),
+        feature: "thick".to_owned(),
+        warnings: vec![warning()],
+        judge: Some(judge()),
+        figures: figures(),
         direction: Some(DirectionSummary {
             threshold: 1.75,
             edited_share: 0.17,
@@ -186,7 +184,6 @@ pub(crate) fn result() -> JobResult {
             samples: 10_000,
             positives: 1_000,
             label_threshold: 3.25,
-            warnings: vec!["the direction is noisy".to_owned()],
         }),
         train: Some(TrainSummary {
             steps: 400,

@@ -42,11 +42,12 @@ proptest! {
     #[test]
     fn figures_that_travel_as_json_arrive_bit_for_bit(l1 in prop::num::f64::NORMAL, before in 0.0..1.0_f64) {
         let mut report = samples::report();
-        report.locality.l1 = l1;
-        report.feature.before = before;
+        report.figures[0].after = Some(l1);
+        report.figures[0].before = Some(before);
         let arrived: ReportOutput = round_trip::<v1::ReportOutput, _>(report).unwrap();
-        prop_assert_eq!(arrived.locality.l1.to_bits(), l1.to_bits());
-        prop_assert_eq!(arrived.feature.before.to_bits(), before.to_bits());
+        let bits = |value: Option<f64>| value.map(f64::to_bits);
+        prop_assert_eq!(bits(arrived.figures[0].after), Some(l1.to_bits()));
+        prop_assert_eq!(bits(arrived.figures[0].before), Some(before.to_bits()));
     }
 }
 

@@ -16,6 +16,7 @@ mod link;
 mod measures;
 mod memory;
 mod models;
+mod pairs;
 mod phase;
 mod serve;
 mod storage;

@@ -3,6 +3,8 @@
 //! One number per latent where a number is all there is (scores, distances): what follows from them may depend on a cut that is known
 //! only when all shards are there. Moments of feature vectors otherwise.
 
+use std::collections::BTreeMap;
+
 use lethe_models::{Error as ModelError, Moments, Tensors};
 use tch::{Kind, Tensor};
 
@@ -17,10 +19,8 @@ pub(crate) struct Measures {
     pub(crate) before: Vec<f64>,
     /// The judge's scores of the copy's images.
     pub(crate) after: Vec<f64>,
-    /// Mean absolute difference per pixel of each pair of images, pixels in [0, 1].
-    pub(crate) l1: Vec<f64>,
-    /// MS-SSIM of each pair.
-    pub(crate) ms_ssim: Vec<f64>,
+    /// What was measured on each pair of images, by name.
+    pub(crate) rows: BTreeMap<String, Vec<f64>>,
     /// In the feature space, if there is one.
     pub(crate) space: Option<Space>,
 }
@@ -50,8 +50,17 @@ pub(crate) enum Free {
 impl Measures {
     /// Of nothing yet, from this latent on.
     pub(crate) fn new(start: u64) -> Self {
-        let none = Vec::new;
-        Self { start, before: none(), after: none(), l1: none(), ms_ssim: none(), space: None }
+        Self { start, before: Vec::new(), after: Vec::new(), rows: BTreeMap::new(), space: None }
+    }
+
+    /// What was measured on the pairs under this name, one value a latent.
+    ///
+    /// # Errors
+    /// `INTERNAL` when nothing was.
+    pub(crate) fn row(&self, name: &str) -> Result<&[f64]> {
+        let row = self.rows.get(name).filter(|row| row.len() == self.before.len());
+        let row = row.ok_or_else(|| Error::internal(format!("evaluation shards lack a row '{name}'")))?;
+        Ok(row)
     }
 
     /// Adds those of the latents that follow.
@@ -66,8 +75,9 @@ impl Measures {
         }
         self.before.extend(next.before);
         self.after.extend(next.after);
-        self.l1.extend(next.l1);
-        self.ms_ssim.extend(next.ms_ssim);
+        for (name, values) in next.rows {
+            self.rows.entry(name).or_default().extend(values);
+        }
         match (&mut self.space, next.space) {
             (Some(space), Some(next)) => space.append(next),
             (None, None) => Ok(()),
@@ -82,11 +92,13 @@ impl Measures {
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut tensors = Tensors::new("measurements");
         tensors.insert_f64("start", self.start as f64);
-        let rows =
-            [("before", &self.before), ("after", &self.after), ("l1", &self.l1), ("ms_ssim", &self.ms_ssim)];
-        for (name, values) in rows {
-            tensors.insert(name, &Tensor::f_from_slice(values)?);
+        tensors.insert("before", &Tensor::f_from_slice(&self.before)?);
+        tensors.insert("after", &Tensor::f_from_slice(&self.after)?);
+        let mut rows = Tensors::new("rows");
+        for (name, values) in &self.rows {
+            rows.insert(name, &Tensor::f_from_slice(values)?);
         }
+        tensors.nest("rows", rows);
         if let Some(space) = &self.space {
             tensors.nest("space.before", space.before.to_tensors());
             tensors.nest("space.after", space.after.to_tensors());
@@ -123,12 +135,13 @@ impl Measures {
             let (before, after, noise) = (moments("before")?, moments("after")?, moments("noise")?);
             Some(Space { before, after, noise, free })
         };
+        let row = |(name, _): (&str, &Tensor)| Ok((name.to_owned(), values(&format!("rows.{name}"))?));
+        let rows = tensors.nested("rows").iter().map(row).collect::<Result<_>>()?;
         Ok(Self {
             start: tensors.get_f64("start")? as u64,
             before: values("before")?,
             after: values("after")?,
-            l1: values("l1")?,
-            ms_ssim: values("ms_ssim")?,
+            rows,
             space,
         })
     }
@@ -175,8 +188,7 @@ mod tests {
         let values: Vec<f64> = (start..start + 3).map(|index| index as f64 / 7.0).collect();
         measures.before = values.clone();
         measures.after = values.iter().map(|value| -value).collect();
-        measures.l1.clone_from(&values);
-        measures.ms_ssim.clone_from(&values);
+        measures.rows.insert("l1".to_owned(), values.clone());
         let vectors = Tensor::from_slice(&values).view([3, 1]).to_kind(Kind::Float).repeat([1, 2]);
         let mut space = Space::new(2, picked).unwrap();
         space.before.add(&vectors).unwrap();
@@ -204,7 +216,8 @@ mod tests {
                 total.append(Measures::from_tensors(&tensors).unwrap()).unwrap();
             }
             let expected: Vec<f64> = (0..6).map(|index| f64::from(index) / 7.0).collect();
-            assert_eq!((&total.before, &total.l1), (&expected, &expected));
+            assert_eq!((total.before.as_slice(), total.row("l1").unwrap()), (&expected[..], &expected[..]));
+            assert!(total.row("l2").is_err());
             assert_eq!(total.after[5], -expected[5]);
             let space = total.space.unwrap();
             assert_eq!(space.noise.count(), 6);

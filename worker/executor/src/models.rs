@@ -56,12 +56,7 @@ impl Models {
     /// # Errors
     /// As [`Labeller::open`].
     pub(crate) fn labeller(&mut self, judge: &Judge, device: Device) -> Result<Rc<Labeller>> {
-        let spec = verdict::as_labeller(judge)?;
-        let uri = match spec {
-            spec::Labeller::Classifier(classifier) => &classifier.uri,
-            spec::Labeller::Scorer(scorer) => &scorer.uri,
-            spec::Labeller::Labels(labels) => &labels.uri,
-        };
+        let (spec, uri) = (verdict::as_labeller(judge)?, verdict::uri(judge)?);
         self.labellers.get(uri, device, judge.clone(), |path| Ok(Labeller::open(spec, path, device)?))
     }
 

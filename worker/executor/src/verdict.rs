@@ -95,6 +95,18 @@ pub(crate) fn as_labeller(judge: &Judge) -> Result<spec::Labeller<'_>> {
     judge.labeller().ok_or_else(|| Error::internal("evaluate.judge names no model"))
 }
 
+/// Where the judge's model is.
+///
+/// # Errors
+/// For a spec that was never checked.
+pub(crate) fn uri(judge: &Judge) -> Result<&str> {
+    Ok(match as_labeller(judge)? {
+        Labeller::Classifier(classifier) => &classifier.uri,
+        Labeller::Scorer(scorer) => &scorer.uri,
+        Labeller::Labels(labels) => &labels.uri,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -24,13 +24,14 @@ pub(crate) struct Arguments {
 pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Error> {
     let id = job_id(&arguments.job)?;
     let (status, _) = block_on(async { Ok(arguments.coordinator.connect().await?.get(&id).await?) })?;
-    print(&status, arguments.output.format, |_| table(&status))?;
+    print(&status, arguments.output.format, |wide| table(&status, wide))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn table(status: &JobStatus) -> String {
+fn table(status: &JobStatus, wide: bool) -> String {
     if let (JobState::Succeeded, Some(result)) = (status.state, &status.result) {
-        return result_table::render(result);
+        let table = result_table::render(result, wide);
+        return std::iter::once(table).chain(result_table::warnings(result)).collect::<Vec<_>>().join("\n");
     }
     let rows: Vec<Vec<String>> = status
         .phases

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use lethe_domain::{JobStatus, PhaseState};
+use lethe_domain::{JobResult, JobStatus, PhaseState};
 
 use crate::commands::{CoordinatorOption, block_on};
 use crate::error::Error;
@@ -42,7 +42,7 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Error> {
 }
 
 fn table(jobs: &[JobStatus], wide: bool) -> String {
-    let mut head = vec!["JOB", "FEATURE", "STATE", "PHASE", "SLOTS", "REMAINING", "TIME"];
+    let mut head = vec!["JOB", "FEATURE", "STATE", "PHASE", "SLOTS", "REMAINING", "WARNINGS", "TIME"];
     if wide {
         head.push("NOTE");
     }
@@ -53,11 +53,10 @@ fn table(jobs: &[JobStatus], wide: bool) -> String {
 fn row(job: &JobStatus, wide: bool) -> Vec<String> {
     let running = job.phases.iter().find(|phase| phase.state == PhaseState::Running);
     let phase = running.map_or_else(|| "-".to_owned(), |phase| phase.phase.to_string());
-    let remaining = job
-        .result
-        .as_ref()
-        .and_then(|result| result.feature.as_ref())
-        .map(|feature| percent(feature.remaining_share));
+    let result = job.result.as_ref();
+    let remaining = result.and_then(JobResult::remaining_share).map(percent);
+    let codes: Vec<&str> =
+        result.iter().flat_map(|result| &result.warnings).map(|warning| warning.code.name()).collect();
     let seconds: f64 = job.phases.iter().map(|phase| phase.seconds).sum();
     let mut row = vec![
         job.id.to_string(),
@@ -66,12 +65,13 @@ fn row(job: &JobStatus, wide: bool) -> Vec<String> {
         phase,
         job.slots.to_string(),
         remaining.unwrap_or_else(|| "-".to_owned()),
+        codes.len().to_string(),
         duration(seconds),
     ];
     if wide {
         let waiting = job.waiting.as_ref().map(ToString::to_string);
         let failure = job.failure.as_ref().map(ToString::to_string);
-        row.push(failure.or(waiting).unwrap_or_default());
+        row.push(failure.or(waiting).unwrap_or_else(|| codes.join(", ")));
     }
     row
 }

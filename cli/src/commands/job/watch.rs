@@ -29,8 +29,8 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Error> {
         let client = arguments.coordinator.connect().await?;
         let status =
             follow(&client, &id, arguments.timeout.map(Duration::from_secs), ProgressView::new()).await?;
-        print(&status, arguments.output.format, |_| {
-            status.result.as_ref().map(result_table::render).unwrap_or_default()
+        print(&status, arguments.output.format, |wide| {
+            status.result.as_ref().map(|result| result_table::render(result, wide)).unwrap_or_default()
         })?;
         verdict(&status)?;
         Ok(ExitCode::SUCCESS)

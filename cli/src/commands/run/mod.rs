@@ -61,7 +61,7 @@ pub(crate) fn execute(arguments: Arguments) -> Result<ExitCode, Error> {
     let folder = Folder::open(&out, arguments.fresh, &spec)?;
     let (status, result) = block_on(run(&spec, slots, executor, &folder))?;
     if let Some(result) = result {
-        print(&result, arguments.output.format, |_| result_table::render(&result))?;
+        print(&result, arguments.output.format, |wide| result_table::render(&result, wide))?;
     }
     verdict(&status)?;
     remark(&format!("result in {}", folder.out().display()));

@@ -10,8 +10,8 @@ mod logistic;
 mod rows;
 mod target;
 
-use lethe_domain::Cut;
 use lethe_domain::spec::{self, DirectionMethod, Selection, Threshold};
+use lethe_domain::{Cut, Warning, WarningCode};
 
 use crate::error::{Error, Result};
 use crate::latents::{Latents, Stream};
@@ -26,8 +26,8 @@ use rows::{FOLDS, Part, Rows};
 pub struct Located {
     /// The target vector.
     pub target: Target,
-    /// Reasons to doubt it, each a sentence with a remedy.
-    pub warnings: Vec<String>,
+    /// Reasons to doubt it.
+    pub warnings: Vec<Warning>,
 }
 
 /// Finds the feature from the scores of the samples 0 .. scores.len() of [`Stream::Sample`].
@@ -121,35 +121,63 @@ fn quantile(mut values: Vec<f64>, q: f64) -> f64 {
     low + (high - low) * place.fract()
 }
 
-fn warnings(target: &Target, difference: &[f64], spec: &spec::Direction) -> Vec<String> {
+/// An expected cosine with the true direction below this is mostly noise.
+const LEAST_COSINE: f64 = 0.8;
+/// Below this AUC one line through latent space hardly tells who shows the feature (0.8 to 0.9 is called excellent by Hosmer
+/// and Lemeshow, Applied Logistic Regression, 2000).
+const LEAST_AUC: f64 = 0.8;
+/// What more than half of the images show is what the generator mostly makes, not a feature of some of them.
+const COMMON: f64 = 0.5;
+/// More than this share of all latents is no edit of a feature.
+const BROAD: f64 = 0.4;
+
+fn warnings(target: &Target, difference: &[f64], spec: &spec::Direction) -> Vec<Warning> {
     let mut found = Vec::new();
     let negatives = target.samples - target.positives;
+    let share = target.positives as f64 / target.samples as f64;
     // A difference of means of n1 and n2 independent latents has a noise of variance s^2 (1/n1 + 1/n2) in each of d
     // dimensions; what is left of its length is the feature's.
     let variance = target.latent_deviation.powi(2);
     let noise = variance * difference.len() as f64 * (1.0 / target.positives as f64 + 1.0 / negatives as f64);
     let cosine = (1.0 - noise / target.raw_norm.powi(2)).max(0.0).sqrt();
-    if spec.method == DirectionMethod::MeanDifference && cosine < 0.8 {
-        found.push(format!(
-            "the direction is noisy: its expected cosine with the true one is {cosine:.2} at {} positives and {} \
-             latent dimensions; raise sample.until",
-            target.positives,
-            difference.len()
+    if spec.method == DirectionMethod::MeanDifference && cosine < LEAST_COSINE {
+        found.push(Warning::new(
+            WarningCode::NoisyDirection,
+            format!(
+                "the direction is noisy: its expected cosine with the true one is {cosine:.2} at {} positives, {negatives} \
+                 negatives and {} latent dimensions",
+                target.positives,
+                difference.len()
+            ),
+            "raise sample.until",
         ));
     }
-    if target.heldout_auc < 0.75 {
-        found.push(format!(
-            "one direction hardly tells the feature: held-out AUC {:.2} (0.5 is chance); raise sample.until, or use \
-             direction.method: logistic",
-            target.heldout_auc
+    if target.heldout_auc < LEAST_AUC {
+        found.push(Warning::new(
+            WarningCode::WeakDirection,
+            format!(
+                "one direction hardly tells the feature: held-out AUC {:.2} (0.5 is chance)",
+                target.heldout_auc
+            ),
+            "raise sample.until, use direction.method: logistic, or choose a feature that the labeller tells better",
         ));
     }
-    if spec.selection == Selection::Projection && target.edited_share > 0.4 {
-        found.push(format!(
-            "{:.0} % of all latents will be edited though {:.1} % show the feature; use direction.threshold: quantile or \
-             midpoint, or direction.selection: classifier",
-            100.0 * target.edited_share,
-            100.0 * target.positives as f64 / target.samples as f64
+    if share > COMMON {
+        found.push(Warning::new(
+            WarningCode::CommonFeature,
+            format!("{:.0} % of the samples show the feature: what most images are is to be unlearned", 100.0 * share),
+            "look at what the labeller calls positive (class, threshold, positive.above or below); the reverse may be meant",
+        ));
+    }
+    if spec.selection == Selection::Projection && target.edited_share > BROAD {
+        found.push(Warning::new(
+            WarningCode::BroadEdit,
+            format!(
+                "{:.0} % of all latents will be edited though {:.1} % show the feature",
+                100.0 * target.edited_share,
+                100.0 * share
+            ),
+            "use direction.threshold: quantile or midpoint, or direction.selection: classifier",
         ));
     }
     found

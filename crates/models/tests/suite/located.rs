@@ -1,5 +1,5 @@
-use lethe_domain::Cut;
 use lethe_domain::spec::{Direction, DirectionMethod, ModelFormat, Selection, Threshold};
+use lethe_domain::{Cut, WarningCode};
 use lethe_models::{Error, Latents, Located, Stream, Target, locate, roc_auc};
 use tch::{Device, Kind, Tensor};
 
@@ -93,7 +93,11 @@ fn noise_is_what_theory_expects_and_is_told() {
                     &direction(Threshold::Midpoint, Selection::Projection),
                 );
                 if dimension == 512 {
-                    assert!(located.warnings[0].contains("the direction is noisy"), "{:?}", located.warnings);
+                    assert!(
+                        located.warnings[0].code == WarningCode::NoisyDirection,
+                        "{:?}",
+                        located.warnings
+                    );
                 }
                 located.target.unit[0]
             })
@@ -104,11 +108,11 @@ fn noise_is_what_theory_expects_and_is_told() {
     let latents = latents(20, 1);
     let located =
         found(&latents, &scores(&latents, 5000, 0.0), &direction(Threshold::Midpoint, Selection::Projection));
-    assert_eq!(located.warnings, Vec::<String>::new());
+    assert_eq!(located.warnings, vec![]);
     assert!(located.target.unit[0] > 0.98 && located.target.heldout_auc > 0.99);
     let pooled =
         found(&latents, &scores(&latents, 5000, 0.0), &direction(Threshold::Pooled, Selection::Projection));
-    assert!(pooled.warnings.iter().any(|warning| warning.contains("of all latents will be edited")));
+    assert!(pooled.warnings.iter().any(|warning| warning.code == WarningCode::BroadEdit));
 }
 
 /// Labels with noise: logistic regression weighs every sample, the mean difference only asks which side it is on.

@@ -5,9 +5,8 @@
 
 use std::rc::Rc;
 
-use lethe_domain::spec::LossReduction;
 use lethe_domain::{ArtifactRef, Cut, EvaluateOutput};
-use lethe_models::{Features, Generator, Labeller, Similarity, Stream, l1};
+use lethe_models::{Features, Generator, Labeller, Stream};
 use tch::{Device, Kind, Tensor};
 
 use super::sample::SMALLER;
@@ -15,6 +14,7 @@ use super::{Shard, batches};
 use crate::error::Result;
 use crate::measures::{Free, Measures, Space};
 use crate::models::Original;
+use crate::pairs::{PAIRS, Tools};
 use crate::verdict;
 use crate::work::Work;
 
@@ -63,8 +63,7 @@ struct Eyes {
 
 impl Eyes {
     fn compare(&self, work: &mut Work<'_>, shard: Shard) -> Result<Measures> {
-        let [_, height, width] = work.spec.generator.output.shape();
-        let similarity = Similarity::new(height, width, work.device)?;
+        let tools = Tools::new(work.spec.generator.output.shape(), work.device)?;
         let (latents, batch) = (work.latents(), work.spec.sample.batch);
         let original = &self.original.generator;
         let range = shard.range;
@@ -76,8 +75,10 @@ impl Eyes {
             let after = self.copy.to_unit(&self.copy.forward(&z)?)?;
             measures.before.extend(self.judge.scores(&before)?);
             measures.after.extend(self.judge.scores(&after)?);
-            measures.l1.extend(numbers(&l1(&before, &after, LossReduction::Mean)?)?);
-            measures.ms_ssim.extend(numbers(&similarity.ms_ssim(&before, &after)?)?);
+            for pair in &PAIRS {
+                let values = numbers(&pair.of(&tools, &before, &after)?)?;
+                measures.rows.entry(pair.name.to_owned()).or_default().extend(values);
+            }
             let Some(features) = &self.features else { continue };
             let z = latents.batch(Stream::Noise, part.start, part.count, work.device)?;
             let noise = original.to_unit(&original.forward(&z)?)?;

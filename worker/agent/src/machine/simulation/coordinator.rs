@@ -48,10 +48,7 @@ pub(super) fn output(assignment: &Assignment) -> TaskOutput {
             |count| json!({"Evaluate": {"samples": count, "before": 1, "after": 0, "moments": file}}),
         ),
         Task::Report { .. } => json!({"Report": {
-            "feature": {"name": "f", "before": 0.1, "after": 0.0, "remaining_share": 0.0, "samples": 75,
-                        "ci95_before": [0.0, 1.0], "ci95_after": [0.0, 1.0]},
-            "fidelity": null,
-            "locality": {"l1": 0.0, "ms_ssim": 1.0, "samples": 1}
+            "figures": [], "warnings": [], "judge": {"uri": "s.pt", "sha256": "", "same_as_labeller": true}
         }}),
         Task::Publish { .. } => json!({"Publish": {
             "generator": file, "sidecar": file, "before_after_png": file,

@@ -1,0 +1,106 @@
+//! What came of a job: its figures, whatever they are, what makes them doubtful, who judged.
+
+use lethe_domain::{
+    DirectionSummary, Figure, JobResult, JudgeSummary, REMAINING_SHARE, TrainSummary, Warning,
+};
+use maud::{Markup, html};
+
+use super::numbers::{figure as number, grouped, percent};
+
+/// Cards with the figures so far; none before there is one.
+pub(super) fn figures(result: &JobResult) -> Option<Markup> {
+    let JobResult { figures, judge, direction, train, .. } = result;
+    (direction.is_some() || !figures.is_empty()).then(|| {
+        html! {
+            @if let Some(judge) = judge { (judged(&result.feature, judge)) }
+            div.cards {
+                @for figure in figures { (card(figure)) }
+                @if let Some(direction) = direction { (direction_card(direction)) }
+                @if let Some(train) = train { (train_card(train)) }
+            }
+        }
+    })
+}
+
+/// What makes a result doubtful.
+pub(super) fn warnings(warnings: &[Warning]) -> Markup {
+    html! {
+        @for warning in warnings {
+            section.notice.mild { p { b { (warning.code) } " " (warning.message) } p { (warning.hint) } }
+        }
+    }
+}
+
+/// That there are so many warnings.
+pub(super) fn doubt(count: usize) -> Markup {
+    html! { span.badge.doubtful { (count) @if count == 1 { " warning" } @else { " warnings" } } }
+}
+
+fn judged(feature: &str, judge: &JudgeSummary) -> Markup {
+    html! {
+        p.faint {
+            "“" (feature) "” was judged by " span.mono title={ "sha256 " (judge.sha256) } { (judge.uri) }
+            @if judge.same_as_labeller { ", the labeller itself" } @else { ", which is not the labeller" }
+        }
+    }
+}
+
+fn card(figure: &Figure) -> Markup {
+    let headline = (figure.group.as_str(), figure.name.as_str()) == REMAINING_SHARE;
+    let show = |value: f64| unbroken(&figure.unit.show(value));
+    let interval = |interval: [f64; 2]| unbroken(&figure.unit.show_interval(interval));
+    html! {
+        div class=(if headline { "card main" } else { "card" }) {
+            div {
+                span.name { (figure.group) " · " (figure.title()) }
+                p.change {
+                    @match (figure.before, figure.after) {
+                        (Some(before), Some(after)) => { (show(before)) span.arrow { "→" } strong { (show(after)) } }
+                        (Some(only), None) | (None, Some(only)) => strong { (show(only)) },
+                        (None, None) => span.faint { "–" },
+                    }
+                    @if let Some(change) = figure.change() { " " span.note { (format!("{:+.1}\u{a0}%", change * 100.0)) } }
+                }
+                p.faint {
+                    @if let Some(ci95) = figure.ci95_before { "95\u{a0}%: " (interval(ci95)) " before" @if figure.ci95_after.is_some() { ", " } @else { "; " } }
+                    @if let Some(ci95) = figure.ci95_after {
+                        @if figure.ci95_before.is_some() { (interval(ci95)) " after; " } @else { "95\u{a0}%: " (interval(ci95)) "; " }
+                    }
+                    (figure.better.name()) " is better; on " (grouped(figure.samples)) " latents"
+                }
+                p.faint { (figure.definition) "." }
+            }
+        }
+    }
+}
+
+/// The text, its words never torn apart.
+fn unbroken(text: &str) -> String {
+    text.replace(' ', "\u{a0}")
+}
+
+fn direction_card(direction: &DirectionSummary) -> Markup {
+    html! {
+        div.card {
+            span.name { "direction" }
+            p.change { strong { (number(direction.heldout_auc)) } " AUC" }
+            p.faint {
+                (grouped(direction.positives)) " positives in " (grouped(direction.samples)) " samples · "
+                (percent(direction.edited_share)) " of the latents edited"
+            }
+        }
+    }
+}
+
+fn train_card(train: &TrainSummary) -> Markup {
+    html! {
+        div.card {
+            span.name { "training loss" }
+            p.change { (number(train.loss_first)) span.arrow { "→" } strong { (number(train.loss_last)) } }
+            p.faint {
+                (grouped(train.steps)) " steps on " (train.world_size) @if train.world_size == 1 { " rank" } @else { " ranks" }
+                " · " (number(train.samples_per_second)) " samples/s"
+            }
+        }
+    }
+}
