@@ -16,6 +16,9 @@ pub mod status;
 mod task;
 mod time;
 
+use prost::Message;
+use prost_types::FileDescriptorSet;
+
 pub use conversion::{ConversionError, Fault};
 pub use task::LeaseOutcome;
 
@@ -34,6 +37,24 @@ pub mod v1 {
 
 /// The descriptors of every service and message, with those they import: what gRPC reflection serves.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// The rpcs of these services, from the descriptors: the path and the name of each, such as
+/// `/lethe.v1.JobService/GetJob` and `GetJob`.
+pub fn rpcs() -> Vec<(String, String)> {
+    // The build has made them of the .proto files: they decode.
+    let files = FileDescriptorSet::decode(DESCRIPTORS).unwrap_or_default().file;
+    let services = files.iter().flat_map(|file| file.service.iter().map(move |service| (file, service)));
+    services
+        .flat_map(|(file, service)| {
+            service.method.iter().map(move |method| {
+                (
+                    format!("/{}.{}/{}", file.package(), service.name(), method.name()),
+                    method.name().to_owned(),
+                )
+            })
+        })
+        .collect()
+}
 
 /// The largest message either side accepts, in bytes. Bulk travels as artifacts, so nothing comes near it.
 pub const MAX_MESSAGE_BYTES: usize = 64 << 20;

@@ -3,8 +3,9 @@
 //! A gRPC code stands in the headers when there is no body, and otherwise in the trailers behind it: an rpc is over when
 //! its body is.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -18,21 +19,12 @@ use tower::{Layer, Service};
 
 use super::Metrics;
 
-/// Methods that have a label of their own. Anything else (health, reflection, what does not exist) is "other".
-const METHODS: [(&str, &str); 9] = [
-    ("/lethe.v1.JobService/SubmitJob", "SubmitJob"),
-    ("/lethe.v1.JobService/ValidateJob", "ValidateJob"),
-    ("/lethe.v1.JobService/GetJob", "GetJob"),
-    ("/lethe.v1.JobService/ListJobs", "ListJobs"),
-    ("/lethe.v1.JobService/WatchJob", "WatchJob"),
-    ("/lethe.v1.JobService/CancelJob", "CancelJob"),
-    ("/lethe.v1.JobService/DownloadArtifact", "DownloadArtifact"),
-    ("/lethe.v1.JobService/ListWorkers", "ListWorkers"),
-    ("/lethe.v1.WorkerService/Session", "Session"),
-];
+/// Paths of the methods that have a label of their own. Anything else (health, reflection, what does not exist) is "other".
+static METHODS: LazyLock<BTreeMap<String, String>> =
+    LazyLock::new(|| lethe_proto::rpcs().into_iter().collect());
 
 fn method(path: &str) -> &'static str {
-    METHODS.iter().find(|(known, _)| *known == path).map_or("other", |(_, name)| name)
+    METHODS.get(path).map_or("other", String::as_str)
 }
 
 fn code_name(code: Code) -> &'static str {
@@ -173,5 +165,29 @@ impl HttpBody for TimedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rpc_of_the_proto_files_has_a_label_of_its_own() {
+        let files = [
+            ("JobService", include_str!("../../../proto/lethe/v1/job.proto")),
+            ("WorkerService", include_str!("../../../proto/lethe/v1/worker.proto")),
+        ];
+        let mut found = 0;
+        for (service, text) in files {
+            let rpcs = text.lines().filter_map(|line| line.trim().strip_prefix("rpc ")?.split_once('('));
+            for (name, _) in rpcs {
+                assert_eq!(method(&format!("/lethe.v1.{service}/{name}")), name);
+                found += 1;
+            }
+        }
+        assert_eq!(found, METHODS.len());
+        assert!(found >= 14, "{found}");
+        assert_eq!(method("/grpc.health.v1.Health/Check"), "other");
     }
 }
