@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::clock::Clock;
+use crate::clock::unix_ms;
 use crate::driver::Driver;
 use crate::election::{Election, Leader};
 use crate::metrics::Metrics;
@@ -68,7 +68,7 @@ impl Coordinator {
         let me = Leader {
             address: config.advertise.unwrap_or_else(|| grpc_address.to_string()),
             id: uuid::Uuid::new_v4().to_string(),
-            started_unix_ms: Clock::start().now().unix_ms,
+            started_unix_ms: unix_ms(),
         };
         let election = Election::new(store.clone(), metrics.clone(), me, config.leader_ttl);
         let records = Records::new(store.clone(), metrics.clone());

@@ -11,7 +11,7 @@ mod task;
 mod tests;
 mod view;
 
-pub(crate) use sessions::Member;
+pub(crate) use sessions::{LastHeard, Member};
 pub(crate) use task::Driver;
 pub(crate) use view::View;
 
@@ -47,6 +47,7 @@ pub(crate) struct Membership {
     pub(crate) commands: mpsc::Receiver<WorkerCommand>,
     /// Set when a newer session of the same worker ends this one.
     pub(crate) replaced: Arc<AtomicBool>,
+    pub(crate) heard: LastHeard,
 }
 
 type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
@@ -125,9 +126,9 @@ impl DriverHandle {
         self.ask(|reply| Request::Join { registration, reply }).await
     }
 
-    /// Something a worker says in its session. Lost when the session is no longer the worker's newest.
-    pub(crate) async fn tell(&self, member: &Member, event: WorkerEvent) -> Result<(), Refusal> {
-        self.send(Request::Worker { member: member.clone(), event }).await
+    /// Waits for room for something that a worker says.
+    pub(crate) async fn room(&self) -> Result<Room<'_>, Refusal> {
+        self.requests.reserve().await.map(Room).map_err(|_| going_away())
     }
 
     /// A worker takes its leave.
@@ -202,6 +203,16 @@ impl DriverHandle {
 
     async fn send(&self, request: Request) -> Result<(), Refusal> {
         self.requests.send(request).await.map_err(|_| going_away())
+    }
+}
+
+/// Room for one more request.
+pub(crate) struct Room<'a>(mpsc::Permit<'a, Request>);
+
+impl Room<'_> {
+    /// Something a worker says in its session. Lost when the session is no longer the worker's newest.
+    pub(crate) fn tell(self, member: &Member, event: WorkerEvent) {
+        self.0.send(Request::Worker { member: member.clone(), event });
     }
 }
 

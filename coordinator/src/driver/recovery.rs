@@ -95,7 +95,6 @@ impl Driver {
     fn begin(&mut self, Loaded { epoch, jobs, workers }: Loaded) {
         let now = self.clock.now();
         self.state = State::restore(self.config.clone(), epoch, now, jobs, workers);
-        self.settle_at = Some(now.mono_ms + self.config.dead_after_ms);
         let view = View::new(&self.state, now);
         let succeeded = view.records().filter(|record| record.state == JobState::Succeeded);
         let results = succeeded

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::View;
 use super::sessions::Opened;
-use super::task::{Driver, Turn};
+use super::task::{Driver, Turn, heartbeat_ms};
 use super::{Answer, Membership, Reply, Request, going_away, no_such_job, no_such_worker};
 
 impl Driver {
@@ -24,7 +24,8 @@ impl Driver {
             Request::Order { worker, order, reply } => self.order(worker, order, reply, turn),
             Request::Worker { member, event } => {
                 if self.sessions.is_current(&member)
-                    && let Some(event) = engine_event(member.worker, event)
+                    && let Some(heard_ms) = self.sessions.heard_from(&member.worker)
+                    && let Some(event) = engine_event(member.worker, heard_ms, event)
                 {
                     self.step(event, turn);
                 }
@@ -158,14 +159,13 @@ impl Driver {
             let _ = reply.send(Err(Refusal::Conflict { message }));
             return;
         }
-        let Opened { member, commands, replaced } =
+        let Opened { member, commands, replaced, heard } =
             self.sessions.open(worker.clone(), incarnation, !held.is_empty(), devices.len());
         let introduction = Box::new(Introduction { hostname, version, protocol, devices, held, reports });
         self.step(Event::WorkerJoined { worker, introduction }, turn);
-        let heartbeat_ms = u32::try_from(self.config.dead_after_ms / 5).unwrap_or(u32::MAX).max(10);
-        let registered = Registered { epoch: self.state.epoch(), heartbeat_ms };
+        let registered = Registered { epoch: self.state.epoch(), heartbeat_ms: heartbeat_ms(&self.config) };
         turn.answers.push(Box::new(move |view| {
-            let membership = view.map(|_| Membership { member, registered, commands, replaced });
+            let membership = view.map(|_| Membership { member, registered, commands, replaced, heard });
             let _ = reply.send(membership.map_err(Refusal::clone));
         }));
     }
@@ -182,11 +182,11 @@ fn answer<T: Send + 'static>(
     })
 }
 
-fn engine_event(worker: WorkerId, event: WorkerEvent) -> Option<Event> {
+fn engine_event(worker: WorkerId, heard_ms: u64, event: WorkerEvent) -> Option<Event> {
     match event {
         // Only the first event of a session may be one, and that one came as a join.
         WorkerEvent::Register(_) => None,
-        WorkerEvent::Heartbeat(progress) => Some(Event::Heartbeat { worker, progress }),
+        WorkerEvent::Heartbeat(progress) => Some(Event::Heartbeat { worker, heard_ms, progress }),
         WorkerEvent::Finished { slot, outcome } => Some(Event::LeaseFinished {
             worker,
             slot,

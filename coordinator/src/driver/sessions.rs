@@ -4,11 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lethe_domain::WorkerId;
 use lethe_proto::session::WorkerCommand;
 use tokio::sync::mpsc;
+
+use crate::clock::Clock;
 
 /// Commands that may wait for a worker with this many slots: every slot may be told to stop and to start at once, and have
 /// outcomes acknowledged. A worker that does not read them loses its session and must join again.
@@ -24,10 +26,36 @@ pub(crate) struct Member {
 }
 
 /// The open sessions.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Sessions {
+    clock: Clock,
     open: BTreeMap<WorkerId, Way>,
     opened: u64,
+}
+
+/// When a worker was last heard from, in one session. The session notes it as soon as something arrives, however long the
+/// driver takes to get to it.
+#[derive(Debug, Clone)]
+pub(crate) struct LastHeard {
+    clock: Clock,
+    ms: Arc<AtomicU64>,
+}
+
+impl LastHeard {
+    fn start(clock: Clock) -> Self {
+        let ms = Arc::new(AtomicU64::new(clock.now().mono_ms));
+        Self { clock, ms }
+    }
+
+    /// Something has arrived.
+    pub(crate) fn note(&self) {
+        self.ms.fetch_max(self.clock.now().mono_ms, Ordering::Relaxed);
+    }
+
+    /// The time, on the driver's clock.
+    pub(crate) fn ms(&self) -> u64 {
+        self.ms.load(Ordering::Relaxed)
+    }
 }
 
 /// The way to a worker in one session.
@@ -39,6 +67,7 @@ pub(crate) struct Way {
     held: bool,
     commands: mpsc::Sender<WorkerCommand>,
     replaced: Arc<AtomicBool>,
+    heard: LastHeard,
 }
 
 /// A session that has begun.
@@ -48,20 +77,34 @@ pub(crate) struct Opened {
     pub(crate) commands: mpsc::Receiver<WorkerCommand>,
     /// Set when a newer session of the same worker ends this one.
     pub(crate) replaced: Arc<AtomicBool>,
+    pub(crate) heard: LastHeard,
 }
 
 impl Sessions {
+    /// None yet. Arrivals are noted by this clock.
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self { clock, open: BTreeMap::new(), opened: 0 }
+    }
+
     /// Begins a session; an earlier one of the same worker is over.
     pub(crate) fn open(&mut self, worker: WorkerId, incarnation: String, held: bool, slots: usize) -> Opened {
         let (sender, commands) = mpsc::channel(commands(slots));
         self.opened += 1;
         let serial = self.opened;
         let replaced = Arc::new(AtomicBool::new(false));
-        let way = Way { serial, incarnation, held, commands: sender, replaced: replaced.clone() };
+        let heard = LastHeard::start(self.clock.clone());
+        let way = Way {
+            serial,
+            incarnation,
+            held,
+            commands: sender,
+            replaced: replaced.clone(),
+            heard: heard.clone(),
+        };
         if let Some(earlier) = self.open.insert(worker.clone(), way) {
             earlier.replaced.store(true, Ordering::Relaxed);
         }
-        Opened { member: Member { worker, serial }, commands, replaced }
+        Opened { member: Member { worker, serial }, commands, replaced, heard }
     }
 
     /// Whether another process has this name, and its session open. After a change of leader anybody may be first: the one
@@ -80,6 +123,16 @@ impl Sessions {
     /// A worker's newest session.
     pub(crate) fn member(&self, worker: &WorkerId) -> Option<Member> {
         self.open.get(worker).map(|way| Member { worker: worker.clone(), serial: way.serial })
+    }
+
+    /// When each worker with a session was last heard from.
+    pub(crate) fn heard(&self) -> Vec<(WorkerId, u64)> {
+        self.open.iter().map(|(worker, way)| (worker.clone(), way.heard.ms())).collect()
+    }
+
+    /// When a worker was last heard from in its newest session.
+    pub(crate) fn heard_from(&self, worker: &WorkerId) -> Option<u64> {
+        self.open.get(worker).map(|way| way.heard.ms())
     }
 
     /// The way to a worker as it is now.
@@ -123,11 +176,15 @@ mod tests {
         })
     }
 
-    #[test]
-    fn a_newer_session_ends_the_one_before_and_is_not_ended_by_it() {
+    fn sessions() -> Sessions {
+        Sessions::new(Clock::start(std::time::Duration::from_secs(1)).0)
+    }
+
+    #[tokio::test]
+    async fn a_newer_session_ends_the_one_before_and_is_not_ended_by_it() {
         let worker = WorkerId::new("w").unwrap();
-        let mut sessions = Sessions::default();
-        let Opened { member: old, commands: mut old_commands, replaced } =
+        let mut sessions = sessions();
+        let Opened { member: old, commands: mut old_commands, replaced, .. } =
             sessions.open(worker.clone(), String::new(), false, 1);
         let old_way = sessions.way(&worker).unwrap();
         assert!(!replaced.load(Ordering::Relaxed));
@@ -143,10 +200,10 @@ mod tests {
         assert_eq!(new_commands.try_recv().unwrap(), command());
     }
 
-    #[test]
-    fn a_name_is_taken_as_long_as_the_session_of_another_process_is_open() {
+    #[tokio::test]
+    async fn a_name_is_taken_as_long_as_the_session_of_another_process_is_open() {
         let worker = WorkerId::new("w").unwrap();
-        let mut sessions = Sessions::default();
+        let mut sessions = sessions();
         assert!(!sessions.is_taken(&worker, "a", false));
         let Opened { commands, .. } = sessions.open(worker.clone(), "a".to_owned(), false, 1);
         assert!(!sessions.is_taken(&worker, "a", false), "the same one may come again");
@@ -158,10 +215,10 @@ mod tests {
         assert!(sessions.is_taken(&worker, "b", true));
     }
 
-    #[test]
-    fn a_command_decided_before_a_new_join_does_not_reach_the_new_session() {
+    #[tokio::test]
+    async fn a_command_decided_before_a_new_join_does_not_reach_the_new_session() {
         let worker = WorkerId::new("w").unwrap();
-        let mut sessions = Sessions::default();
+        let mut sessions = sessions();
         let Opened { commands: old_commands, .. } = sessions.open(worker.clone(), String::new(), false, 1);
         let old_way = sessions.way(&worker).unwrap();
         drop(old_commands);
@@ -172,10 +229,10 @@ mod tests {
         assert!(sessions.is_current(&new), "the loss of an old command does not end the new session");
     }
 
-    #[test]
-    fn a_worker_that_does_not_read_must_join_again() {
+    #[tokio::test]
+    async fn a_worker_that_does_not_read_must_join_again() {
         let worker = WorkerId::new("w").unwrap();
-        let mut sessions = Sessions::default();
+        let mut sessions = sessions();
         let Opened { member, mut commands, .. } = sessions.open(worker.clone(), String::new(), false, 1);
         let way = sessions.way(&worker).unwrap();
         for _ in 0..=super::commands(1) {

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lethe_domain::{Assignment, Epoch, JobId, JobState, WorkerId};
 use lethe_engine::{Command, Config, Effect, Event, Metric, State, Write};
@@ -15,6 +16,7 @@ use lethe_proto::status::Refusal;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::recovery::{no_leader, store_down};
 use super::sessions::{Member, Sessions, Way};
@@ -34,12 +36,11 @@ pub(crate) struct Driver {
     pub(super) config: Config,
     artifacts: String,
     pub(super) clock: Clock,
+    /// Keeps the clock going.
+    _beats: AbortOnDropHandle<()>,
     pub(super) election: Election,
     pub(super) records: Records,
     pub(super) state: State,
-    /// The engine is told the time at this moment even if it does not ask: a job that was being cancelled before a
-    /// restart is cancelled once every worker has had the time to say what it still holds.
-    pub(super) settle_at: Option<u64>,
     pub(super) sessions: Sessions,
     pub(super) watchers: BTreeMap<JobId, watch::Sender<()>>,
     /// Why nothing is accepted, while that is so.
@@ -61,6 +62,11 @@ pub(super) struct Turn {
     pub(super) answers: Vec<Answer>,
 }
 
+/// How often workers are to say that they live.
+pub(super) fn heartbeat_ms(config: &Config) -> u32 {
+    u32::try_from(config.dead_after_ms / 5).unwrap_or(u32::MAX).max(10)
+}
+
 impl Driver {
     /// Stands for election once, so that it leads from the start where nobody else does. A store that does not answer
     /// yet is waited for while it runs.
@@ -74,7 +80,9 @@ impl Driver {
         metrics: Arc<Metrics>,
         results: Results,
     ) -> Result<(Self, DriverHandle)> {
-        let clock = Clock::start();
+        // What a worker lets pass between two heartbeats is no pause.
+        let (clock, beats) = Clock::start(Duration::from_millis(heartbeat_ms(&config).into()));
+        let sessions = Sessions::new(clock.clone());
         let state = State::restore(config.clone(), Epoch(0), clock.now(), Vec::new(), Vec::new());
         let (sender, requests) = mpsc::channel(REQUESTS);
         let (readiness, ready) = watch::channel(Readiness::StoreDown("it was not asked yet".to_owned()));
@@ -82,11 +90,11 @@ impl Driver {
             config,
             artifacts,
             clock,
+            _beats: beats,
             election,
             records,
             state,
-            settle_at: None,
-            sessions: Sessions::default(),
+            sessions,
             watchers: BTreeMap::new(),
             refusal: no_leader(),
             requests,
@@ -156,8 +164,7 @@ impl Driver {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let at = [self.state.next_deadline(), self.settle_at].into_iter().flatten().min();
-        at.map(|ms| self.clock.instant(ms))
+        self.state.next_deadline().map(|ms| self.clock.instant(ms))
     }
 
     /// Takes what waits, writes it down, then acts.
@@ -168,14 +175,13 @@ impl Driver {
             return Err(Error::TermOver);
         };
         let mut turn = Turn::default();
-        let now = self.clock.now().mono_ms;
-        let due = |at: Option<u64>| at.is_some_and(|at| at <= now);
-        if due(self.state.next_deadline()) || due(self.settle_at) {
-            self.settle_at = self.settle_at.filter(|at| *at > now);
-            self.step(Event::Tick, &mut turn);
-        }
         for request in batch.drain(..) {
             self.take(request, &mut turn);
+        }
+        // After what has come in, and knowing of what still waits: time alone is given up for.
+        if self.state.next_deadline().is_some_and(|at| at <= self.clock.now().mono_ms) {
+            self.step(Event::Heard { workers: self.sessions.heard() }, &mut turn);
+            self.step(Event::Tick, &mut turn);
         }
         if let Err(error) = self.records.save(fence, turn.writes.iter()).await {
             let refusal = store_down(&error);

@@ -1,7 +1,7 @@
 //! The driver over a store that fails on command.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -23,11 +23,12 @@ use crate::results::Results;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A store that answers nothing while it is down.
+/// A store that answers nothing while it is down, and takes its time to commit when told to.
 #[derive(Debug)]
 struct Flaky {
     store: Arc<dyn StateStore>,
     down: AtomicBool,
+    commit_ms: AtomicU64,
 }
 
 impl Flaky {
@@ -53,7 +54,12 @@ impl StateStore for Flaky {
     }
     fn commit(&self, txn: Txn) -> BoxFuture<'_, lethe_store::Result<Revision>> {
         let answer = self.check().map(|()| self.store.commit(txn));
-        async { answer?.await }.boxed()
+        let pause = Duration::from_millis(self.commit_ms.load(Ordering::SeqCst));
+        async move {
+            tokio::time::sleep(pause).await;
+            answer?.await
+        }
+        .boxed()
     }
     fn watch(&self, prefix: &str, after: Revision) -> Watch {
         self.store.watch(prefix, after)
@@ -75,6 +81,7 @@ impl StateStore for Flaky {
 struct Bench {
     store: Arc<Flaky>,
     driver: DriverHandle,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
     _folder: tempfile::TempDir,
 }
@@ -82,7 +89,11 @@ struct Bench {
 impl Bench {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = Arc::new(Flaky { store: lethe_store::memory(), down: AtomicBool::new(false) });
+        let store = Arc::new(Flaky {
+            store: lethe_store::memory(),
+            down: AtomicBool::new(false),
+            commit_ms: AtomicU64::new(0),
+        });
         let metrics = Arc::new(Metrics::new().unwrap());
         let artifacts = ArtifactStore::open(folder.path().to_str().unwrap()).await.unwrap();
         let records = Records::new(store.clone(), metrics.clone());
@@ -91,11 +102,12 @@ impl Bench {
         let config = lethe_engine::Config::default();
         let results = Results::new(artifacts);
         let restored =
-            Driver::start(config, "file:///root".to_owned(), (election, records), metrics, results).await;
+            Driver::start(config, "file:///root".to_owned(), (election, records), metrics.clone(), results)
+                .await;
         let (driver, handle) = restored.unwrap();
         let stop = CancellationToken::new();
         tokio::spawn(driver.run(stop.clone()));
-        Self { store, driver: handle, stop, _folder: folder }
+        Self { store, driver: handle, metrics, stop, _folder: folder }
     }
 
     fn down(&self, down: bool) {
@@ -159,7 +171,7 @@ async fn a_write_that_fails_is_never_seen_and_everybody_joins_again() {
     let lease = assignment.lease;
 
     bench.down(true);
-    bench.driver.tell(&member.member, probed(lease.clone())).await.unwrap();
+    bench.driver.room().await.unwrap().tell(&member.member, probed(lease.clone()));
     assert_eq!(member.commands.recv().await, None, "no acknowledgement: the session ends");
     let refused = bench.driver.submit(spec(), Some("r".to_owned())).await.unwrap_err();
     assert!(
@@ -185,8 +197,8 @@ async fn a_write_that_fails_is_never_seen_and_everybody_joins_again() {
     // The worker comes back with its outcome, says it again, and the job goes on.
     let mut again = bench.join(vec![(SlotIndex(0), lease.clone()).into()]).await;
     assert!(again.registered.epoch > epoch, "another leader");
-    bench.driver.tell(&member.member, probed(lease.clone())).await.unwrap();
-    bench.driver.tell(&again.member, probed(lease.clone())).await.unwrap();
+    bench.driver.room().await.unwrap().tell(&member.member, probed(lease.clone()));
+    bench.driver.room().await.unwrap().tell(&again.member, probed(lease.clone()));
     assert_eq!(again.commands.recv().await, Some(WorkerCommand::Ack(lease)));
     let Some(WorkerCommand::Start { assignment, .. }) = again.commands.recv().await else {
         panic!("expected a shard")
@@ -209,6 +221,33 @@ async fn the_driver_sleeps_until_something_is_due() {
     assert!(after >= Duration::from_secs(5) && after < Duration::from_millis(5100), "{after:?}");
     let status = bench.driver.status(&job.id).await.unwrap();
     assert_eq!((status.slots, status.retried[0].code), (0, lethe_domain::ErrorCode::WorkerLost));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_takes_six_seconds_buries_nobody() {
+    let bench = Bench::new().await;
+    let job = bench.driver.submit(spec(), None).await.unwrap();
+    let mut member = bench.join(vec![]).await;
+    assert!(matches!(member.commands.recv().await, Some(WorkerCommand::Start { .. })));
+    bench.store.commit_ms.store(6_000, Ordering::SeqCst);
+    let heartbeats = async {
+        for _ in 0..6 {
+            tokio::time::sleep(Duration::from_millis(990)).await;
+            // What the session does when something arrives, though the driver takes nothing.
+            member.heard.note();
+        }
+    };
+    let (slow, ()) = tokio::join!(bench.driver.submit(spec(), None), heartbeats);
+    slow.unwrap();
+    // Whatever the driver makes of these seconds it makes of them at its next turn.
+    bench.store.commit_ms.store(0, Ordering::SeqCst);
+    let status = bench.driver.status(&job.id).await.unwrap();
+    assert_eq!((status.slots, status.retried), (1, vec![]));
+    assert!(bench.metrics.render().contains("lethe_workers_lost_total 0"));
+    // From then on silence counts again.
+    let mut changed = bench.driver.watch(job.id.clone()).await.unwrap();
+    changed.changed().await.unwrap();
+    assert!(bench.metrics.render().contains("lethe_workers_lost_total 1"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! The worker service: one stream in each direction for as long as the worker is a member.
 
-use std::sync::atomic::Ordering;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -15,13 +16,16 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::driver::{DriverHandle, Membership};
+use crate::driver::{DriverHandle, LastHeard, Member, Membership};
 
 /// A worker that opens a session must say who it is within this time.
 const INTRODUCTION: Duration = Duration::from_secs(10);
 
 /// Commands that may wait for the transport; more wait at the driver's end.
 const IN_FLIGHT: usize = 4;
+
+/// Events that may wait for the driver in one session: every slot of a worker may come back at once.
+const UNTOLD: usize = 2 * SLOTS;
 
 /// The most slots of one worker.
 const SLOTS: usize = 1024;
@@ -93,51 +97,116 @@ async fn introduction(events: &mut Streaming<v1::SessionRequest>) -> Result<Regi
     Ok(registration)
 }
 
-/// Carries events to the driver and commands to the worker until either side ends it.
+/// Carries events to the driver and commands to the worker until either side ends it. Neither direction waits for the other.
 async fn session(
     driver: DriverHandle,
     membership: Membership,
     protocol: u32,
-    mut events: Streaming<v1::SessionRequest>,
+    events: Streaming<v1::SessionRequest>,
     outgoing: Outgoing,
 ) {
-    let Membership { member, registered, mut commands, replaced } = membership;
+    let Membership { member, registered, commands, replaced, heard } = membership;
     if outgoing.send(Ok(WorkerCommand::Registered(registered).into())).await.is_err() {
         return;
     }
     tracing::info!(worker = %member.worker, "a worker has joined");
+    tokio::select! {
+        () = say(&member, commands, &replaced, protocol, &outgoing) => {}
+        () = listen(&driver, &member, &heard, events, &outgoing) => {}
+        () = outgoing.closed() => {}
+    }
+}
+
+/// From the driver to the worker.
+async fn say(
+    member: &Member,
+    mut commands: mpsc::Receiver<WorkerCommand>,
+    replaced: &AtomicBool,
+    protocol: u32,
+    outgoing: &Outgoing,
+) {
+    while let Some(command) = commands.recv().await {
+        if outgoing.send(Ok(command.for_protocol(protocol))).await.is_err() {
+            return;
+        }
+    }
+    // A newer session has taken over, or the driver wants everybody to join again.
+    if replaced.load(Ordering::Relaxed) {
+        let message = format!("another worker with this id has joined: {}", member.worker);
+        let _ = outgoing.send(Err(Refusal::Conflict { message }.into())).await;
+    }
+}
+
+/// From the worker to the driver. It goes on listening while the driver is busy: what has arrived was heard.
+async fn listen(
+    driver: &DriverHandle,
+    member: &Member,
+    heard: &LastHeard,
+    mut events: Streaming<v1::SessionRequest>,
+    outgoing: &Outgoing,
+) {
+    let mut untold = Untold::default();
     loop {
         tokio::select! {
-            command = commands.recv() => match command {
-                Some(command) => if outgoing.send(Ok(command.for_protocol(protocol))).await.is_err() { break },
-                // A newer session has taken over, or the driver wants everybody to join again.
-                None => {
-                    if replaced.load(Ordering::Relaxed) {
-                        let message = format!("another worker with this id has joined: {}", member.worker);
-                        let _ = outgoing.send(Err(Refusal::Conflict { message }.into())).await;
+            room = driver.room(), if !untold.is_empty() => {
+                let (Ok(room), Some(event)) = (room, untold.next()) else { return };
+                room.tell(member, event);
+            }
+            event = events.message(), if untold.has_room() => {
+                match event.map(|wire| wire.map(WorkerEvent::try_from)) {
+                    Ok(Some(Ok(event))) => {
+                        heard.note();
+                        untold.push(kept(event));
                     }
-                    break;
+                    Ok(Some(Err(error))) => {
+                        tracing::warn!(worker = %member.worker, %error, "the session ends, its event is not understood");
+                        let _ = outgoing.send(Err(Refusal::Malformed(error).into())).await;
+                        return;
+                    }
+                    // It closed its half in good order.
+                    Ok(None) => {
+                        tracing::info!(worker = %member.worker, "a worker took its leave");
+                        while let (Some(event), Ok(room)) = (untold.next(), driver.room().await) {
+                            room.tell(member, event);
+                        }
+                        let _ = driver.leave(member.clone()).await;
+                        return;
+                    }
+                    Err(status) => {
+                        tracing::info!(worker = %member.worker, %status, "lost the session of a worker");
+                        return;
+                    }
                 }
-            },
-            event = events.message() => match event.map(|wire| wire.map(WorkerEvent::try_from)) {
-                Ok(Some(Ok(event))) => if driver.tell(&member, kept(event)).await.is_err() { break },
-                Ok(Some(Err(error))) => {
-                    tracing::warn!(worker = %member.worker, %error, "the session ends, its event is not understood");
-                    let _ = outgoing.send(Err(Refusal::Malformed(error).into())).await;
-                    break;
-                }
-                // It closed its half in good order.
-                Ok(None) => {
-                    tracing::info!(worker = %member.worker, "a worker took its leave");
-                    let _ = driver.leave(member.clone()).await;
-                    break;
-                }
-                Err(status) => {
-                    tracing::info!(worker = %member.worker, %status, "lost the session of a worker");
-                    break;
-                }
-            },
-            () = outgoing.closed() => break,
+            }
+        }
+    }
+}
+
+/// What a worker has said and the driver has not taken yet.
+#[derive(Debug, Default)]
+struct Untold(VecDeque<WorkerEvent>);
+
+impl Untold {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn has_room(&self) -> bool {
+        self.0.len() < UNTOLD
+    }
+
+    fn next(&mut self) -> Option<WorkerEvent> {
+        self.0.pop_front()
+    }
+
+    /// Of heartbeats in a row the last one counts.
+    fn push(&mut self, event: WorkerEvent) {
+        if let (Some(last @ WorkerEvent::Heartbeat(_)), WorkerEvent::Heartbeat(_)) =
+            (self.0.back_mut(), &event)
+        {
+            *last = event;
+        } else {
+            self.0.push_back(event);
         }
     }
 }

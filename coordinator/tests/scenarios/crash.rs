@@ -11,6 +11,8 @@ use lethe_coordinator::Coordinator;
 use lethe_domain::{JobState, LeaseId, Phase, PhaseState};
 use lethe_proto::PROTOCOL;
 use lethe_proto::session::WorkerCommand;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::net::TcpListener;
 use tokio::time::{Duration, sleep, timeout};
 
@@ -104,12 +106,37 @@ impl Process {
     }
 }
 
+impl Process {
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.0.id() as i32), signal).unwrap();
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         // SIGKILL: no goodbye of any kind.
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coordinator_that_was_stopped_for_six_seconds_buries_nobody() {
+    let world = World::new();
+    let address = free_address().await;
+    let process = Process::start(&world, address);
+    let client = connected(address).await;
+    let job = client.submit(&world.job(), None).await.unwrap();
+    let mut worker = FakeWorker::start(&url(address), "one", 2, 8);
+    worker.started(10).await;
+    process.signal(Signal::SIGSTOP);
+    // Longer than a worker may be silent: its heartbeats wait in the socket.
+    sleep(Duration::from_secs(6)).await;
+    process.signal(Signal::SIGCONT);
+    worker.permits.add_permits(FREELY);
+    let status = succeeded(&client, &job.id).await;
+    assert_eq!(status.retried, vec![], "nobody was given up");
+    assert_eq!(shards(&worker.started.borrow()), (0..40).collect::<Vec<_>>(), "every shard was granted once");
 }
 
 /// An address nobody listens on.

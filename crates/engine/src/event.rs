@@ -78,10 +78,17 @@ pub enum Event {
         /// What.
         order: WorkerOrder,
     },
+    /// When workers were last heard from: told before a tick, so that silence is what it is and not what waits to be read.
+    Heard {
+        /// Each with the time, on the monotonic clock.
+        workers: Vec<(WorkerId, u64)>,
+    },
     /// A worker is alive, and this is how far its slots are.
     Heartbeat {
         /// Who.
         worker: WorkerId,
+        /// When it came, on the monotonic clock.
+        heard_ms: u64,
         /// What each busy slot has done so far.
         progress: Vec<(SlotIndex, Progress)>,
     },
@@ -108,6 +115,6 @@ pub enum Event {
         /// host:port.
         address: String,
     },
-    /// Time has passed: see [`crate::State::next_deadline`].
+    /// Time has passed: see [`crate::State::next_deadline`]. Only then is anything given up for its silence.
     Tick,
 }

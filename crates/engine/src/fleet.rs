@@ -119,20 +119,30 @@ impl State {
         effects.push(stop);
     }
 
+    /// A worker was heard from at this time.
+    pub(crate) fn hear(&mut self, id: &WorkerId, at_ms: u64) {
+        let late = self.now.mono_ms.saturating_sub(self.config.suspect_after_ms);
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        worker.last_seen_ms = worker.last_seen_ms.max(at_ms);
+        if worker.suspect && worker.last_seen_ms > late {
+            worker.suspect = false;
+            let slots = worker.slots.len();
+            self.refresh_worker(id, slots);
+        }
+    }
+
     /// A worker is alive, and this is how far its slots are.
     pub(crate) fn on_heartbeat(
         &mut self,
         id: &WorkerId,
+        heard_ms: u64,
         progress: Vec<(SlotIndex, Progress)>,
         effects: &mut Vec<Effect>,
     ) {
-        let now = self.now.mono_ms;
-        let Some(worker) = self.workers.get_mut(id) else { return };
-        worker.last_seen_ms = now;
-        let slots = worker.slots.len();
-        if std::mem::take(&mut worker.suspect) {
-            self.refresh_worker(id, slots);
+        if !self.workers.contains_key(id) {
+            return;
         }
+        self.hear(id, heard_ms);
         for (at, progress) in progress {
             self.on_progress(SlotRef { worker: id.clone(), slot: at }, progress, effects);
         }

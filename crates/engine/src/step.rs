@@ -9,15 +9,17 @@ impl State {
     pub fn step(&mut self, now: Now, event: Event) -> Vec<Effect> {
         self.now = now;
         let mut effects = Vec::new();
-        // The event may come at the very moment a tick was due.
-        let tick = matches!(event, Event::Tick) || self.wake_ms.is_some_and(|at| at <= now.mono_ms);
+        let tick = matches!(event, Event::Tick);
         match event {
             Event::Submit { job, spec, request_id } => self.on_submit(job, *spec, request_id, &mut effects),
             Event::Cancel { job, reason } => self.on_cancel(&job, &reason, &mut effects),
             Event::WorkerJoined { worker, introduction } => {
                 self.on_joined(&worker, *introduction, &mut effects);
             }
-            Event::Heartbeat { worker, progress } => self.on_heartbeat(&worker, progress, &mut effects),
+            Event::Heard { workers } => workers.iter().for_each(|(worker, at)| self.hear(worker, *at)),
+            Event::Heartbeat { worker, heard_ms, progress } => {
+                self.on_heartbeat(&worker, heard_ms, progress, &mut effects);
+            }
             Event::SlotChanged { worker, slot, report } => {
                 self.on_slot_changed(&SlotRef { worker, slot }, report.as_ref(), &mut effects);
             }

@@ -79,7 +79,17 @@ impl Bench {
         Self { state: State::new(config, Epoch(1)), now: 0 }
     }
 
+    /// One event, then what the driver does at the end of a turn.
     fn step(&mut self, event: Event) -> Vec<Effect> {
+        let tick = event == Event::Tick;
+        let mut effects = self.step_only(event);
+        if !tick && self.state.next_deadline().is_some_and(|at| at <= self.now) {
+            effects.extend(self.step_only(Event::Tick));
+        }
+        effects
+    }
+
+    fn step_only(&mut self, event: Event) -> Vec<Effect> {
         let now = Now { mono_ms: self.now, unix_ms: 1_000 + self.now };
         let effects = self.state.step(now, event);
         self.state.check_invariants().unwrap();
@@ -241,7 +251,7 @@ fn a_lost_worker_costs_its_shard_no_try_and_another_takes_over_at_once() {
     bench.now = 1_000;
     bench.join("v", 1);
     bench.now = 5_500;
-    let effects = bench.step(Event::Heartbeat { worker: worker("v"), progress: vec![] });
+    let effects = bench.step(Event::Heartbeat { worker: worker("v"), heard_ms: bench.now, progress: vec![] });
     let started = starts(&effects);
     assert!(matches!(started[..], [(_, 0, Task::Sample { range })] if range.start == 0), "{started:?}");
 }
@@ -251,7 +261,7 @@ fn a_shard_that_keeps_failing_is_named() {
     let mut bench = Bench::sampling(|spec| spec["sample"]["until"] = json!({"total": 10}));
     for round in 0..5 {
         bench.now += 60_000;
-        bench.step(Event::Heartbeat { worker: worker("w"), progress: vec![] });
+        bench.step(Event::Heartbeat { worker: worker("w"), heard_ms: bench.now, progress: vec![] });
         assert_eq!(bench.state_of().0, JobState::Running, "round {round}");
         bench.finish("w", 0, Err(died("killed by signal 9", 1)));
     }
@@ -275,7 +285,11 @@ fn a_lease_without_progress_is_taken_back_and_its_late_result_still_counts() {
     let mut stopped = Vec::new();
     for _ in 0..41 {
         bench.now += 2_950;
-        stopped.extend(stops(&bench.step(Event::Heartbeat { worker: worker("w"), progress: vec![] })));
+        stopped.extend(stops(&bench.step(Event::Heartbeat {
+            worker: worker("w"),
+            heard_ms: bench.now,
+            progress: vec![],
+        })));
     }
     assert_eq!(stopped, [0]);
     bench.now += 1_000;
@@ -301,7 +315,7 @@ fn progress_keeps_a_lease_alive() {
             loss: None,
         };
         let slots = vec![(SlotIndex(0), progress(&lease)), (SlotIndex(1), progress(&other))];
-        bench.step(Event::Heartbeat { worker: worker("w"), progress: slots });
+        bench.step(Event::Heartbeat { worker: worker("w"), heard_ms: bench.now, progress: slots });
         assert_eq!(stops(&bench.step(Event::Tick)), [0u32; 0]);
     }
 }
@@ -377,7 +391,7 @@ fn three_generations_without_a_step_end_the_job_with_the_earliest_cause() {
         bench.finish_lease("w", 0, first, Err(died(&format!("death {round}"), 100 + round)));
         bench.finish_lease("w", 1, second, Err(died("later", 200)));
         bench.now += 2_000;
-        bench.step(Event::Heartbeat { worker: worker("w"), progress: vec![] });
+        bench.step(Event::Heartbeat { worker: worker("w"), heard_ms: bench.now, progress: vec![] });
         bench.step(Event::Tick);
     }
     let (state, failure) = bench.state_of();
@@ -460,6 +474,24 @@ fn a_stop_that_was_lost_with_the_session_is_said_again() {
 }
 
 #[test]
+fn only_a_tick_buries_and_silence_is_counted_from_what_was_heard_last() {
+    let mut bench = Bench::new(Config::default());
+    bench.join("v", 1);
+    bench.join("w", 1);
+    bench.now = 60_000;
+    let left = bench.step_only(Event::WorkerLeft { worker: worker("v") });
+    assert_eq!(left, [], "whatever else happens, nobody is given up for it");
+    // Its heartbeat came in time, and waits to be read behind others.
+    bench.step_only(Event::Heard { workers: vec![(worker("w"), 59_000)] });
+    assert_eq!(bench.step_only(Event::Tick), []);
+    assert_eq!(bench.state.next_deadline(), Some(62_000));
+    bench.now = 64_000;
+    bench.step_only(Event::Heard { workers: vec![(worker("w"), 58_000)] });
+    let effects = bench.step_only(Event::Tick);
+    assert!(effects.contains(&Effect::CloseSession { worker: worker("w") }), "{effects:?}");
+}
+
+#[test]
 fn a_silent_worker_is_told_that_it_is_out() {
     let mut bench = Bench::new(Config::default());
     bench.join("w", 1);
@@ -478,7 +510,7 @@ fn a_half_cancelled_job_settles_at_whatever_event_comes_when_its_wait_is_over() 
     bench.state =
         State::restore(Config::default(), Epoch(2), Now { mono_ms: 0, unix_ms: 0 }, [(record, vec![])], []);
     bench.now = bench.state.next_deadline().unwrap();
-    bench.step(Event::Heartbeat { worker: worker("w"), progress: vec![] });
+    bench.step(Event::Heartbeat { worker: worker("w"), heard_ms: bench.now, progress: vec![] });
     assert_eq!(bench.state_of().0, JobState::Cancelled);
 }
 
@@ -494,7 +526,7 @@ fn the_time_in_the_queue_is_not_the_probes() {
 }
 
 fn heartbeat(bench: &mut Bench, name: &str) -> Vec<Effect> {
-    bench.step(Event::Heartbeat { worker: worker(name), progress: vec![] })
+    bench.step(Event::Heartbeat { worker: worker(name), heard_ms: bench.now, progress: vec![] })
 }
 
 fn moved(lease: &LeaseId, done: u64) -> Progress {
@@ -527,7 +559,11 @@ fn at_work(change: impl FnOnce(&mut Value), slots: usize, step: u64) -> Bench {
     bench.finish("w", 0, Ok(direction()));
     let lease = bench.lease("w", 0).unwrap();
     bench.step(Event::StoreOpen { lease: lease.clone(), address: "h:1".to_owned() });
-    bench.step(Event::Heartbeat { worker: worker("w"), progress: vec![(SlotIndex(0), moved(&lease, step))] });
+    bench.step(Event::Heartbeat {
+        worker: worker("w"),
+        heard_ms: bench.now,
+        progress: vec![(SlotIndex(0), moved(&lease, step))],
+    });
     bench
 }
 
@@ -693,7 +729,7 @@ fn a_gang_outlives_its_coordinator() {
     let effects = next.join_with("w", 2, |intro| intro.held = held.clone());
     assert_eq!((stops(&effects), starts(&effects)), (vec![], vec![]), "training goes on");
     let progress = held.iter().map(|held| (held.slot, moved(&held.lease, 9))).collect();
-    next.step(Event::Heartbeat { worker: worker("w"), progress });
+    next.step(Event::Heartbeat { worker: worker("w"), heard_ms: next.now, progress });
     let effects = next.finish("w", 0, Err(died("signal 9", 1)));
     assert_eq!(stops(&effects), [1]);
     let effects = next.finish("w", 1, Err(Failure::new(ErrorCode::GangAborted, "peer lost", "")));
@@ -790,7 +826,10 @@ fn a_heartbeat_brings_back_that_a_lease_is_not_wanted_any_more() {
     let mut bench = Bench::sampling(|_| {});
     let lease = LeaseId { shard: ShardIndex(9), ..bench.lease("w", 0).unwrap() };
     let progress = vec![(SlotIndex(0), moved(&lease, 1))];
-    assert_eq!(stops(&bench.step(Event::Heartbeat { worker: worker("w"), progress })), [0]);
+    assert_eq!(
+        stops(&bench.step(Event::Heartbeat { worker: worker("w"), heard_ms: bench.now, progress })),
+        [0]
+    );
 }
 
 #[test]
@@ -846,7 +885,11 @@ fn a_gang_of_one_takes_newcomers_in_too_and_waits_for_nobody() {
     let lease = bench.lease("w", 0).unwrap();
     let now = Now { mono_ms: bench.now, unix_ms: 0 };
     assert_eq!(bench.state.explain(&job(), now).unwrap(), []);
-    bench.step(Event::Heartbeat { worker: worker("w"), progress: vec![(SlotIndex(0), moved(&lease, 7))] });
+    bench.step(Event::Heartbeat {
+        worker: worker("w"),
+        heard_ms: bench.now,
+        progress: vec![(SlotIndex(0), moved(&lease, 7))],
+    });
     bench.join("v", 1);
     let mut asked = Vec::new();
     for _ in 0..4 {
@@ -931,7 +974,7 @@ fn a_quota_below_the_gangs_minimum_is_called_hopeless() {
         State::restore(config, Epoch(2), Now::default(), [(JobRecord { gang: None, ..record }, vec![])], []);
     bench.join("w", 2);
     bench.now += 10_000;
-    bench.step(Event::Heartbeat { worker: worker("w"), progress: vec![] });
+    bench.step(Event::Heartbeat { worker: worker("w"), heard_ms: bench.now, progress: vec![] });
     bench.step(Event::Tick);
     let why = bench.state.explain(&job(), Now { mono_ms: bench.now, unix_ms: 0 }).unwrap().pop().unwrap().why;
     assert!(why.contains("may never hold more than 1") && why.contains("resources.slots.min"), "{why}");

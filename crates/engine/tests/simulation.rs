@@ -476,7 +476,7 @@ impl World {
                     Progress { lease, done: work.step, total: STEPS, samples_per_second: 1.0, loss: None },
                 ))
             });
-            events.push(Event::Heartbeat { worker: id.clone(), progress: progress.collect() });
+            events.push(Event::Heartbeat { worker: id.clone(), heard_ms: now, progress: progress.collect() });
         }
         if worker.resend_at <= now {
             worker.resend_at = now + 2_000;

@@ -123,7 +123,7 @@ impl World {
             }
             Up::Event(_) | Up::Bye if !current => {}
             Up::Event(WorkerEvent::Heartbeat(progress)) => {
-                self.occurs(Occurrence::Heartbeat { worker: id.clone(), progress });
+                self.occurs(Occurrence::Heartbeat { worker: id.clone(), heard_ms: self.now, progress });
             }
             Up::Event(WorkerEvent::Finished { slot, outcome }) => {
                 let LeaseOutcome { lease, outcome } = *outcome;
