@@ -14,6 +14,11 @@ torch.set_num_threads(1)  # small models: threads that wait for each other cost 
 SOURCE = Path(user_models.__file__)
 CHECKOUT = Path(__file__).resolve().parents[3]
 
+# What the commands for the models of user_models have in common.
+VAE = ["--kind", "generator", "--output-range", "0,1", "--channels", 1, "--size", "5,6"]
+DCGAN = ["--kind", "generator", "--output-range", "-1,1", "--channels", 1, "--size", 16]
+IMAGES = ["--channels", 1, "--size", 8]
+
 
 def fill(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     """Every tensor random, the statistics of the norms too; in eval mode."""

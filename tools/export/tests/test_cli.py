@@ -11,15 +11,10 @@ import sys
 import pytest
 import safetensors.torch
 import torch
-import yaml
 
 from export import native
 from export.tests import user_models
-from export.tests.conftest import CHECKOUT, fill, user
-
-VAE = ["--kind", "generator", "--output-range", "0,1", "--channels", 1, "--size", "5,6"]
-DCGAN = ["--kind", "generator", "--output-range", "-1,1", "--channels", 1, "--size", 16]
-IMAGES = ["--channels", 1, "--size", 8]
+from export.tests.conftest import CHECKOUT, DCGAN, IMAGES, VAE, fill, user
 
 
 def sidecar(path):
@@ -227,6 +222,7 @@ def test_a_generator_slightly_out_of_range_is_clamped_on_request(tmp_path, saved
     code, out, _ = export(*common, "--clamp")
     assert code == 0 and re.search(r"clamped \(\d+\.\d+% of the values are outside\)", out)
     assert sidecar(tmp_path / "g.pt")["output"]["clamp"] is True
+    assert "size: [5, 6], clamp: true}" in out
     assert export(*common[:-4], "--latent", 4, "--out", tmp_path / "same.pt", "--clamp")[0] == 0
 
 
@@ -262,77 +258,6 @@ def test_a_labeller_for_other_images(tmp_path, saved, export, option, channels, 
         assert (torch.jit.load(tmp_path / "c.pt")(x) - module(expected)).abs().max() < 1e-5
 
 
-def test_three_exports_make_a_job(tmp_path, saved, export):
-    job = tmp_path / "jobs" / "No Glasses.yaml"
-    job.parent.mkdir()
-    weights = saved(user_models.Logits(), "g.pth")[1]
-    generator = [
-        *VAE, "--weights", weights, "--module", user("Logits"), "--activation", "sigmoid", "--latent", 4,
-    ]  # fmt: skip
-    code, out, _ = export(*generator, "--out", tmp_path / "g.pt", "--job", job)
-    assert code == 0 and f"added to {job}:\n\n    generator: {{uri: ../g.pt}}\n" in out
-    weights = saved(user_models.TwoHeads(), "c.pth")[1]
-    heads = [*IMAGES, "--weights", weights, "--module", user("TwoHeads")]
-    classifier = ["--kind", "classifier", *heads, "--select", 1, "--out", tmp_path / "c.pt"]
-    glasses = ["--feature", "glasses", "--job", job]
-    code, _, errors = export(*classifier, *glasses)
-    assert (
-        code == 1 and "the classifier has 3 classes: say which is the feature with --class, 0 to 2" in errors
-    )
-    assert export(*classifier, *glasses, "--class", 2)[0] == 0
-    features = ["--kind", "features", *heads, "--select", 0, "--out", job.parent / "f.pt", "--job", job]
-    assert export(*features)[0] == 0
-    written = job.read_text()
-    assert yaml.safe_load(written) == {
-        "name": "no-glasses",
-        "generator": {"uri": "../g.pt"},
-        "feature": {"name": "glasses", "classifier": {"uri": "../c.pt", "output": "logits", "class": 2}},
-        "evaluate": {"features": "f.pt"},
-    }
-    code, _, errors = export(*generator, "--out", tmp_path / "other.pt", "--job", job)
-    assert code == 1 and "has `generator:` already, in line 2" in errors
-    assert job.read_text() == written and not (tmp_path / "other.pt").exists()
-
-
-def test_a_job_that_was_begun_by_hand(tmp_path, export):
-    job = tmp_path / "mine.yml"
-    job.write_text("name: mine  # with a comment, and no end of line\nsample: {seed: 3}")
-    scorer = ["--kind", "scorer", *IMAGES, "--module", user("Brightness"), "--out", tmp_path / "s.pt"]
-    assert export(*scorer, "--job", job, "--feature", "dark", "--positive", "below:0.25")[0] == 0
-    assert job.read_text().startswith("name: mine  # with a comment, and no end of line\nsample: {seed: 3}\n")
-    assert yaml.safe_load(job.read_text())["feature"] == {
-        "name": "dark",
-        "scorer": {"uri": "s.pt", "positive": {"below": 0.25}},
-    }
-    code, _, errors = export(
-        *scorer[:-1],
-        tmp_path / "t.pt",
-        "--job",
-        tmp_path / "j.json",
-        "--feature",
-        "x",
-        "--positive",
-        "top:0.1",
-    )
-    assert code == 1 and "a YAML file only" in errors
-
-
-def test_without_a_job_the_lines_are_printed(tmp_path, saved, export):
-    common = [*IMAGES, "--out", tmp_path / "l.pt"]
-    for name, numbers in (("Classifier", "logits"), ("Softmax", "probability")):
-        weights = saved(getattr(user_models, name)())[1]
-        code, out, errors = export(
-            "--kind", "classifier", *common, "--weights", weights, "--module", user(name)
-        )
-        assert code == 0, errors
-        assert (
-            f"feature:\n      name: NAME\n      classifier: {{uri: l.pt, output: {numbers}, class: CLASS}}\n"
-            in out
-        )
-    out = export("--kind", "scorer", *common, "--module", user("Brightness"))[1]
-    assert "scorer: {uri: l.pt, positive: {above: SCORE}}" in out
-
-
 def test_a_function_that_brings_its_own_weights(tmp_path, saved, export):
     module, weights = saved(user_models.Vae())
     source = tmp_path / "trained_vae.py"
@@ -346,151 +271,6 @@ def test_a_function_that_brings_its_own_weights(tmp_path, saved, export):
     z = torch.randn(3, 4)
     with torch.no_grad():
         assert torch.equal(torch.jit.load(tmp_path / "g.pt")(z), module.decode(z))
-
-
-REFUSALS = {
-    "wrong latent": (
-        "Vae",
-        ["--method", "decode", "--latent", 5],
-        r"fails on inputs of shape \[2, 5\].*check --latent",
-    ),
-    "no activation": (
-        "Logits",
-        ["--latent", 4],
-        r"outside of the declared range \[0, 1\].*--clamp.*--activation",
-    ),
-    "size": (
-        "Vae",
-        ["--method", "decode", "--latent", 4, "--size", "6,6"],
-        r"shape \[N, 30\], declared is \[N, 1, 6, 6\]",
-    ),
-    "tuple": ("Vae", ["--latent", 30], "returns a tuple of 3: choose one with --select"),
-    "dropout": ("Dropout", ["--latent", 4], "the same input gives outputs that differ"),
-    "batch statistics": ("BatchStatistics", ["--latent", 4], "depends on the batch it is in"),
-    "fixed batch": (
-        "FixedBatch",
-        ["--latent", 4],
-        r"fails on inputs of shape .*shape '\[3, 30\]' is invalid.*it must take any batch size",
-    ),
-    "overflow": (
-        "Overflowing",
-        ["--latent", 4],
-        r"of 64 samples give NaN or infinite outputs, first sample \d",
-    ),
-    "bytes": ("Bytes", ["--latent", 4], "returns uint8: .*leave out its last step"),
-    "detached": ("Detached", ["--latent", 4], "no gradient reaches.*take torch.no_grad"),
-    "two inputs": (
-        "Conditional",
-        ["--latent", 4],
-        "must take one tensor; write a class or function around it",
-    ),
-    "batch last": (
-        "Transposed",
-        ["--latent", 4],
-        r"returns \[30, 2\] for 2 inputs: it must return one row for each",
-    ),
-    "dropped but used": (
-        "Vae",
-        ["--method", "decode", "--latent", 4, "--drop", "fc3"],
-        "the module uses them: fc3.weight",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", REFUSALS)
-def test_generators_that_are_refused(tmp_path, saved, export, name):
-    kind, arguments, message = REFUSALS[name]
-    _, weights = saved(getattr(user_models, kind)())
-    code, out, errors = export(
-        *VAE, "--weights", weights, "--module", user(kind), *arguments, "--out", tmp_path / "g.pt"
-    )
-    assert code == 1 and not out
-    assert errors.startswith("error: ") and re.search(f"(?s){message}", errors), errors
-    assert not list(tmp_path.glob("g.*"))
-
-
-@pytest.mark.parametrize(
-    ("kind", "model", "arguments", "message"),
-    [
-        (
-            "classifier",
-            "Classifier",
-            ["--classes", 2],
-            "the classifier has 3 output(s), declared are --classes 2",
-        ),
-        ("classifier", "DictHeads", [], "with the keys features, logits: choose one with --select"),
-        (
-            "classifier",
-            "Argmax",
-            [],
-            "returns int64: it must return floating-point numbers, so leave out its last step",
-        ),
-        ("classifier", "Classifier", ["--class", 3], "--class 3: the classifier has 3 classes, 0 to 2"),
-        ("classifier", "Unpooled", [], "a classifier must return [N, K] or [N], found [64, 4, 3, 3]"),
-        ("scorer", "Classifier", [], "a scorer must return one number for each image"),
-        ("classifier", "LeNet", [], "needs --resize H,W"),
-        ("features", "Brightness", [], "features must be [N, D]"),
-    ],
-)
-def test_labellers_that_are_refused(tmp_path, saved, export, kind, model, arguments, message):
-    source = [] if model == "Brightness" else ["--weights", saved(getattr(user_models, model)())[1]]
-    code, _, errors = export(
-        "--kind", kind, *IMAGES, "--module", user(model), *source, *arguments, "--out", tmp_path / "c.pt"
-    )
-    assert code == 1 and message in errors and not list(tmp_path.glob("c.*"))
-
-
-def test_a_native_model_that_is_not_the_users_module(tmp_path, saved, export):
-    """The shapes fit, but the user's class scales its output: only running both shows it."""
-    source = tmp_path / "scaled.py"
-    source.write_text(
-        "from export.tests.user_models import Dcgan\n\n\nclass Scaled(Dcgan):\n"
-        "    def forward(self, z):\n        return 0.9 * self.main(z)\n"
-    )
-    _, weights = saved(user_models.Dcgan())
-    code, _, errors = export(
-        *DCGAN,
-        "--weights",
-        weights,
-        "--module",
-        f"{source}:Scaled",
-        "--latent-shape",
-        "6,1,1",
-        "--architecture",
-        "dcgan",
-        "--out",
-        tmp_path / "g.safetensors",
-    )
-    assert code == 1 and "differs from the original module's by 0." in errors
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--latent", 7], "the latent dimension declared is 7, that of the weights 6"),
-        (["--channels", 3], "the number of channels declared is 3, that of the weights 1"),
-        (["--size", 28], "the size declared is (28, 28), that of the weights (16, 16)"),
-        (["--output-range", "0,255"], "ends in sigmoid, range 0,1, or tanh"),
-    ],
-)
-def test_native_declarations_must_agree(tmp_path, saved, export, arguments, message):
-    _, weights = saved(user_models.Dcgan())
-    code, _, errors = export(
-        *DCGAN,
-        *arguments,
-        "--weights",
-        weights,
-        "--architecture",
-        "dcgan",
-        "--out",
-        tmp_path / "g.safetensors",
-    )
-    assert code == 1 and message in errors
-
-
-def test_weights_are_never_random(tmp_path, export):
-    code, _, errors = export(*VAE, "--module", user("Logits"), "--latent", 4, "--out", tmp_path / "g.pt")
-    assert code == 1 and "give the trained ones with --weights" in errors
 
 
 @pytest.mark.parametrize(
