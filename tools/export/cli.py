@@ -39,10 +39,7 @@ def main(arguments: list[str]) -> int:
         return _refuse(str(refusal))
     except OSError as error:
         made = "nothing was written" if writing == options.out else f"{options.out} is written"
-        return _refuse(
-            f"cannot write {writing}: {error.strerror or error}; {made}. Make room, or choose another "
-            f"{'--out' if writing == options.out else '--job'}"
-        )
+        return _refuse(f"cannot write {writing}: {_reason(error, writing)}; {made}")
     for name, text in exported.report.lines:
         print(f"  {name:<11} {text}")
     for text in exported.report.warnings:
@@ -54,6 +51,12 @@ def main(arguments: list[str]) -> int:
         print("its lines in a job beside it (docs/job-spec.md; --job FILE.yaml adds them to one):")
     print("\n" + "".join(f"    {line}\n" for line in exported.job.splitlines()))
     return 0
+
+
+def _reason(error: OSError, path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent}, make it first"
+    return f"{error.strerror or error}: make room, or choose another place"
 
 
 def _refuse(text: str) -> int:

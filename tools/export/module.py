@@ -89,6 +89,11 @@ def _attribute(path: Path, name: str):
 def _import_advice(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):
         return f"install it with {sys.prefix}/bin/pip install {error.name}, or copy the class into a file that does without"
+    if "relative import" in str(error):
+        return (
+            "it is part of a package: write a file beside the package that says `from PACKAGE.FILE import CLASS`, and name "
+            "that file"
+        )
     return "importing runs it; a training script does not stand that. Copy the class into a file of its own"
 
 

@@ -48,6 +48,8 @@ def stranger(path: Path) -> str | None:
     """What the file is and what to do, when it is a known kind of file that holds no PyTorch weights."""
     with path.open("rb") as file:
         start = file.read(512)
+    if path.suffix == ".onnx":  # its bytes say nothing sure
+        return "an ONNX graph, which cannot be trained here: bring the PyTorch class and weights that it was made from"
     if not start:
         return "empty: copy it again from its source"
     for beginning, what in BEGINNINGS:

@@ -5,6 +5,7 @@ TorchScript archive; safetensors.
 """
 
 import json
+import os
 import pickle
 import re
 import shlex
@@ -34,8 +35,12 @@ class Weights:
 
 def read(path: Path, entry: str | None = None) -> Weights:
     """The state dict in a file. `entry` names it inside a checkpoint that holds several. Raises `Refused`."""
+    if path.is_dir():
+        raise Refused(f"{path} is a folder: name the weights file in it")
     if not path.is_file():
         raise Refused(f"there is no weights file {path}")
+    if not os.access(path, os.R_OK):
+        raise Refused(f"{path} may not be read by this user: change its permissions or copy it")
     if path.suffix == ".safetensors" or recognise.is_safetensors(path):
         found = Weights(_read_safetensors(path), "tensors")
     elif recognise.is_torchscript(path):

@@ -1,4 +1,4 @@
-"""A Python that has only some of this one's packages: what a checkout has after `make demo`, or after `make export-deps`.
+"""A Python with only some of this one's packages: what a checkout has after `make demo`, or `make export-deps`.
 
 Its packages are links to this Python's, chosen by the lists that the Makefile installs, so it costs seconds and no
 network; what is on no list cannot be imported there.

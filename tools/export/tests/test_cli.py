@@ -386,7 +386,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, saved, export):
             "--out",
             out,
         )
-        assert code == 1 and f"cannot write {out}" in errors
+        assert code == 1 and f"cannot write {out}: there is no folder {out.parent}, make it first" in errors
 
 
 @pytest.mark.parametrize("start", [["tools/export"], ["-m", "tools.export"]])

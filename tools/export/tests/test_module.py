@@ -49,6 +49,7 @@ def test_arguments_by_name_and_by_position():
     [
         ("import no_such_package\n", "cannot be imported.*bin/pip install no_such_package"),
         ("import sys\nsys.exit(3)\n", "importing runs it.*a file of its own"),
+        ("from .layers import Block\n", "part of a package.*from PACKAGE.FILE import CLASS"),
         ("raise RuntimeError('no data set here')\n", "no data set here.*a file of its own"),
     ],
 )

@@ -221,6 +221,11 @@ def test_objects_that_hold_no_weights(tmp_path):
         weights.read(tmp_path / "w.pth")
     with pytest.raises(Refused, match="there is no weights file"):
         weights.read(tmp_path / "absent.pth")
+    with pytest.raises(Refused, match="is a folder: name the weights file in it"):
+        weights.read(tmp_path)
+    (tmp_path / "w.onnx").write_bytes(b"\x08\x07\x12\x07pytorch")
+    with pytest.raises(Refused, match="is an ONNX graph"):
+        weights.read(tmp_path / "w.onnx")
 
 
 def test_other_files_of_pytorch(tmp_path):
