@@ -140,6 +140,9 @@ def _original(
                 "that returns the module with them loaded"
             )
         report.add("read", f"{options.module.rpartition('/')[2]} brings its own weights")
+    dropped = {
+        id(part): name for name, part in _named_tensors(inner) if weights.under_any(name, options.drop)
+    }
     inner = module.use_method(inner, options.method, options.module)
     wrapped = _wrap(inner, options, samples, report)
     removed = wrap.prune(wrapped, samples[:2])
@@ -148,12 +151,14 @@ def _original(
             "left out",
             f"{', '.join(name.removeprefix('inner.') for name in removed)}: not used by the forward pass",
         )
-    random = [
-        name for name in wrapped.state_dict() if weights.under_any(name.removeprefix("inner."), options.drop)
-    ]
+    random = [dropped[id(part)] for _, part in _named_tensors(wrapped) if id(part) in dropped]
     if random:
         raise Refused(f"--drop left these without weights, but the module uses them: {', '.join(random)}")
     return wrapped
+
+
+def _named_tensors(of: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    return [*of.named_parameters(), *of.named_buffers()]
 
 
 def _wrap(
@@ -161,6 +166,9 @@ def _wrap(
 ) -> nn.Module:
     """What the options put around the module, and single precision after it where it gives another."""
     remedy = "check --latent (a module that begins with a convolution takes --latent-shape D,1,1)"
+    others = module.other_ways(inner)
+    if others:
+        remedy += f",\n  or name what makes the images with --method; it has {', '.join(others)}"
     if options.kind != "generator":
         remedy = (
             "it is given the generator's images, as --channels and --size say.\n  A module that takes another size needs "

@@ -110,16 +110,30 @@ def _arguments(text: str | None) -> tuple[list, dict]:
 
 
 def use_method(module: nn.Module, method: str | None, spec: str) -> nn.Module:
-    """The module with another method (a VAE's `decode`) as its forward."""
+    """The module with another method (a VAE's `decode`) as its forward, or the part of it that has this name."""
+    part = getattr(module, method, None) if method else None
+    if isinstance(part, nn.Module):
+        return part
     if isinstance(module, torch.jit.ScriptModule):
         return _archive_method(module, method, spec)
     if method is None:
         return module
     kind = type(module)
     if not callable(getattr(kind, method, None)):
-        raise Refused(f"--method {method}: {kind.__name__} has no such method")
+        raise Refused(
+            f"--method {method}: {kind.__name__} has no such method or part; it has {', '.join(other_ways(module))}"
+        )
     module.__class__ = type(kind.__name__, (kind,), {"forward": getattr(kind, method)})
     return module
+
+
+def other_ways(module: nn.Module) -> list[str]:
+    """What `--method` could name instead of forward: methods that its class adds, and its parts."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return []
+    own = [name for name, value in vars(type(module)).items() if callable(value) and not name.startswith("_")]
+    found = [name for name in own if name != "forward"] + [name for name, _ in module.named_children()]
+    return found[:10] + ["..."] * (len(found) > 10)
 
 
 class _Holder(nn.Module):

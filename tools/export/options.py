@@ -107,7 +107,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="OLD=NEW",
         help="rename tensors under a name",
     )
-    group.add_argument("--method", help="the method to use instead of forward, as decode")
+    group.add_argument("--method", help="the method or part to use instead of forward, as decode")
 
     group = made.add_argument_group("images")
     group.add_argument("--channels", type=int)

@@ -69,6 +69,15 @@ class Methods(torch.nn.Module):
         return torch.sigmoid(self.fc(z))
 
 
+class Parts(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.decoder = torch.nn.Linear(4, 6)
+
+    def forward(self, x):
+        return self.decoder(x[:, :4])
+
+
 class Bare(torch.nn.Module):
     def __init__(self):
         super().__init__()
@@ -91,6 +100,18 @@ def test_an_archive_without_forward(tmp_path):
     assert torch.equal(source.use_method(found, "decode", "m.pt")(z), found.decode(z))
     with pytest.raises(Refused, match="weights without code; give it as --weights, with its class"):
         source.use_method(archive(tmp_path, Bare()), None, "m.pt")
+
+
+def test_a_part_instead_of_a_method(tmp_path):
+    """Many VAEs have a decoder, not a method: its name will do, in a class and in an archive."""
+    vae = fill(torch.nn.Sequential())
+    vae.encoder, vae.decoder = fill(torch.nn.Linear(6, 4)), fill(torch.nn.Linear(4, 6))
+    assert source.use_method(vae, "decoder", "m.py:Vae") is vae.decoder
+    z = torch.randn(3, 4)
+    held = torch.jit.script(Parts())
+    assert torch.equal(source.use_method(held, "decoder", "m.pt")(z), held.decoder(z))
+    with pytest.raises(Refused, match="has no such method or part; it has .*encoder, decoder"):
+        source.use_method(vae, "paint", "m.py:Vae")
 
 
 def test_own_weights_are_told_from_random_ones(tmp_path):
