@@ -2,7 +2,7 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `leader` | `{"version": 1, "leader": {"address": ..., "id": ..., "started_unix_ms": ...}}`, gone with the leader's lease |
+//! | `leader` | `{"version": 2, "leader": {"address": ..., "id": ..., "started_unix_ms": ...}}`, gone with the leader's lease |
 //! | `epoch` | a decimal number, raised with every election and every time a leader reads its state again |
 //!
 //! Both are written in one transaction, and every later write of that leader requires both as they are ([`Fence`]): the
@@ -28,7 +28,6 @@ use crate::{Error, Result};
 
 pub(crate) const LEADER: &str = "leader";
 pub(crate) const EPOCH: &str = "epoch";
-const VERSION: u32 = 1;
 
 /// Between two tries to renew a lease while the store does not answer.
 const RENEWAL_PAUSE: Duration = Duration::from_millis(100);
@@ -149,7 +148,7 @@ impl Election {
     }
 
     fn value(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec(&Envelope { version: VERSION, leader: self.me.clone() })
+        serde_json::to_vec(&Envelope { version: crate::records::VERSION, leader: self.me.clone() })
             .map_err(|error| Error::Record { key: LEADER.to_owned(), reason: error.to_string() })
     }
 

@@ -23,7 +23,7 @@ pub(crate) async fn find(driver: &DriverHandle, id: &JobId, name: &str) -> Resul
         BEFORE_AFTER => |published| &published.before_after_png,
         _ => return Err(Refusal::NotFound { kind: "artifact".to_owned(), id: name.to_owned() }),
     };
-    match &record.outputs.publish {
+    match record.outputs.publish() {
         Some(published) => as_stored(&record, choose(published)),
         None => Err(Refusal::Conflict {
             message: format!("job {id} has published nothing: it is {}", record.state),

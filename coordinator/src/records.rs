@@ -2,9 +2,9 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `jobs/ID/record` | `{"version": 1, "job": ...}` |
-//! | `jobs/ID/shards/PHASE/INDEX` | `{"version": 1, "output": ...}` |
-//! | `workers/ID` | `{"version": 1, "worker": ...}`: what is decided about a worker |
+//! | `jobs/ID/record` | `{"version": 2, "job": ...}` |
+//! | `jobs/ID/shards/PHASE/INDEX` | `{"version": 2, "output": ...}` |
+//! | `workers/ID` | `{"version": 2, "worker": ...}`: what is decided about a worker |
 //!
 //! Not here: who may write (`election`), when something is written (driver), the store itself (`lethe-store`).
 
@@ -22,8 +22,8 @@ use crate::election::{EPOCH, Fence, read_epoch};
 use crate::metrics::{Metrics, StoreOp};
 use crate::{Error, Result};
 
-/// Version of the envelopes this program writes, and the newest it reads.
-const VERSION: u32 = 1;
+/// Version of the envelopes this program writes and reads.
+pub(crate) const VERSION: u32 = 2;
 const JOBS: &str = "jobs/";
 const WORKERS: &str = "workers/";
 /// How the key of a job's record ends.
@@ -197,10 +197,10 @@ pub(crate) fn open<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T> {
     }
     let refuse = |error: serde_json::Error| unreadable(key, &error.to_string());
     let Version { version } = serde_json::from_slice(value).map_err(refuse)?;
-    if version > VERSION {
+    if version != VERSION {
         return Err(unreadable(
             key,
-            &format!("it has version {version}, this program reads up to {VERSION}: use a newer lethe"),
+            &format!("it has version {version}, this program reads {VERSION}: use the lethe that wrote it"),
         ));
     }
     serde_json::from_slice(value).map_err(refuse)
@@ -219,11 +219,11 @@ mod tests {
     use super::*;
     use crate::election::{Election, Leader, Outcome};
 
-    /// What version 1 wrote: a job that succeeded, one in the middle of sampling, one that was cancelled.
-    const V1: &str = include_str!("records_v1.json");
+    /// What version 2 wrote: a job that succeeded, one in the middle of sampling, one that was cancelled.
+    const V2: &str = include_str!("records_v2.json");
 
-    fn v1() -> Map<String, Value> {
-        serde_json::from_str(V1).unwrap()
+    fn v2() -> Map<String, Value> {
+        serde_json::from_str(V2).unwrap()
     }
 
     fn read(entries: &Map<String, Value>) -> Result<Vec<StoredJob>> {
@@ -234,8 +234,8 @@ mod tests {
     }
 
     #[test]
-    fn what_version_1_wrote_is_read() {
-        let entries = v1();
+    fn what_version_2_wrote_is_read() {
+        let entries = v2();
         assert_eq!(read_epoch(entries[EPOCH].to_string().as_bytes()).unwrap(), 1);
         let jobs = read(&entries).unwrap();
         let states: Vec<_> =
@@ -250,8 +250,8 @@ mod tests {
         );
         let (done, _) = &jobs[2];
         assert_eq!((done.request_id.as_deref(), done.spec.sample.seed), (Some("r-1"), 7));
-        assert_eq!(done.outputs.fine_tune.as_ref().unwrap().loss_last, 0.025);
-        assert_eq!(done.outputs.report.as_ref().unwrap().figures[0].after, Some(0.04));
+        assert_eq!(done.outputs.fine_tune().unwrap().loss_last, 0.025);
+        assert_eq!(done.outputs.report().unwrap().figures[0].after, Some(0.04));
         assert_eq!(done.seconds.len(), Phase::ALL.len());
         assert_eq!(jobs[0].0.failure.as_ref().unwrap().message, "job digit-9f08bd was cancelled: not needed");
         let state = State::restore(Config::default(), Epoch(2), Now::default(), jobs, []);
@@ -264,16 +264,23 @@ mod tests {
     fn what_cannot_be_read_is_named() {
         let key = "jobs/slant-dcgan-ffe3b4/shards/sample/1";
         for (value, reason) in [
-            (json!({"version": 2, "output": {}}), "version 2, this program reads up to 1: use a newer lethe"),
+            (
+                json!({"version": 1, "output": {}}),
+                "version 1, this program reads 2: use the lethe that wrote it",
+            ),
+            (
+                json!({"version": 3, "output": {}}),
+                "version 3, this program reads 2: use the lethe that wrote it",
+            ),
             (json!({"output": {}}), "missing field `version`"),
-            (json!({"version": 1, "output": {"Nap": {}}}), "unknown variant `Nap`"),
+            (json!({"version": 2, "output": {"Nap": {}}}), "unknown variant `Nap`"),
         ] {
-            let mut entries = v1();
+            let mut entries = v2();
             entries.insert(key.to_owned(), value);
             let error = read(&entries).unwrap_err().to_string();
             assert!(error.contains(key) && error.contains(reason), "{error}");
         }
-        let mut entries = v1();
+        let mut entries = v2();
         entries.insert("jobs/digit-9f08bd/shards/nap/0".to_owned(), json!({}));
         assert!(read(&entries).unwrap_err().to_string().contains("no key of a shard"));
     }
@@ -308,7 +315,7 @@ mod tests {
         let store: Arc<dyn StateStore> = lethe_store::memory();
         let (fence, epoch) = elected(&store).await;
         assert_eq!(epoch, Epoch(1));
-        let jobs = read(&v1()).unwrap();
+        let jobs = read(&v2()).unwrap();
         let mut writes = all_writes(&jobs);
         let mut older = jobs[1].0.clone();
         older.state = JobState::Queued;
@@ -323,7 +330,7 @@ mod tests {
     async fn a_leader_that_was_replaced_cannot_write() {
         let store: Arc<dyn StateStore> = lethe_store::memory();
         let ((old, _), (new, _)) = (elected(&store).await, elected(&store).await);
-        let writes = all_writes(&read(&v1()).unwrap());
+        let writes = all_writes(&read(&v2()).unwrap());
         let error = records(&store).save(old, writes.iter()).await.unwrap_err();
         assert!(
             matches!(&error, Error::Store(lethe_store::Error::Conflict { key, .. }) if key == EPOCH),
@@ -337,7 +344,7 @@ mod tests {
     async fn more_than_a_transaction_takes_is_split_and_no_record_is_ahead_of_its_shards() {
         let store: Arc<dyn StateStore> = lethe_store::memory();
         let (fence, _) = elected(&store).await;
-        let (record, shards) = read(&v1()).unwrap().remove(1);
+        let (record, shards) = read(&v2()).unwrap().remove(1);
         let jobs: Vec<StoredJob> = (0..limits::TXN_OPERATIONS)
             .map(|number| {
                 let id = JobId::new(format!("job-{number:04}")).unwrap();

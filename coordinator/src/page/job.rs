@@ -1,7 +1,7 @@
 //! The page of one job: what it does, how far it is, what came of it.
 
 use lethe_artifacts::ArtifactStore;
-use lethe_domain::{Failure, JobId, JobResult, JobState, JobStatus, Phase, PhaseState, PhaseStatus};
+use lethe_domain::{Failure, JobId, JobResult, JobState, JobStatus, PhaseState, PhaseStatus, Shape};
 use lethe_engine::JobRecord;
 use maud::{Markup, html};
 
@@ -34,14 +34,14 @@ impl JobPage {
 
     /// Reads the loss curve, if training has ended. A curve that cannot be read is left out.
     pub(crate) async fn read_curve(&mut self, artifacts: &ArtifactStore) {
-        let Some(trained) = &self.record.outputs.fine_tune else { return };
+        let Some(trained) = self.record.outputs.fine_tune() else { return };
         if let Ok(artifact) = as_stored(&self.record, &trained.curve) {
             self.curve = Curve::read(artifacts, &artifact).await;
         }
     }
 
     pub(crate) fn render(&self) -> Page {
-        let published = self.record.outputs.publish.is_some();
+        let published = self.record.outputs.publish().is_some();
         let body = html! {
             (self.head())
             (self.notices())
@@ -118,7 +118,7 @@ impl JobPage {
 }
 
 fn phase_row(phase: &PhaseStatus) -> Markup {
-    let many = matches!(phase.phase, Phase::Sample | Phase::FineTune | Phase::Evaluate);
+    let many = phase.phase.shape() != Shape::Single;
     let begun = phase.state != PhaseState::Pending;
     let none = || html! { span.faint { "–" } };
     html! {

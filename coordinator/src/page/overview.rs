@@ -1,6 +1,6 @@
 //! The first page: how busy the fleet is, the newest jobs, the workers.
 
-use lethe_domain::{JobResult, JobState, JobStatus, Phase, PhaseState, WorkerState, WorkerStatus};
+use lethe_domain::{JobResult, JobState, JobStatus, PhaseState, Shape, WorkerState, WorkerStatus};
 use maud::{Markup, html};
 
 use super::numbers::{ago, figure, grouped, moment, percent, span};
@@ -156,7 +156,7 @@ fn progress_line(job: &JobStatus) -> Markup {
         let seconds: f64 = job.phases.iter().map(|phase| phase.seconds).sum();
         return html! { "all phases in " (span(seconds)) };
     }
-    let unit = if phase.phase == Phase::FineTune { "steps" } else { "samples" };
+    let unit = if phase.phase.shape() == Shape::Gang { "steps" } else { "samples" };
     html! {
         b { (phase_name(phase.phase)) }
         @if phase.total > 1 { " " (grouped(phase.done)) " of " (grouped(phase.total)) " " (unit) }

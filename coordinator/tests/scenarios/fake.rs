@@ -10,7 +10,8 @@ use lethe_client::{Client, Options};
 use lethe_domain::{
     ArtifactRef, Assignment, Better, Cut, DirectionOutput, ErrorCode, EvaluateOutput, Failure, Figure,
     FineTuneOutput, HeldLease, JudgeSummary, LeaseId, ProbeOutput, Progress, PublishOutput, REMAINING_SHARE,
-    ReportOutput, SampleOutput, SlotIndex, Task, TaskOutput, Unit, Versions, Warning, WarningCode, WorkerId,
+    ReportOutput, SampleOutput, SampleRange, SlotIndex, Task, TaskOutput, Unit, Versions, Warning,
+    WarningCode, WorkerId,
 };
 use lethe_proto::session::{Registration, WorkerCommand, WorkerEvent};
 use lethe_proto::{LeaseOutcome, PROTOCOL};
@@ -270,16 +271,10 @@ async fn output(assignment: &Assignment) -> TaskOutput {
             batch_seconds: 0.2,
             parameters: 1000,
         }),
-        Task::Sample { range } => {
-            let (size, end) = (spec.sample.shard_size, range.start + range.count);
-            let shard = |start: u64| {
-                let samples = size.min(end - start);
-                let scores = named(format!("scores-{start}"));
-                TaskOutput::Sample(SampleOutput { samples, positives: Some(samples / 10), scores })
-            };
-            let mut shards: Vec<TaskOutput> = (range.start..end).step_by(size as usize).map(shard).collect();
-            if shards.len() == 1 { shards.remove(0) } else { TaskOutput::Shards(shards) }
-        }
+        Task::Sample { .. } => in_shards(assignment, |SampleRange { start, count }| {
+            let scores = named(format!("scores-{start}"));
+            TaskOutput::Sample(SampleOutput { samples: count, positives: Some(count / 10), scores })
+        }),
         Task::Standby { .. } => std::future::pending().await,
         Task::Direction { scores } => TaskOutput::Direction(DirectionOutput {
             target: named(format!("target-of-{}", scores.len())),
@@ -306,11 +301,13 @@ async fn output(assignment: &Assignment) -> TaskOutput {
                 curve,
             }))
         }
-        Task::Evaluate { range, .. } => TaskOutput::Evaluate(EvaluateOutput {
-            samples: range.count,
-            before: Some(range.count / 10),
-            after: Some(0),
-            moments: named(format!("moments-{}", range.start)),
+        Task::Evaluate { .. } => in_shards(assignment, |SampleRange { start, count }| {
+            TaskOutput::Evaluate(EvaluateOutput {
+                samples: count,
+                before: Some(count / 10),
+                after: Some(0),
+                moments: named(format!("moments-{start}")),
+            })
         }),
         Task::Report { .. } => TaskOutput::Report(figures()),
         Task::Publish { .. } => TaskOutput::Publish(PublishOutput {
@@ -320,6 +317,14 @@ async fn output(assignment: &Assignment) -> TaskOutput {
             versions: Versions { lethe: "0".to_owned(), torch: "0".to_owned(), device: "cpu".to_owned() },
         }),
     }
+}
+
+/// An output per shard of the task, or the only one.
+fn in_shards(assignment: &Assignment, output: impl Fn(SampleRange) -> TaskOutput) -> TaskOutput {
+    let portions = assignment.task.phase().portions(&assignment.spec);
+    let shards = assignment.task.range().into_iter().flat_map(|range| portions.cut(range));
+    let mut outputs: Vec<TaskOutput> = shards.map(|(_, range)| output(range)).collect();
+    if outputs.len() == 1 { outputs.remove(0) } else { TaskOutput::Shards(outputs) }
 }
 
 fn figures() -> ReportOutput {

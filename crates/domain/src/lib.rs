@@ -2,6 +2,8 @@
 //!
 //! Not here: decisions (crate `engine`), IO, clocks, randomness, protobuf types, tensors.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 pub mod canary;
 mod digest;
 mod failure;
@@ -12,6 +14,7 @@ mod ids;
 mod interval;
 mod model;
 mod phase;
+mod portions;
 mod progress;
 mod result;
 pub mod spec;
@@ -31,6 +34,7 @@ pub use model::{
     Architecture, HiddenActivation, ModelKind, OutputActivation, Sidecar, SidecarLatent, SidecarOutput,
 };
 pub use phase::{Phase, Shape};
+pub use portions::Portions;
 pub use progress::{Explanation, JobState, JobStatus, PhaseState, PhaseStatus, Progress, Waiting};
 pub use result::{
     ArtifactPaths, DirectionSummary, JobResult, JudgeSummary, RESULT_VERSION, TrainSummary, Versions,
@@ -38,6 +42,6 @@ pub use result::{
 pub use spec::{JobSpec, SpecError, SpecProblem};
 pub use task::{
     ArtifactRef, Assignment, Cut, DirectionOutput, EvaluateOutput, FineTuneOutput, GangRole, HeldLease,
-    ProbeOutput, PublishOutput, ReportOutput, SampleOutput, SampleRange, Task, TaskOutput,
+    ProbeOutput, PublishOutput, ReportOutput, SampleOutput, SampleRange, ShardOutput, Task, TaskOutput,
 };
 pub use warning::{Warning, WarningCode};

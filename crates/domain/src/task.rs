@@ -111,6 +111,19 @@ pub enum Task {
 }
 
 impl Task {
+    /// The samples that a task of a sharded phase is about.
+    pub fn range(&self) -> Option<SampleRange> {
+        match self {
+            Task::Sample { range } | Task::Evaluate { range, .. } => Some(*range),
+            Task::Probe
+            | Task::Direction { .. }
+            | Task::FineTune { .. }
+            | Task::Standby { .. }
+            | Task::Report { .. }
+            | Task::Publish { .. } => None,
+        }
+    }
+
     /// The phase this work belongs to.
     pub fn phase(&self) -> Phase {
         match self {
@@ -244,12 +257,8 @@ pub struct PublishOutput {
 impl Assignment {
     /// Shards in a row that it covers, from the lease's own on.
     pub fn shards(&self) -> u32 {
-        match self.task {
-            Task::Sample { range } | Task::Evaluate { range, .. } => {
-                u32::try_from(range.count.div_ceil(self.spec.sample.shard_size.max(1))).unwrap_or(u32::MAX)
-            }
-            _ => 1,
-        }
+        let portions = self.task.phase().portions(&self.spec);
+        self.task.range().map_or(1, |range| portions.shards_of(range.count))
     }
 }
 
@@ -309,9 +318,54 @@ impl TaskOutput {
 
     /// Shards it is the outputs of.
     pub fn shards(&self) -> u32 {
+        if let TaskOutput::Shards(outputs) = self { outputs.len() as u32 } else { 1 }
+    }
+
+    /// The outputs of each shard it is of, in order.
+    pub fn each(self) -> Vec<TaskOutput> {
+        if let TaskOutput::Shards(outputs) = self { outputs } else { vec![self] }
+    }
+
+    /// What is kept of the output of one shard of a sharded phase; none for others.
+    pub fn of_shard(&self) -> Option<ShardOutput<'_>> {
         match self {
-            TaskOutput::Shards(outputs) => outputs.len() as u32,
-            _ => 1,
+            TaskOutput::Sample(SampleOutput { samples, positives, scores }) => {
+                Some(ShardOutput { samples: *samples, positives: *positives, artifact: scores })
+            }
+            TaskOutput::Evaluate(EvaluateOutput { samples, moments, .. }) => {
+                Some(ShardOutput { samples: *samples, positives: None, artifact: moments })
+            }
+            TaskOutput::Probe(_)
+            | TaskOutput::Direction(_)
+            | TaskOutput::FineTune(_)
+            | TaskOutput::Report(_)
+            | TaskOutput::Publish(_)
+            | TaskOutput::Shards(_) => None,
         }
     }
+
+    /// Samples that were looked at for it; 0 where that is not its work.
+    pub fn samples(&self) -> u64 {
+        match self {
+            TaskOutput::Shards(outputs) => outputs.iter().map(TaskOutput::samples).sum(),
+            TaskOutput::Sample(_)
+            | TaskOutput::Evaluate(_)
+            | TaskOutput::Probe(_)
+            | TaskOutput::Direction(_)
+            | TaskOutput::FineTune(_)
+            | TaskOutput::Report(_)
+            | TaskOutput::Publish(_) => self.of_shard().map_or(0, |shard| shard.samples),
+        }
+    }
+}
+
+/// What later phases, and the count of what is enough, need of a finished shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShardOutput<'a> {
+    /// Samples of the shard.
+    pub samples: u64,
+    /// Those that count towards [`crate::Portions::enough`]; none while that is not known, or not asked.
+    pub positives: Option<u64>,
+    /// The bulk of what it gave.
+    pub artifact: &'a ArtifactRef,
 }

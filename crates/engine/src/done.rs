@@ -1,10 +1,8 @@
-//! Finished shards in little room: a job may have a hundred thousand of them, each a few numbers and a reference.
+//! Finished shards in little room: a job may have a hundred thousand of them, each a count and a reference.
 //!
-//! Not here: what is counted (lease_work).
+//! Kept is what later phases need, not the whole outputs: those are in the store. Not here: what is counted (lease_work).
 
-use lethe_domain::{
-    ArtifactRef, EvaluateOutput, SampleOutput, ShardIndex, TaskOutput, sha256_bytes, sha256_text,
-};
+use lethe_domain::{ArtifactRef, ShardIndex, TaskOutput, sha256_bytes, sha256_text};
 
 /// Outputs of finished shards by index, in blocks: most shards of a phase are done, and nearly in order.
 #[derive(Debug, Default)]
@@ -19,12 +17,12 @@ type Block = Vec<Option<Done>>;
 
 const BLOCK: usize = 256;
 
-/// One output. Those of single tasks, of which there is one, stay as they are.
+/// What is kept of an output.
 #[derive(Debug)]
-enum Done {
-    Sample { samples: u32, positives: Option<u32>, scores: Stored },
-    Evaluate { samples: u32, before: Option<u32>, after: Option<u32>, moments: Stored },
-    Other(Box<TaskOutput>),
+struct Done {
+    positives: Option<u64>,
+    /// None for a single task: its output is in the job's record.
+    artifact: Option<Stored>,
 }
 
 /// What the paths of a phase's artifacts have in common, before and after the part that differs.
@@ -61,7 +59,7 @@ enum Digest {
 }
 
 impl DoneShards {
-    pub(crate) fn insert(&mut self, shard: ShardIndex, output: TaskOutput) {
+    pub(crate) fn insert(&mut self, shard: ShardIndex, output: &TaskOutput) {
         let (block, place) = split(shard);
         if self.blocks.len() <= block {
             self.blocks.resize_with(block + 1, Vec::new);
@@ -71,15 +69,21 @@ impl DoneShards {
             block.reserve_exact(BLOCK);
             block.resize_with(BLOCK, || None);
         }
-        self.count += usize::from(block[place].replace(Done::of(output, &mut self.frame)).is_none());
+        let kept = output.of_shard();
+        let done = Done {
+            positives: kept.and_then(|kept| kept.positives),
+            artifact: kept.map(|kept| Stored::of(kept.artifact, &mut self.frame)),
+        };
+        self.count += usize::from(block[place].replace(done).is_none());
     }
 
     pub(crate) fn contains(&self, shard: ShardIndex) -> bool {
         self.at(shard).is_some()
     }
 
-    pub(crate) fn get(&self, shard: ShardIndex) -> Option<TaskOutput> {
-        self.at(shard).map(|done| done.output(&self.frame))
+    /// The positives of a shard that is done, where they are known.
+    pub(crate) fn positives(&self, shard: ShardIndex) -> Option<u64> {
+        self.at(shard)?.positives
     }
 
     fn at(&self, shard: ShardIndex) -> Option<&Done> {
@@ -91,14 +95,10 @@ impl DoneShards {
         self.count
     }
 
-    /// The shards before this one, in order.
-    pub(crate) fn before(&self, end: ShardIndex) -> impl Iterator<Item = TaskOutput> {
-        let places = self.blocks.iter().enumerate().flat_map(|(block, places)| {
-            places.iter().enumerate().map(move |(place, done)| (block * BLOCK + place, done))
-        });
-        places
-            .take_while(move |(index, _)| *index < end.0 as usize)
-            .filter_map(|(_, done)| done.as_ref().map(|done| done.output(&self.frame)))
+    /// What each shard gave, in order.
+    pub(crate) fn artifacts(&self) -> impl Iterator<Item = ArtifactRef> {
+        let done = self.blocks.iter().flatten().flatten();
+        done.filter_map(|done| done.artifact.as_ref().map(|stored| stored.artifact(&self.frame)))
     }
 
     /// Forgets the shards from this one on.
@@ -117,49 +117,6 @@ impl DoneShards {
 /// Which block a shard is in, and where.
 fn split(shard: ShardIndex) -> (usize, usize) {
     (shard.0 as usize / BLOCK, shard.0 as usize % BLOCK)
-}
-
-impl Done {
-    fn of(output: TaskOutput, frame: &mut Frame) -> Self {
-        let small = |number: u64| u32::try_from(number).ok();
-        match &output {
-            TaskOutput::Sample(SampleOutput { samples, positives, scores }) => {
-                if let (Some(samples), Ok(positives)) =
-                    (small(*samples), positives.map(u32::try_from).transpose())
-                {
-                    return Self::Sample { samples, positives, scores: Stored::of(scores, frame) };
-                }
-            }
-            TaskOutput::Evaluate(EvaluateOutput { samples, before, after, moments }) => {
-                if let (Some(samples), Ok(before), Ok(after)) = (
-                    small(*samples),
-                    before.map(u32::try_from).transpose(),
-                    after.map(u32::try_from).transpose(),
-                ) {
-                    return Self::Evaluate { samples, before, after, moments: Stored::of(moments, frame) };
-                }
-            }
-            _ => {}
-        }
-        Self::Other(Box::new(output))
-    }
-
-    fn output(&self, frame: &Frame) -> TaskOutput {
-        match self {
-            Self::Sample { samples, positives, scores } => TaskOutput::Sample(SampleOutput {
-                samples: u64::from(*samples),
-                positives: positives.map(u64::from),
-                scores: scores.artifact(frame),
-            }),
-            Self::Evaluate { samples, before, after, moments } => TaskOutput::Evaluate(EvaluateOutput {
-                samples: u64::from(*samples),
-                before: before.map(u64::from),
-                after: after.map(u64::from),
-                moments: moments.artifact(frame),
-            }),
-            Self::Other(output) => (**output).clone(),
-        }
-    }
 }
 
 impl Stored {
@@ -195,7 +152,7 @@ impl Frame {
                 bytes[..middle.len()].copy_from_slice(middle.as_bytes());
                 Path::Framed(middle.len() as u8, bytes)
             }
-            _ => Path::Text(path.into()),
+            Some(_) | None => Path::Text(path.into()),
         }
     }
 }
@@ -215,64 +172,62 @@ impl Digest {
 
 #[cfg(test)]
 mod tests {
+    use lethe_domain::{EvaluateOutput, SampleOutput};
+
     use super::*;
 
+    fn sample(positives: Option<u64>, scores: ArtifactRef) -> TaskOutput {
+        TaskOutput::Sample(SampleOutput { samples: 1, positives, scores })
+    }
+
     #[test]
-    fn an_output_comes_back_as_it_was() {
+    fn what_is_kept_comes_back_as_it_was() {
         let artifact = |sha256: &str| ArtifactRef {
             path: "jobs/a/sample/shard-00001-a1.safetensors".to_owned(),
             sha256: sha256.to_owned(),
             size: 1 << 40,
         };
         let hex = "00ff".repeat(16);
-        let other = || {
-            let path = "jobs/a/sample/shard-00003-a12-of-00001.safetensors".to_owned();
-            let scores = ArtifactRef { path, sha256: hex.clone(), size: 3 };
-            TaskOutput::Sample(SampleOutput { samples: 1, positives: None, scores })
-        };
-        for (samples, positives, sha256) in [
-            (500, Some(7), hex.as_str()),
-            (500, None, "scores-0"),
-            (1 << 40, Some(1), &hex),
-            (5, Some(1 << 40), &hex),
-            (5, Some(1), &hex.to_uppercase()),
-            (5, Some(2), "é"),
-        ] {
-            let sample = TaskOutput::Sample(SampleOutput { samples, positives, scores: artifact(sha256) });
-            let evaluate = TaskOutput::Evaluate(EvaluateOutput {
-                samples,
-                before: positives,
-                after: Some(0),
-                moments: artifact(sha256),
-            });
-            for output in [sample, evaluate, TaskOutput::FineTune(None)] {
-                let mut done = DoneShards::default();
-                done.insert(ShardIndex(1), other());
-                done.insert(ShardIndex(3), output.clone());
-                assert_eq!(done.get(ShardIndex(3)), Some(output));
-                assert_eq!(done.get(ShardIndex(1)), Some(other()));
+        let path = "jobs/a/sample/shard-00003-a12-of-00001.safetensors".to_owned();
+        let other = ArtifactRef { path, sha256: hex.clone(), size: 3 };
+        for sha256 in [hex.as_str(), "scores-0", &hex.to_uppercase(), "é"] {
+            for positives in [Some(7), None, Some(1 << 40)] {
+                let moments = artifact(sha256);
+                let evaluate = EvaluateOutput {
+                    samples: 1,
+                    before: positives,
+                    after: Some(0),
+                    moments: moments.clone(),
+                };
+                let outputs = [sample(positives, moments.clone()), TaskOutput::Evaluate(evaluate)];
+                for (output, counted) in outputs.iter().zip([positives, None]) {
+                    let mut done = DoneShards::default();
+                    done.insert(ShardIndex(1), &sample(None, other.clone()));
+                    done.insert(ShardIndex(3), output);
+                    assert_eq!(done.positives(ShardIndex(3)), counted);
+                    assert_eq!(done.artifacts().collect::<Vec<_>>(), [other.clone(), moments.clone()]);
+                }
             }
         }
+        let mut single = DoneShards::default();
+        single.insert(ShardIndex(0), &TaskOutput::FineTune(None));
+        assert!(single.contains(ShardIndex(0)) && single.artifacts().next().is_none());
     }
 
     #[test]
     fn shards_come_back_in_order_whatever_order_they_came_in() {
-        let sample = |samples: u64| {
-            let scores = ArtifactRef { path: "p".to_owned(), sha256: "s".to_owned(), size: 1 };
-            TaskOutput::Sample(SampleOutput { samples, positives: None, scores })
-        };
+        let scores = |size| ArtifactRef { path: "p".to_owned(), sha256: "s".to_owned(), size };
         let mut done = DoneShards::default();
-        assert_eq!(done.before(ShardIndex(u32::MAX)).count(), 0);
+        assert_eq!(done.artifacts().count(), 0);
         for shard in [700, 3, 256, 255, 3] {
-            done.insert(ShardIndex(shard), sample(u64::from(shard)));
+            done.insert(ShardIndex(shard), &sample(None, scores(u64::from(shard))));
         }
         assert_eq!(done.len(), 4);
         assert!(done.contains(ShardIndex(255)) && !done.contains(ShardIndex(4)));
-        let before = |done: &DoneShards, end| done.before(ShardIndex(end)).collect::<Vec<_>>();
-        assert_eq!(before(&done, 256), [sample(3), sample(255)]);
-        assert_eq!(before(&done, u32::MAX), [3, 255, 256, 700].map(sample));
+        let all = |done: &DoneShards| done.artifacts().collect::<Vec<_>>();
+        assert_eq!(all(&done), [3, 255, 256, 700].map(scores));
         done.truncate(ShardIndex(256));
-        assert_eq!((before(&done, u32::MAX), done.len()), (vec![sample(3), sample(255)], 2));
+        assert_eq!((all(&done), done.len()), ([3, 255].map(scores).to_vec(), 2));
     }
 
     #[test]

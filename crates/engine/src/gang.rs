@@ -184,7 +184,7 @@ impl State {
         let Some(job) = self.jobs.get(id) else { return };
         let Work::Gang(work) = &job.work else { return };
         let Some(gang) = &work.gang else { return };
-        let Some(direction) = &job.record.outputs.direction else { return };
+        let Some(direction) = job.record.outputs.direction() else { return };
         let role = GangRole {
             generation: gang.generation,
             rank,

@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 
 use lethe_domain::spec::Device as Wanted;
 use lethe_domain::{
-    ArtifactRef, Assignment, JobId, JobSpec, JobState, LeaseId, Phase, SampleRange, Shape, ShardIndex,
-    SlotRef, Task, TaskOutput,
+    ArtifactRef, Assignment, JobId, JobSpec, JobState, LeaseId, Phase, SampleRange, Shape, SlotRef, Task,
 };
 
 use crate::fleet::PROTOCOL_OF_FLEETS;
@@ -198,7 +197,7 @@ impl State {
     fn shards_for(&self, id: &JobId, at: &SlotRef) -> u32 {
         let (Some(worker), Some(slot)) = (self.workers.get(&at.worker), self.slot(at)) else { return 1 };
         let Some(Job { work: Work::Leases(work), .. }) = self.jobs.get(id) else { return 1 };
-        if work.phase != Phase::Sample || worker.protocol < PROTOCOL_OF_FLEETS || slot.speed <= 0.0 {
+        if work.phase.shape() != Shape::Sharded || worker.protocol < PROTOCOL_OF_FLEETS || slot.speed <= 0.0 {
             return 1;
         }
         let by_speed = work.shards_in(slot.speed * self.config.lease_target_ms as f64 / 1000.0);
@@ -220,34 +219,18 @@ impl State {
 /// The task of some shards in a row, with the outputs of earlier phases it works on.
 fn task(job: &Job, phase: Phase, range: SampleRange) -> Option<Task> {
     let outputs = &job.record.outputs;
-    let target = || outputs.direction.as_ref().map(|direction| direction.target.clone());
-    let weights = || outputs.fine_tune.as_ref().map(|trained| trained.weights.clone());
+    let target = || outputs.direction().map(|direction| direction.target.clone());
+    let weights = || outputs.fine_tune().map(|trained| trained.weights.clone());
+    let shards = |of: Phase| -> Vec<ArtifactRef> {
+        job.done.get(&of).into_iter().flat_map(|done| done.artifacts()).collect()
+    };
     Some(match phase {
         Phase::Probe => Task::Probe,
         Phase::Sample => Task::Sample { range },
-        Phase::Direction => Task::Direction { scores: scores(job) },
+        Phase::Direction => Task::Direction { scores: shards(Phase::Sample) },
         Phase::FineTune => return None,
         Phase::Evaluate => Task::Evaluate { range, target: target()?, weights: weights()? },
-        Phase::Report => Task::Report { moments: moments(job), target: target()? },
+        Phase::Report => Task::Report { moments: shards(Phase::Evaluate), target: target()? },
         Phase::Publish => Task::Publish { target: target()?, weights: weights()? },
     })
-}
-
-fn scores(job: &Job) -> Vec<ArtifactRef> {
-    let counted = ShardIndex(job.record.outputs.sample_shards.unwrap_or(0));
-    let of = |output| if let TaskOutput::Sample(sample) = output { Some(sample.scores) } else { None };
-    job.sample_done.before(counted).filter_map(of).collect()
-}
-
-fn moments(job: &Job) -> Vec<ArtifactRef> {
-    let of = |output| if let TaskOutput::Evaluate(shard) = output { Some(shard.moments) } else { None };
-    job.evaluate_done.before(ShardIndex(u32::MAX)).filter_map(of).collect()
-}
-
-/// Used by the status to count shards of phases that are over.
-pub(crate) fn shards_done(job: &Job, phase: Phase) -> u32 {
-    match phase.shape() {
-        Shape::Sharded => job.shards.get(&phase).copied().unwrap_or(0),
-        Shape::Single | Shape::Gang => 1,
-    }
 }

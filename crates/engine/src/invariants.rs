@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use lethe_domain::{JobState, Phase, SlotIndex, SlotRef};
+use lethe_domain::{JobState, Phase, Shape, SlotIndex, SlotRef};
 
 use crate::State;
 use crate::state::Work;
@@ -134,25 +134,23 @@ fn gangs_are_whole(state: &State) -> Option<String> {
 
 fn inputs_are_there(state: &State) -> Option<String> {
     state.jobs.iter().filter(|(id, _)| state.is_live(id)).find_map(|(id, job)| {
-        let outputs = &job.record.outputs;
-        let missing = match job.record.phase {
-            Phase::Probe => false,
-            Phase::Sample => outputs.probe.is_none(),
-            Phase::Direction => {
-                outputs.sample_shards.is_none_or(|counted| (job.sample_done.len() as u32) < counted)
+        let record = &job.record;
+        let is_there = |phase: Phase| match phase.shape() {
+            Shape::Single | Shape::Gang => record.outputs.get(phase).is_some(),
+            Shape::Sharded => {
+                let kept = job.done.get(&phase).map_or(0, |done| done.len() as u32);
+                record.reached.get(&phase).is_some_and(|reached| reached.shards_done == kept)
             }
-            Phase::FineTune => outputs.direction.is_none(),
-            Phase::Evaluate | Phase::Report => outputs.fine_tune.is_none(),
-            Phase::Publish => outputs.report.is_none(),
         };
-        missing.then(|| format!("{id} is in {} without its inputs", job.record.phase))
+        let missing = record.phase.reads(&record.spec).find(|phase| !is_there(*phase));
+        missing.map(|phase| format!("{id} is in {} without what {phase} gave", record.phase))
     })
 }
 
 fn generations_are_recorded(state: &State) -> Option<String> {
     state.leases.keys().find_map(|lease| {
         let job = state.jobs.get(&lease.job)?;
-        (lease.phase == Phase::FineTune && lease.attempt.0 > job.record.generation.0)
+        (lease.phase.shape() == Shape::Gang && lease.attempt.0 > job.record.generation.0)
             .then(|| lease.to_string())
     })
 }

@@ -5,7 +5,6 @@ use lethe_domain::{
     spec::Until,
 };
 
-use crate::done::DoneShards;
 use crate::lease_work::LeaseWork;
 use crate::record::Reached;
 use crate::state::{Job, Lease, Work};
@@ -40,11 +39,11 @@ impl Job {
 
     /// Why the job ends before its time, and how far it was if it had begun, for its record.
     fn end_with(&mut self, failure: Option<Failure>, reached: Option<Reached>, now: Now) {
-        if reached.is_some() {
+        if let Some(reached) = reached {
             self.close_phase(now);
+            self.record.reached.insert(self.record.phase, reached);
         }
         self.record.failure = failure;
-        self.record.reached = reached;
         self.work = Work::None;
     }
 }
@@ -118,7 +117,7 @@ impl State {
         job.record.finished_unix_ms = Some(now.unix_ms);
         job.work = Work::None;
         // Nobody asks for them any more.
-        (job.sample_done, job.evaluate_done) = (DoneShards::default(), DoneShards::default());
+        job.done.clear();
         job.touch();
         self.live.remove(&job.place());
         self.disturbed.insert(id.clone());
@@ -168,8 +167,11 @@ impl State {
                 if !current {
                     return effects.push(late);
                 }
-                let TaskOutput::FineTune(Some(trained)) = output else { return };
-                job.record.outputs.fine_tune = Some(trained);
+                // Ranks other than 0 have nothing to say.
+                if matches!(output, TaskOutput::FineTune(None)) {
+                    return;
+                }
+                job.record.outputs.keep(output);
             }
         }
         self.finish_phase_if_complete(&lease.job, effects);
@@ -183,10 +185,7 @@ impl State {
         output: TaskOutput,
         effects: &mut Vec<Effect>,
     ) -> bool {
-        let outputs = match output {
-            TaskOutput::Shards(outputs) => outputs,
-            output => vec![output],
-        };
+        let outputs = output.each();
         let Some(job) = self.jobs.get_mut(&lease.job) else { return false };
         let Work::Leases(work) = &mut job.work else { return false };
         let mut done = Vec::new();
@@ -195,7 +194,7 @@ impl State {
         for (shard, output) in (lease.shard.0..work.limit).map(ShardIndex).zip(outputs) {
             let failed = work.failed_on(shard).to_vec();
             twins |= work.leases_over(shard) > u32::from(held.is_some());
-            if !work.finish(shard, output.clone()) {
+            if !work.finish(shard, &output) {
                 continue;
             }
             failed_on.extend(failed);
@@ -208,7 +207,7 @@ impl State {
                     output: Box::new(output),
                 }));
             } else {
-                keep_output(&mut job.record.outputs, output);
+                job.record.outputs.keep(output);
             }
         }
         // A lease that gave fewer outputs than it has shards gives the others back.
@@ -248,26 +247,19 @@ impl State {
         let done = match &job.work {
             Work::None => false,
             Work::Leases(work) => work.complete().is_some(),
-            Work::Gang(_) => job.record.outputs.fine_tune.is_some(),
+            Work::Gang(_) => job.record.outputs.get(phase).is_some(),
         };
         if !done {
             return;
         }
+        if let Some(failure) = job.phase_was_vain() {
+            return self.fail_job(id, failure, effects);
+        }
+        job.record.reached.insert(phase, job.all_of_phase());
         if let Work::Leases(work) = &mut job.work
             && phase.shape() == Shape::Sharded
         {
-            let counted = work.complete().unwrap_or(work.limit);
-            let shards = work.take_done();
-            job.shards.insert(phase, shards.len() as u32);
-            if phase == Phase::Sample {
-                job.sample_done = shards;
-                job.record.outputs.sample_shards = Some(counted);
-                if let Some(failure) = feature_missing(job) {
-                    return self.fail_job(id, failure, effects);
-                }
-            } else {
-                job.evaluate_done = shards;
-            }
+            job.done.insert(phase, work.take_done());
         }
         let seconds = job.close_phase(now);
         effects.push(Effect::Metric(Metric::PhaseFinished { phase, seconds }));
@@ -280,7 +272,7 @@ impl State {
         }
         self.disturbed.insert(id.clone());
         let Some(job) = self.jobs.get_mut(id) else { return };
-        match phase.next() {
+        match phase.next(&job.record.spec) {
             Some(next) => {
                 job.record.phase = next;
                 job.open_phase(epoch);
@@ -291,26 +283,34 @@ impl State {
     }
 }
 
-fn keep_output(outputs: &mut crate::Outputs, output: TaskOutput) {
-    match output {
-        TaskOutput::Probe(probe) => outputs.probe = Some(probe),
-        TaskOutput::Direction(direction) => outputs.direction = Some(direction),
-        TaskOutput::FineTune(trained) => outputs.fine_tune = trained,
-        TaskOutput::Report(report) => outputs.report = Some(report),
-        TaskOutput::Publish(publish) => outputs.publish = Some(publish),
-        TaskOutput::Sample(_) | TaskOutput::Evaluate(_) | TaskOutput::Shards(_) => {}
+impl Job {
+    /// How far a phase is that has just ended: all of it, in the numbers that people see from now on.
+    fn all_of_phase(&self) -> Reached {
+        let (done, shards) = match &self.work {
+            Work::Leases(work) => (work.counted().0, work.complete().unwrap_or(work.limit)),
+            Work::Gang(work) => {
+                let trained = self.record.outputs.fine_tune();
+                (trained.map_or(work.best_step(), |trained| trained.steps), 1)
+            }
+            Work::None => (0, 0),
+        };
+        Reached { done, total: done, shards_done: shards, shards }
+    }
+
+    /// Why the job cannot go on with what the phase that has just ended gave.
+    fn phase_was_vain(&self) -> Option<Failure> {
+        match (self.record.phase, &self.work) {
+            (Phase::Sample, Work::Leases(work)) => feature_missing(&self.record.spec, work),
+            _ => None,
+        }
     }
 }
 
 /// Whether sampling showed that the feature cannot be located. Not known yet while the cut is not fixed (top q).
-fn feature_missing(job: &Job) -> Option<Failure> {
-    let (mut samples, mut positives) = (0, 0);
-    for output in job.sample_done.before(ShardIndex(u32::MAX)) {
-        let TaskOutput::Sample(sample) = output else { continue };
-        samples += sample.samples;
-        positives += sample.positives?;
-    }
-    let feature = &job.record.spec.feature.name;
+fn feature_missing(spec: &JobSpec, work: &LeaseWork) -> Option<Failure> {
+    let (samples, positives) = work.counted();
+    let positives = positives?;
+    let feature = &spec.feature.name;
     if positives == 0 {
         return Some(Failure::new(
             ErrorCode::NoPositives,
@@ -325,7 +325,7 @@ fn feature_missing(job: &Job) -> Option<Failure> {
             "check the classifier's class and threshold (or the scorer's positive rule): there must be images without the feature to move to",
         ));
     }
-    match job.record.spec.sample.until {
+    match spec.sample.until {
         Until::Positives(wanted) if positives < wanted => Some(Failure::new(
             ErrorCode::NoPositives,
             format!(

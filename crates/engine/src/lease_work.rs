@@ -6,8 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lethe_domain::spec::Until;
-use lethe_domain::{Attempt, Epoch, JobSpec, Phase, SampleRange, Shape, ShardIndex, SlotRef, TaskOutput};
+use lethe_domain::{Attempt, Epoch, JobSpec, Phase, Portions, SampleRange, ShardIndex, SlotRef, TaskOutput};
 
 use crate::done::DoneShards;
 
@@ -17,11 +16,7 @@ pub(crate) struct LeaseWork {
     pub(crate) phase: Phase,
     /// Shards in all; with `until.positives`, the most there can be.
     pub(crate) limit: u32,
-    /// Samples in all; the last shard may be shorter.
-    samples: u64,
-    shard_size: u64,
-    /// Enough when the prefix has this many positives.
-    wanted_positives: Option<u64>,
+    portions: Portions,
     done: DoneShards,
     samples_done: u64,
     /// Shards before this one are all done.
@@ -83,21 +78,11 @@ const NEWEST: f64 = 0.2;
 impl LeaseWork {
     /// The shards of a phase that is leased.
     pub(crate) fn new(phase: Phase, spec: &JobSpec, epoch: Epoch) -> Self {
-        let (samples, wanted_positives) = match phase.shape() {
-            Shape::Single | Shape::Gang => (1, None),
-            Shape::Sharded if phase == Phase::Sample => sample_goal(spec),
-            Shape::Sharded => (spec.evaluate.samples, None),
-        };
-        let shard_size = match phase.shape() {
-            Shape::Sharded => spec.sample.shard_size,
-            Shape::Single | Shape::Gang => 1,
-        };
+        let portions = phase.portions(spec);
         Self {
             phase,
-            limit: u32::try_from(samples.div_ceil(shard_size)).unwrap_or(u32::MAX),
-            samples,
-            shard_size,
-            wanted_positives,
+            limit: portions.shards(),
+            portions,
             done: DoneShards::default(),
             samples_done: 0,
             prefix: 0,
@@ -115,24 +100,22 @@ impl LeaseWork {
 
     /// The sample indices of some shards in a row.
     pub(crate) fn range(&self, first: ShardIndex, shards: u32) -> SampleRange {
-        let start = u64::from(first.0) * self.shard_size;
-        let count = (u64::from(shards) * self.shard_size).min(self.samples.saturating_sub(start));
-        SampleRange { start, count }
+        self.portions.range(first, shards)
     }
 
     /// How many shards of this size so many samples are, at least one.
     pub(crate) fn shards_in(&self, samples: f64) -> u32 {
-        (samples / self.shard_size as f64).clamp(1.0, f64::from(u32::MAX)) as u32
+        (samples / self.portions.shard_size as f64).clamp(1.0, f64::from(u32::MAX)) as u32
     }
 
     /// Puts back a shard that was done before a restart.
-    pub(crate) fn restore(&mut self, shard: ShardIndex, output: TaskOutput) {
+    pub(crate) fn restore(&mut self, shard: ShardIndex, output: &TaskOutput) {
         self.keep(shard, output);
         self.advance();
     }
 
     /// A shard is done. False when it was done already.
-    pub(crate) fn finish(&mut self, shard: ShardIndex, output: TaskOutput) -> bool {
+    pub(crate) fn finish(&mut self, shard: ShardIndex, output: &TaskOutput) -> bool {
         self.close(shard);
         self.again.remove(&shard);
         self.tries.remove(&shard);
@@ -144,7 +127,7 @@ impl LeaseWork {
         true
     }
 
-    fn keep(&mut self, shard: ShardIndex, output: TaskOutput) {
+    fn keep(&mut self, shard: ShardIndex, output: &TaskOutput) {
         self.samples_done += self.range(shard, 1).count;
         self.done_ahead += u32::from(shard.0 >= self.next);
         self.done.insert(shard, output);
@@ -217,7 +200,7 @@ impl LeaseWork {
     /// Shards left to do, as far as known.
     pub(crate) fn left(&self) -> u32 {
         let samples = self.samples_total().saturating_sub(self.samples_done);
-        u32::try_from(samples.div_ceil(self.shard_size)).unwrap_or(u32::MAX)
+        self.portions.shards_of(samples)
     }
 
     /// Takes what to grant next, over at most so many shards: what failed before comes first and alone, then the lowest
@@ -335,8 +318,15 @@ impl LeaseWork {
 
     /// How many shards count, once it is enough: the shortest prefix with enough positives, or all of them.
     pub(crate) fn complete(&self) -> Option<u32> {
-        let enough = self.wanted_positives.is_some_and(|wanted| self.prefix_positives >= wanted);
+        let enough = self.portions.enough.is_some_and(|wanted| self.prefix_positives >= wanted);
         (enough || self.prefix == self.limit).then_some(self.prefix)
+    }
+
+    /// Samples of the shards that count, and the positives among them where each shard knows its own: at the phase's end.
+    pub(crate) fn counted(&self) -> (u64, Option<u64>) {
+        let shards = self.complete().unwrap_or(self.prefix);
+        let positives = (0..shards).map(|shard| self.done.positives(ShardIndex(shard))).sum();
+        (self.range(ShardIndex(0), shards).count, positives)
     }
 
     /// Samples of the shards that are done.
@@ -346,12 +336,12 @@ impl LeaseWork {
 
     /// Samples in all, as far as known.
     pub(crate) fn samples_total(&self) -> u64 {
-        match self.wanted_positives {
+        match self.portions.enough {
             Some(wanted) if self.prefix_positives > 0 => {
-                let seen = u64::from(self.prefix) * self.shard_size;
-                (seen * wanted).div_ceil(self.prefix_positives).max(seen).min(self.samples)
+                let seen = u64::from(self.prefix) * self.portions.shard_size;
+                (seen * wanted).div_ceil(self.prefix_positives).max(seen).min(self.portions.samples)
             }
-            Some(_) | None => self.samples,
+            Some(_) | None => self.portions.samples,
         }
     }
 
@@ -396,22 +386,10 @@ impl LeaseWork {
     /// Moves the prefix on, but not beyond the point where it is enough.
     fn advance(&mut self) {
         while self.complete().is_none() && self.done.contains(ShardIndex(self.prefix)) {
-            if self.wanted_positives.is_some()
-                && let Some(TaskOutput::Sample(sample)) = self.done.get(ShardIndex(self.prefix))
-            {
-                self.prefix_positives += sample.positives.unwrap_or(0);
+            if self.portions.enough.is_some() {
+                self.prefix_positives += self.done.positives(ShardIndex(self.prefix)).unwrap_or(0);
             }
             self.prefix += 1;
         }
     }
-}
-
-/// Samples in all, and the positives after which it is enough.
-pub(crate) fn sample_goal(spec: &JobSpec) -> (u64, Option<u64>) {
-    let until = match (spec.sample.until, spec.share_wanted()) {
-        // The top q of the scores are positive by definition: the number of samples follows.
-        (Until::Total(_), _) | (Until::Positives(_), Some(_)) => None,
-        (Until::Positives(wanted), None) => Some(wanted),
-    };
-    (spec.samples_at_most(), until)
 }

@@ -7,6 +7,8 @@
 //!
 //! Not here: tokio, gRPC, storage, tensors, a clock, randomness. Time and ids arrive as arguments.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 mod config;
 mod done;
 mod effect;

@@ -5,13 +5,13 @@
 use std::collections::BTreeMap;
 
 use lethe_domain::{
-    DirectionOutput, Failure, FineTuneOutput, Generation, JobId, JobSpec, JobState, Phase, ProbeOutput,
-    PublishOutput, ReportOutput, SlotIndex, WorkerId,
+    DirectionOutput, Failure, FineTuneOutput, Generation, JobId, JobSpec, JobState, Phase, PublishOutput,
+    ReportOutput, SlotIndex, TaskOutput, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 
 /// Version of the stored form.
-pub const RECORD_VERSION: u32 = 1;
+pub const RECORD_VERSION: u32 = 2;
 
 /// A job as it is stored. Its shards are stored one by one beside it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,9 +44,8 @@ pub struct JobRecord {
     /// When its phase began, milliseconds since 1970; 0 where that was not written down.
     #[serde(default)]
     pub phase_began_unix_ms: u64,
-    /// How far the phase was that the job ended in before its time.
-    #[serde(default)]
-    pub reached: Option<Reached>,
+    /// How far each phase was when it ended, or when the job ended in it.
+    pub reached: BTreeMap<Phase, Reached>,
     /// Failures that were survived by another try, newest last.
     pub retried: Vec<Failure>,
     /// Why it failed, or was cancelled.
@@ -96,21 +95,41 @@ impl WorkerRecord {
     }
 }
 
-/// What the phases gave, as far as they are done.
+/// What each phase gave that is not sharded, as far as they are done. Outputs of shards are kept beside the record.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Outputs {
-    /// Of the probe.
-    pub probe: Option<ProbeOutput>,
-    /// Shards of the sample phase that count: those before the stop.
-    pub sample_shards: Option<u32>,
-    /// Of the direction.
-    pub direction: Option<DirectionOutput>,
-    /// Of training.
-    pub fine_tune: Option<FineTuneOutput>,
-    /// Of the report.
-    pub report: Option<ReportOutput>,
-    /// Of publishing.
-    pub publish: Option<PublishOutput>,
+#[serde(transparent)]
+pub struct Outputs(BTreeMap<Phase, TaskOutput>);
+
+impl Outputs {
+    /// Keeps what a phase gave.
+    pub(crate) fn keep(&mut self, output: TaskOutput) {
+        self.0.insert(output.phase(), output);
+    }
+
+    /// What a phase gave.
+    pub fn get(&self, phase: Phase) -> Option<&TaskOutput> {
+        self.0.get(&phase)
+    }
+
+    /// Where the feature is.
+    pub fn direction(&self) -> Option<&DirectionOutput> {
+        if let TaskOutput::Direction(output) = self.get(Phase::Direction)? { Some(output) } else { None }
+    }
+
+    /// What training gave.
+    pub fn fine_tune(&self) -> Option<&FineTuneOutput> {
+        if let TaskOutput::FineTune(output) = self.get(Phase::FineTune)? { output.as_ref() } else { None }
+    }
+
+    /// The figures.
+    pub fn report(&self) -> Option<&ReportOutput> {
+        if let TaskOutput::Report(output) = self.get(Phase::Report)? { Some(output) } else { None }
+    }
+
+    /// What was published.
+    pub fn publish(&self) -> Option<&PublishOutput> {
+        if let TaskOutput::Publish(output) = self.get(Phase::Publish)? { Some(output) } else { None }
+    }
 }
 
 /// Failures kept in [`JobRecord::retried`].
@@ -133,7 +152,7 @@ impl JobRecord {
             outputs: Outputs::default(),
             seconds: BTreeMap::new(),
             phase_began_unix_ms: unix_ms,
-            reached: None,
+            reached: BTreeMap::new(),
             retried: Vec::new(),
             failure: None,
         }

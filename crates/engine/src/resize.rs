@@ -3,7 +3,9 @@
 //! A gang that is to change yields: every rank ends the same step and keeps its state, and the next generation forms on
 //! other slots. Nothing is lost, and nothing is counted as a failure.
 
-use lethe_domain::{ErrorCode, Failure, JobId, JobState, LeaseId, ShardIndex, SlotRef, Task, WorkerId};
+use lethe_domain::{
+    ErrorCode, Failure, JobId, JobState, LeaseId, Shape, ShardIndex, SlotRef, Task, WorkerId,
+};
 
 use crate::fleet::PROTOCOL_OF_FLEETS;
 use crate::gang::Gang;
@@ -74,7 +76,7 @@ impl State {
         let due = |at: Option<u64>| at.is_some_and(|at| at <= now);
         let gangs = self.live.iter().filter_map(|(_, id)| match &self.jobs.get(id)?.work {
             Work::Gang(work) => Some((id.clone(), work.gang.as_ref()?)),
-            _ => None,
+            Work::None | Work::Leases(_) => None,
         });
         let (mut late, mut unclaimed) = (Vec::new(), Vec::new());
         for (id, gang) in gangs {
@@ -155,7 +157,7 @@ impl State {
         let Some(at) = self.pool.free_slots(cuda).next().cloned() else { return };
         let able = self.workers.get(&at.worker).is_some_and(|worker| worker.protocol >= PROTOCOL_OF_FLEETS);
         let Some(job) = self.jobs.get_mut(id).filter(|_| able) else { return };
-        let (Work::Gang(work), Some(direction)) = (&mut job.work, &job.record.outputs.direction) else {
+        let (Work::Gang(work), Some(direction)) = (&mut job.work, job.record.outputs.direction()) else {
             return;
         };
         let Some(gang) = &mut work.gang else { return };
@@ -173,9 +175,7 @@ impl State {
             Some(gang) => gang.world,
             None => return,
         };
-        let spare = |lease: &LeaseId| {
-            lease.phase == lethe_domain::Phase::FineTune && lease.shard >= ShardIndex(world)
-        };
+        let spare = |lease: &LeaseId| lease.phase.shape() == Shape::Gang && lease.shard >= ShardIndex(world);
         self.stop_leases(id, |lease, _| spare(lease), effects);
     }
 

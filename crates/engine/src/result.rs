@@ -11,7 +11,7 @@ impl State {
     pub fn result(&self, id: &JobId) -> Option<JobResult> {
         let record = self.record(id)?;
         let outputs = &record.outputs;
-        let direction = outputs.direction.as_ref().map(|direction| DirectionSummary {
+        let direction = outputs.direction().map(|direction| DirectionSummary {
             threshold: direction.threshold,
             edited_share: direction.edited_share,
             heldout_auc: direction.heldout_auc,
@@ -19,14 +19,14 @@ impl State {
             positives: direction.positives,
             label_threshold: direction.cut.threshold,
         });
-        let train = outputs.fine_tune.as_ref().map(|trained| TrainSummary {
+        let train = outputs.fine_tune().map(|trained| TrainSummary {
             steps: trained.steps,
             world_size: trained.world_size,
             samples_per_second: trained.samples_per_second,
             loss_first: trained.loss_first,
             loss_last: trained.loss_last,
         });
-        let report = outputs.report.as_ref();
+        let report = outputs.report();
         Some(JobResult {
             schema_version: RESULT_VERSION,
             job: record.id.clone(),
@@ -44,15 +44,12 @@ impl State {
                 .iter()
                 .map(|(phase, seconds)| (phase.name().to_owned(), *seconds))
                 .collect(),
-            versions: outputs.publish.as_ref().map(|published| published.versions.clone()),
+            versions: outputs.publish().map(|published| published.versions.clone()),
             artifacts: ArtifactPaths {
-                generator: outputs.publish.as_ref().map(|published| published.generator.path.clone()),
-                before_after_png: outputs
-                    .publish
-                    .as_ref()
-                    .map(|published| published.before_after_png.path.clone()),
-                checkpoint: outputs.fine_tune.as_ref().map(|trained| trained.checkpoint.clone()),
-                target_sha256: outputs.direction.as_ref().map(|direction| direction.target.sha256.clone()),
+                generator: outputs.publish().map(|published| published.generator.path.clone()),
+                before_after_png: outputs.publish().map(|published| published.before_after_png.path.clone()),
+                checkpoint: outputs.fine_tune().map(|trained| trained.checkpoint.clone()),
+                target_sha256: outputs.direction().map(|direction| direction.target.sha256.clone()),
             },
         })
     }
@@ -60,7 +57,7 @@ impl State {
 
 /// What every phase so far found doubtful, in their order.
 fn warnings(outputs: &Outputs) -> Vec<Warning> {
-    let direction = outputs.direction.iter().flat_map(|direction| &direction.warnings);
-    let report = outputs.report.iter().flat_map(|report| &report.warnings);
+    let direction = outputs.direction().into_iter().flat_map(|direction| &direction.warnings);
+    let report = outputs.report().into_iter().flat_map(|report| &report.warnings);
     direction.chain(report).cloned().collect()
 }

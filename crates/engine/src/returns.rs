@@ -2,7 +2,7 @@
 //!
 //! Not here: what a result means for its job (`job`), gangs (`gang`).
 
-use lethe_domain::{ErrorCode, Failure, LeaseId, Phase, Shape, ShardIndex, SlotRef, TaskOutput, WorkerId};
+use lethe_domain::{ErrorCode, Failure, LeaseId, Shape, ShardIndex, SlotRef, TaskOutput, WorkerId};
 
 use crate::state::{Job, Lease, Work};
 use crate::{Command, Effect, Metric, State};
@@ -42,7 +42,7 @@ impl State {
             Ok(output) => self.on_output(lease, held.as_ref(), *output, effects),
             Err(failure) => {
                 // What was told to stop has been written off already, except that a gang waits for its ranks.
-                let wanted = held.filter(|held| !held.stopping || lease.phase == Phase::FineTune);
+                let wanted = held.filter(|held| !held.stopping || lease.phase.shape() == Shape::Gang);
                 if let Some(held) = wanted {
                     let handed_back = failure.code == ErrorCode::Yielded;
                     let blame = if handed_back { Blame::Worker } else { Blame::Shard };
@@ -57,7 +57,7 @@ impl State {
 
     /// How fast a slot is, and how long shards take, by a lease that gave a result.
     fn note_speed(&mut self, lease: &LeaseId, held: &Lease, output: &TaskOutput, seconds: f64) {
-        let samples = samples_in(output);
+        let samples = output.samples();
         if samples == 0 || seconds <= 0.0 {
             return;
         }
@@ -130,7 +130,7 @@ impl State {
 
     /// A lease is gone with its worker.
     pub(crate) fn lose_lease(&mut self, lease: &LeaseId, worker: &WorkerId, effects: &mut Vec<Effect>) {
-        let held = self.release(lease).filter(|held| !held.stopping || lease.phase == Phase::FineTune);
+        let held = self.release(lease).filter(|held| !held.stopping || lease.phase.shape() == Shape::Gang);
         if let Some(held) = held {
             let failure = self.stamped(Failure::new(
                 ErrorCode::WorkerLost,
@@ -216,14 +216,5 @@ impl Lease {
     /// One that is over, for what is done with its shards.
     fn returned(slot: SlotRef, shards: u32) -> Self {
         Self { slot, shards, granted_ms: 0, deadline_ms: 0, progress: None, stopping: false, yielding: None }
-    }
-}
-
-fn samples_in(output: &TaskOutput) -> u64 {
-    match output {
-        TaskOutput::Sample(sample) => sample.samples,
-        TaskOutput::Evaluate(shard) => shard.samples,
-        TaskOutput::Shards(outputs) => outputs.iter().map(samples_in).sum(),
-        _ => 0,
     }
 }

@@ -52,11 +52,8 @@ pub(crate) struct Job {
     pub(crate) work: Work,
     /// Counts up with every change that people can see.
     pub(crate) version: u64,
-    /// Outputs of shards of earlier phases, which later tasks need.
-    pub(crate) sample_done: DoneShards,
-    pub(crate) evaluate_done: DoneShards,
-    /// How many those were, for people; the outputs of a final job are forgotten.
-    pub(crate) shards: BTreeMap<Phase, u32>,
+    /// Outputs of the shards of earlier phases that count, which later tasks need.
+    pub(crate) done: BTreeMap<Phase, DoneShards>,
     /// A job found half cancelled after a restart waits this long for workers that may still hold its leases.
     pub(crate) settle_after_ms: u64,
 }
@@ -291,7 +288,12 @@ impl State {
 
 /// Before every lease of a job.
 fn first_lease(job: &JobId) -> LeaseId {
-    LeaseId { job: job.clone(), phase: Phase::Probe, shard: ShardIndex(0), attempt: lethe_domain::Attempt(0) }
+    LeaseId {
+        job: job.clone(),
+        phase: Phase::ALL[0],
+        shard: ShardIndex(0),
+        attempt: lethe_domain::Attempt(0),
+    }
 }
 
 /// Every slot of a worker.
@@ -302,15 +304,8 @@ pub(crate) fn slots_of(worker: &WorkerId, count: usize) -> impl Iterator<Item = 
 
 impl Job {
     pub(crate) fn new(record: JobRecord, now: Now, epoch: Epoch) -> Self {
-        let mut job = Self {
-            record,
-            work: Work::None,
-            version: 1,
-            sample_done: DoneShards::default(),
-            evaluate_done: DoneShards::default(),
-            shards: BTreeMap::new(),
-            settle_after_ms: 0,
-        };
+        let mut job =
+            Self { record, work: Work::None, version: 1, done: BTreeMap::new(), settle_after_ms: 0 };
         if job.record.phase_began_unix_ms == 0 {
             job.record.phase_began_unix_ms = now.unix_ms;
         }
@@ -330,18 +325,15 @@ impl Job {
             work.await_claims(&job.record, claim_by_ms);
         }
         for (phase, shard, output) in shards {
-            if phase == job.record.phase
-                && let Work::Leases(work) = &mut job.work
-            {
-                work.restore(shard, output);
-                continue;
-            }
-            *job.shards.entry(phase).or_default() += 1;
-            match phase {
-                _ if job.record.state.is_final() => {}
-                Phase::Sample => job.sample_done.insert(shard, output),
-                Phase::Evaluate => job.evaluate_done.insert(shard, output),
-                Phase::Probe | Phase::Direction | Phase::FineTune | Phase::Report | Phase::Publish => {}
+            match &mut job.work {
+                Work::None => {}
+                Work::Leases(work) if phase == job.record.phase => work.restore(shard, &output),
+                // Those beyond the end of the phase came too late to count.
+                Work::Leases(_) | Work::Gang(_) => {
+                    if job.record.reached.get(&phase).is_some_and(|reached| shard.0 < reached.shards_done) {
+                        job.done.entry(phase).or_default().insert(shard, &output);
+                    }
+                }
             }
         }
         job

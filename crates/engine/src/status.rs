@@ -5,8 +5,6 @@ use lethe_domain::{
     WorkerId, WorkerState, WorkerStatus,
 };
 
-use crate::grant::shards_done;
-use crate::lease_work::sample_goal;
 use crate::record::Reached;
 use crate::state::{Job, Work, Worker};
 use crate::{Now, State};
@@ -23,7 +21,7 @@ impl State {
             state: record.state,
             submitted_unix_ms: record.submitted_unix_ms,
             finished_unix_ms: record.finished_unix_ms,
-            phases: Phase::ALL.into_iter().map(|phase| self.phase_status(job, phase, now)).collect(),
+            phases: Phase::of(&record.spec).map(|phase| self.phase_status(job, phase, now)).collect(),
             slots: self.leases_of(id).count() as u32,
             waiting: self.waiting(id),
             retried: record.retried.clone(),
@@ -142,17 +140,14 @@ impl State {
         };
         match &job.work {
             Work::None => {
-                if let Some(reached) = job.record.reached {
-                    (status.done, status.total) = (reached.done, reached.total);
-                    (status.shards_done, status.shards) = (reached.shards_done, reached.shards);
+                if let Some(reached) = job.record.reached.get(&phase) {
+                    reached.show(status);
                 }
             }
             Work::Leases(work) => {
                 let sharded = phase.shape() == Shape::Sharded;
                 let open: u64 = at_work().map(|progress| progress.done).sum();
-                // Where sampling is over, and its shards are taken out, but found nothing.
-                let taken = job.shards.get(&phase).copied();
-                status.shards_done = taken.unwrap_or_else(|| work.shards_done());
+                status.shards_done = work.shards_done();
                 status.shards = work.limit;
                 (status.done, status.total) = if sharded {
                     (work.samples_done() + open, work.samples_total())
@@ -192,28 +187,27 @@ fn phase_state(job: &Job, phase: Phase) -> PhaseState {
 }
 
 fn finished(job: &Job, phase: Phase, status: &mut PhaseStatus) {
-    let outputs = &job.record.outputs;
-    let spec = &job.record.spec;
-    let shards = shards_done(job, phase);
-    let samples = match phase {
-        Phase::Sample => match &outputs.direction {
-            Some(direction) => direction.samples,
-            None => sample_goal(spec).0.min(u64::from(shards) * spec.sample.shard_size),
-        },
-        Phase::Evaluate => spec.evaluate.samples,
-        Phase::FineTune => outputs.fine_tune.as_ref().map_or(0, |trained| trained.steps),
-        Phase::Probe | Phase::Direction | Phase::Report | Phase::Publish => 1,
-    };
-    (status.done, status.total) = (samples, samples);
-    (status.shards_done, status.shards) = (shards, shards);
-    match (phase, &outputs.fine_tune) {
-        (Phase::FineTune, Some(trained)) => {
-            status.loss = Some(trained.loss_last);
-            status.samples_per_second = trained.samples_per_second;
+    if let Some(reached) = job.record.reached.get(&phase) {
+        reached.show(status);
+    }
+    match phase.shape() {
+        Shape::Single => {}
+        Shape::Sharded if status.seconds > 0.0 => {
+            status.samples_per_second = status.done as f64 / status.seconds;
         }
-        (Phase::Sample | Phase::Evaluate, _) if status.seconds > 0.0 => {
-            status.samples_per_second = samples as f64 / status.seconds;
+        Shape::Sharded => {}
+        Shape::Gang => {
+            if let Some(trained) = job.record.outputs.fine_tune() {
+                status.loss = Some(trained.loss_last);
+                status.samples_per_second = trained.samples_per_second;
+            }
         }
-        _ => {}
+    }
+}
+
+impl Reached {
+    fn show(&self, status: &mut PhaseStatus) {
+        (status.done, status.total) = (self.done, self.total);
+        (status.shards_done, status.shards) = (self.shards_done, self.shards);
     }
 }

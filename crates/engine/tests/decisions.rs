@@ -340,7 +340,7 @@ fn sampling_stops_at_enough_positives_and_what_lies_beyond_does_not_count() {
     assert_eq!(bench.state.record(&job()).unwrap().phase, Phase::Sample, "shard 0 is still out");
     let effects = bench.finish_lease("w", 0, first, Ok(sample(3)));
     let record = bench.state.record(&job()).unwrap();
-    assert_eq!((record.phase, record.outputs.sample_shards), (Phase::Direction, Some(1)));
+    assert_eq!((record.phase, record.reached[&Phase::Sample].shards_done), (Phase::Direction, 1));
     assert_eq!(stops(&effects), [1], "the open third shard is of no more use");
 }
 

@@ -13,7 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use lethe_domain::{
     ArtifactRef, Assignment, Cut, DirectionOutput, Epoch, ErrorCode, EvaluateOutput, Failure, FineTuneOutput,
     HeldLease, JobId, JobSpec, JobState, JudgeSummary, LeaseId, Phase, ProbeOutput, Progress, PublishOutput,
-    ReportOutput, SampleOutput, ShardIndex, SlotIndex, SlotReport, Task, TaskOutput, Versions, WorkerId,
+    ReportOutput, SampleOutput, SampleRange, ShardIndex, SlotIndex, SlotReport, Task, TaskOutput, Versions,
+    WorkerId,
 };
 use lethe_engine::{Command, Config, Effect, Event, Introduction, JobRecord, Now, State, Write};
 use rand::{RngExt, SeedableRng};
@@ -29,7 +30,7 @@ fn spec(name: &str, until: serde_json::Value, slots: (u32, u32)) -> JobSpec {
         "feature": {"name": "f", "scorer": {"uri": "s.pt", "positive": {"above": 1}}},
         "sample": {"shard_size": 10, "batch": 10, "until": until},
         "unlearn": {"steps": STEPS, "global_batch": 16},
-        "evaluate": {"samples": 75},
+        "evaluate": {"samples": 75, "shard_size": 10, "batch": 10},
         "resources": {"slots": {"min": slots.0, "max": slots.1}},
     }))
     .unwrap()
@@ -49,19 +50,13 @@ fn output(assignment: &Assignment) -> TaskOutput {
             batch_seconds: 0.1,
             parameters: 1,
         }),
-        Task::Sample { range } => {
-            let shard = |start: u64| {
-                let count = 10.min(range.start + range.count - start);
-                TaskOutput::Sample(SampleOutput {
-                    samples: count,
-                    positives: Some(start / 10 % 3),
-                    scores: artifact(format!("s{start}+{count}")),
-                })
-            };
-            let mut shards: Vec<TaskOutput> =
-                (range.start..range.start + range.count).step_by(10).map(shard).collect();
-            if shards.len() == 1 { shards.remove(0) } else { TaskOutput::Shards(shards) }
-        }
+        Task::Sample { .. } => in_shards(assignment, |SampleRange { start, count }| {
+            TaskOutput::Sample(SampleOutput {
+                samples: count,
+                positives: Some(start / 10 % 3),
+                scores: artifact(format!("s{start}+{count}")),
+            })
+        }),
         Task::Standby { .. } => TaskOutput::FineTune(None),
         Task::Direction { scores } => TaskOutput::Direction(DirectionOutput {
             target: artifact(format!("t({})", shas(scores))),
@@ -84,11 +79,13 @@ fn output(assignment: &Assignment) -> TaskOutput {
             loss_last: 0.1,
             curve: artifact("curve".to_owned()),
         })),
-        Task::Evaluate { range, .. } => TaskOutput::Evaluate(EvaluateOutput {
-            samples: range.count,
-            before: Some(1),
-            after: Some(0),
-            moments: artifact(format!("m{}+{}", range.start, range.count)),
+        Task::Evaluate { .. } => in_shards(assignment, |SampleRange { start, count }| {
+            TaskOutput::Evaluate(EvaluateOutput {
+                samples: count,
+                before: Some(1),
+                after: Some(0),
+                moments: artifact(format!("m{start}+{count}")),
+            })
         }),
         Task::Report { moments, .. } => TaskOutput::Report(ReportOutput {
             figures: Vec::new(),
@@ -102,6 +99,14 @@ fn output(assignment: &Assignment) -> TaskOutput {
             versions: Versions::default(),
         }),
     }
+}
+
+/// An output per shard of the task, or the only one.
+fn in_shards(assignment: &Assignment, output: impl Fn(SampleRange) -> TaskOutput) -> TaskOutput {
+    let portions = assignment.task.phase().portions(&assignment.spec);
+    let shards = assignment.task.range().into_iter().flat_map(|range| portions.cut(range));
+    let mut outputs: Vec<TaskOutput> = shards.map(|(_, range)| output(range)).collect();
+    if outputs.len() == 1 { outputs.remove(0) } else { TaskOutput::Shards(outputs) }
 }
 
 /// A slot of a simulated worker.
@@ -541,9 +546,8 @@ impl World {
     fn essence(&self) -> Vec<(JobId, JobState, String, String)> {
         let of = |id: &JobId| {
             let record = self.state.record(id).unwrap();
-            let target =
-                record.outputs.direction.as_ref().map(|d| d.target.sha256.clone()).unwrap_or_default();
-            let report = record.outputs.report.as_ref().map(|r| r.judge.uri.clone()).unwrap_or_default();
+            let target = record.outputs.direction().map(|d| d.target.sha256.clone()).unwrap_or_default();
+            let report = record.outputs.report().map(|r| r.judge.uri.clone()).unwrap_or_default();
             (id.clone(), record.state, target, report)
         };
         self.state.job_ids().iter().map(of).collect()

@@ -228,6 +228,10 @@ impl<R: Rows> Step<'_, R> {
                     changes.push(Change::Delete { key });
                 }
                 Write::Delete { .. } => {}
+                Write::DeleteFolder { folder } => {
+                    let inside = self.core.rows.scan(&format!("{folder}/"))?;
+                    changes.extend(inside.into_iter().map(|entry| Change::Delete { key: entry.key }));
+                }
             }
         }
         if changes.is_empty() {

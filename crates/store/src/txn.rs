@@ -105,13 +105,19 @@ pub enum Write {
         /// The key.
         key: String,
     },
+    /// Removes every key below `folder/`, however many there are.
+    DeleteFolder {
+        /// The folder: what the keys begin with, without the last '/'.
+        folder: String,
+    },
 }
 
 impl Write {
-    /// The key written.
+    /// The key written, or the folder.
     pub fn key(&self) -> &str {
         match self {
             Write::Put { key, .. } | Write::Delete { key } => key,
+            Write::DeleteFolder { folder } => folder,
         }
     }
 }
@@ -127,7 +133,7 @@ impl Write {
 pub struct Txn {
     /// What must hold, all of it.
     pub preconditions: Vec<Precondition>,
-    /// What is then written; each key at most once.
+    /// What is then written; each key at most once, and nothing in a folder that is removed.
     pub writes: Vec<Write>,
 }
 
@@ -161,6 +167,12 @@ impl Txn {
         self
     }
 
+    /// Adds the delete of all that is below `folder/`.
+    pub fn delete_folder(mut self, folder: impl Into<String>) -> Self {
+        self.writes.push(Write::DeleteFolder { folder: folder.into() });
+        self
+    }
+
     /// Refuses what some store could not keep. Every store calls it first.
     ///
     /// # Errors
@@ -169,16 +181,24 @@ impl Txn {
         for precondition in &self.preconditions {
             validate_key(&precondition.key)?;
         }
-        let mut keys = BTreeSet::new();
+        let (mut keys, mut folders) = (BTreeSet::new(), BTreeSet::new());
         let mut bytes = 0;
         for write in &self.writes {
             validate_key(write.key())?;
-            if !keys.insert(write.key()) {
-                return Err(Error::InvalidTxn { reason: format!("key {:?} is written twice", write.key()) });
+            let seen = if let Write::DeleteFolder { .. } = write { &mut folders } else { &mut keys };
+            if !seen.insert(write.key()) {
+                return Err(Error::InvalidTxn { reason: format!("{:?} is written twice", write.key()) });
             }
             bytes += write.key().len();
             if let Write::Put { value, .. } = write {
                 bytes += value.len();
+            }
+        }
+        for folder in &folders {
+            let inside = |key: &&&str| key.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
+            if let Some(key) = keys.iter().chain(&folders).find(inside) {
+                let reason = format!("{key:?} is written, and its folder {folder:?} is removed");
+                return Err(Error::InvalidTxn { reason });
             }
         }
         if self.preconditions.len().max(self.writes.len()) > limits::TXN_OPERATIONS {

@@ -98,6 +98,8 @@ impl From<Evaluate> for v1::Evaluate {
         });
         Self {
             samples: Some(evaluate.samples),
+            shard_size: Some(evaluate.shard_size),
+            batch: Some(evaluate.batch),
             judge,
             features_uri: evaluate.features,
             space: Some(evaluate.space),
@@ -113,6 +115,8 @@ impl TryFrom<v1::Evaluate> for Evaluate {
         let default = Self::default();
         Ok(Self {
             samples: evaluate.samples.unwrap_or(default.samples),
+            shard_size: evaluate.shard_size.unwrap_or(default.shard_size),
+            batch: evaluate.batch.unwrap_or(default.batch),
             judge: optional(evaluate.judge, "judge")?,
             features: evaluate.features_uri,
             space: evaluate.space.unwrap_or(default.space),

@@ -159,10 +159,14 @@ fn unlearn() -> impl Strategy<Value = Unlearn> {
 
 fn evaluate() -> impl Strategy<Value = Evaluate> {
     let measured = of((uri(), of(uri().prop_map(|uri| Reference { uri }))));
-    (2..u64::MAX, of(judge()), measured, ".{0,20}").prop_map(|(samples, judge, measured, space)| {
-        let (features, reference) = measured.unzip();
-        Evaluate { samples, judge, features, space, reference: reference.flatten() }
-    })
+    let cut = (1..10_000_u64, 0..u64::MAX / 2);
+    (2..u64::MAX, cut, of(judge()), measured, ".{0,20}").prop_map(
+        |(samples, (batch, more), judge, measured, space)| {
+            let (features, reference) = measured.unzip();
+            let reference = reference.flatten();
+            Evaluate { samples, shard_size: batch + more, batch, judge, features, space, reference }
+        },
+    )
 }
 
 fn resources() -> impl Strategy<Value = Resources> {

@@ -6,6 +6,7 @@ use super::{
     Classifier, Direction, Feature, Generator, JobSpec, Judge, Labeller, Latent, Positive, Prior, Sample,
     Scorer, Selection, SpecError, SpecProblem, Threshold, Unlearn, Until,
 };
+use crate::{Phase, Portions, Shape};
 
 /// Collects problems under the paths of their keys.
 struct Problems(Vec<SpecProblem>);
@@ -219,11 +220,6 @@ fn check_scorer(scorer: &Scorer, path: &str, problems: &mut Problems) {
 }
 
 fn check_sample(sample: &Sample, problems: &mut Problems) {
-    problems.positive(sample.shard_size, "sample.shard_size");
-    problems.positive(sample.batch, "sample.batch");
-    problems.require(sample.batch <= sample.shard_size, "sample.batch", || {
-        format!("found {}, expected at most sample.shard_size ({})", sample.batch, sample.shard_size)
-    });
     match sample.until {
         Until::Positives(count) => {
             problems.positive(count, "sample.until.positives");
@@ -246,17 +242,23 @@ fn check_sample(sample: &Sample, problems: &mut Problems) {
 /// The most shards of one phase: a task and a request to etcd that name them all must not grow without bounds.
 const SHARDS: u64 = 200_000;
 
+/// Phases whose work is cut into shards keep their `shard_size` and `batch` under their own name.
 fn check_shards(spec: &JobSpec, problems: &mut Problems) {
-    if spec.share_wanted().is_some_and(|share| share <= 0.0) {
-        return; // Said already.
-    }
-    let phases = [("sampled", spec.samples_at_most()), ("evaluated", spec.evaluate.samples)];
-    for (done, samples) in phases {
-        let shards = samples.div_ceil(spec.sample.shard_size.max(1));
-        problems.require(shards <= SHARDS, "sample.shard_size", || {
+    for phase in Phase::of(spec).filter(|phase| phase.shape() == Shape::Sharded) {
+        let Portions { samples, shard_size, batch, enough: _ } = phase.portions(spec);
+        let (size_key, batch_key) = (format!("{phase}.shard_size"), format!("{phase}.batch"));
+        problems.positive(shard_size, &size_key);
+        problems.positive(batch, &batch_key);
+        problems.require(batch <= shard_size, &batch_key, || {
+            format!("found {batch}, expected at most {size_key} ({shard_size})")
+        });
+        if spec.share_wanted().is_some_and(|share| share <= 0.0) {
+            continue; // Said already.
+        }
+        let shards = samples.div_ceil(shard_size.max(1));
+        problems.require(shards <= SHARDS, &size_key, || {
             format!(
-                "up to {samples} images are {done}, which makes {shards} shards of {}; expected at most {SHARDS}: raise it to {} or more",
-                spec.sample.shard_size,
+                "up to {samples} images make {shards} shards of {shard_size}; expected at most {SHARDS}: raise it to {} or more",
                 samples.div_ceil(SHARDS)
             )
         });
@@ -389,6 +391,14 @@ feature:
             ),
             ("feature.scorer.positive", json!({"top": 1.5}), "feature.scorer.positive.top", "found 1.5"),
             ("sample.batch", json!(5000), "sample.batch", "expected at most sample.shard_size (500)"),
+            ("evaluate.batch", json!(5000), "evaluate.batch", "expected at most evaluate.shard_size (500)"),
+            ("evaluate.shard_size", json!(0), "evaluate.shard_size", "found 0, expected at least 1"),
+            (
+                "evaluate",
+                json!({"samples": 200_001, "shard_size": 1, "batch": 1}),
+                "evaluate.shard_size",
+                "200001 shards of 1; expected at most 200000: raise it to 2 or more",
+            ),
             ("resources.slots", json!({"min": 3, "max": 2}), "resources.slots", "found min 3 and max 2"),
             ("resources.slots.spares", json!(65), "resources.slots.spares", "found 65, expected at most 64"),
             ("queue.priority", json!(101), "queue.priority", "found 101, expected -100 to 100"),

@@ -119,6 +119,10 @@ impl Feature {
 pub struct Evaluate {
     /// Latents on which the original and the copy are compared.
     pub samples: u64,
+    /// Samples of one shard, the unit that is leased, retried and counted.
+    pub shard_size: u64,
+    /// Images looked at together.
+    pub batch: u64,
     /// Who counts the feature; the labeller when absent. Exactly one of classifier and scorer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub judge: Option<Judge>,
@@ -136,6 +140,8 @@ impl Default for Evaluate {
     fn default() -> Self {
         Self {
             samples: 10_000,
+            shard_size: 500,
+            batch: 250,
             judge: None,
             features: None,
             space: "classifier-FID".to_owned(),

@@ -21,6 +21,8 @@ pub use work::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::Portions;
+
 /// Samples after which sampling gives up, per wanted positive.
 const AT_MOST_PER_POSITIVE: u64 = 100;
 
@@ -78,6 +80,23 @@ impl JobSpec {
                 self.sample.at_most.unwrap_or(wanted.saturating_mul(AT_MOST_PER_POSITIVE))
             }
         }
+    }
+
+    /// How sampling is cut, and when it is enough.
+    pub(crate) fn sample_portions(&self) -> Portions {
+        let enough = match (self.sample.until, self.share_wanted()) {
+            // The top q of the scores are positive by definition: the number of samples follows.
+            (Until::Total(_), _) | (Until::Positives(_), Some(_)) => None,
+            (Until::Positives(wanted), None) => Some(wanted),
+        };
+        let Sample { shard_size, batch, .. } = self.sample;
+        Portions { samples: self.samples_at_most(), shard_size, batch, enough }
+    }
+
+    /// How the evaluation is cut.
+    pub(crate) fn evaluate_portions(&self) -> Portions {
+        let Evaluate { samples, shard_size, batch, .. } = self.evaluate;
+        Portions { samples, shard_size, batch, enough: None }
     }
 
     /// Writes what can be said in two ways in the shorter one, so that equal jobs are equal specs.

@@ -197,7 +197,7 @@ impl Planning<'_> {
             Kind::Leases { ready } => {
                 let so_far = match self.answers[place] {
                     Some(Answer::Slots(slots)) => slots,
-                    _ => Slots::default(),
+                    Some(_) | None => Slots::default(),
                 };
                 let refusal = if so_far.sum() == ready {
                     Answer::NothingAsked

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::{Store, assert_conflict, keys, put, value, within};
-use crate::{Error, Expectation, Revision, Txn, limits};
+use super::{Store, assert_conflict, keys, next, put, value, within};
+use crate::{Change, Error, Expectation, Revision, Txn, limits};
 
 /// Nothing is there before it is put.
 pub async fn an_absent_key_reads_as_nothing(store: Store) {
@@ -115,6 +115,27 @@ pub async fn one_transaction_is_one_revision(store: Store) {
     assert!(listing.entries.iter().all(|entry| entry.version == revision && entry.created == revision));
 }
 
+/// Everything below the folder goes, its neighbours stay, and the writes beside it happen at the same moment.
+pub async fn a_folder_is_removed_in_one_commit(store: Store) {
+    for key in ["a", "a/1", "a/1/x", "a/10", "a0", "ab/1", "b"] {
+        put(&store, key, "1").await;
+    }
+    let from = store.list("").await.unwrap().revision;
+    let revision = store.commit(Txn::new().put("done", "1").delete_folder("a/1")).await.unwrap();
+    assert_eq!(keys(&store, "").await, ["a", "a/1", "a/10", "a0", "ab/1", "b", "done"]);
+    let revision_of_all = store.commit(Txn::new().delete_folder("a").put("a", "2")).await.unwrap();
+    assert_eq!(keys(&store, "").await, ["a", "a0", "ab/1", "b", "done"]);
+    assert_eq!(value(&store, "a").await.as_deref(), Some("2"));
+    let mut watch = store.watch("a/", from);
+    let first = next(&mut watch).await;
+    assert_eq!((first.revision, first.changes.len()), (revision, 1));
+    let second = next(&mut watch).await;
+    let gone: Vec<&str> = second.changes.iter().map(Change::key).collect();
+    assert_eq!((second.revision, gone), (revision_of_all, vec!["a/1", "a/10"]));
+    // Nothing is left there: no commit, as with the delete of an absent key.
+    assert_eq!(store.commit(Txn::new().delete_folder("a")).await.unwrap(), revision_of_all);
+}
+
 /// A delete of an absent key succeeds and leaves no trace.
 pub async fn deleting_nothing_changes_nothing(store: Store) {
     let revision = put(&store, "a", "1").await;
@@ -158,6 +179,10 @@ pub async fn invalid_transactions_are_refused(store: Store) {
         Txn::new().put("a", "1").put("a", "2"),
         Txn::new().put("a", "1").delete("a"),
         Txn::new().delete("a").delete("a"),
+        Txn::new().delete_folder("a").delete_folder("a"),
+        Txn::new().delete_folder("a").delete_folder("a/b"),
+        Txn::new().delete_folder("a").put("a/b", "1"),
+        Txn::new().delete("a/b/c").delete_folder("a"),
         many(limits::TXN_OPERATIONS + 1),
         asks(limits::TXN_OPERATIONS + 1),
         large(limits::TXN_BYTES),

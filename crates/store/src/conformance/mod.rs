@@ -58,6 +58,7 @@ macro_rules! conformance {
                 a_refused_transaction_writes_nothing
                 one_transaction_is_one_revision
                 deleting_nothing_changes_nothing
+                a_folder_is_removed_in_one_commit
                 a_transaction_without_writes_only_checks
                 invalid_keys_are_refused
                 invalid_transactions_are_refused

@@ -41,8 +41,10 @@ impl Chance {
         for _ in 0..self.below(4) {
             let key = self.key();
             if txn.writes.iter().all(|write| write.key() != key) {
-                txn = match self.below(3) {
-                    0 => txn.delete(key),
+                let beside = |write: &Write| !write.key().starts_with("a/");
+                txn = match self.below(8) {
+                    0 | 1 => txn.delete(key),
+                    2 if txn.writes.iter().all(beside) => return txn.delete_folder("a"),
                     _ => txn.put(key, self.below(1000).to_string()),
                 };
             }
@@ -71,6 +73,7 @@ fn apply(model: &mut BTreeMap<String, Entry>, writes: Vec<Write>, version: Revis
             Write::Delete { key } => {
                 model.remove(&key);
             }
+            Write::DeleteFolder { folder } => model.retain(|key, _| !key.starts_with(&format!("{folder}/"))),
         }
     }
 }

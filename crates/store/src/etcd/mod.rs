@@ -19,8 +19,8 @@ use std::{
 };
 
 use etcd_client::{
-    Client, Compare, CompareOp, GetOptions, KeyValue, KvClient, PutOptions, Txn as EtcdTxn, TxnOp,
-    TxnOpResponse,
+    Client, Compare, CompareOp, DeleteOptions, GetOptions, KeyValue, KvClient, PutOptions, Txn as EtcdTxn,
+    TxnOp, TxnOpResponse,
 };
 use futures::{FutureExt, future::BoxFuture};
 
@@ -30,8 +30,12 @@ use crate::{
     Write, txn::lease_ttl,
 };
 
-/// Keys read at once. Large values fit below the largest message all the same.
+/// Keys of the first page of a list: the largest values fit below the largest message all the same.
 const PAGE: i64 = 100;
+/// Keys of the largest page, of small values.
+const LARGEST_PAGE: i64 = 10_000;
+/// Bytes that a page should have.
+const PAGE_BYTES: usize = 4 << 20;
 /// The largest answer: a page of the largest values.
 const MESSAGE_BYTES: usize = 160 << 20;
 
@@ -116,10 +120,11 @@ impl Etcd {
         'again: loop {
             let mut listing = Listing { revision: Revision(0), entries: Vec::new() };
             let mut from = first.clone().into_bytes();
+            let mut limit = PAGE;
             loop {
                 let options = GetOptions::new()
                     .with_range(end.clone())
-                    .with_limit(PAGE)
+                    .with_limit(limit)
                     .with_revision(signed(listing.revision.0));
                 let page = self.members.call(Repeat::Harmless, |client| {
                     let (from, options) = (from.clone(), options.clone());
@@ -128,12 +133,18 @@ impl Etcd {
                 let page = match page.await {
                     Ok(page) => page,
                     Err(Failure::Compacted) => continue 'again,
+                    // The values may have grown beyond what a message holds.
+                    Err(_) if limit > PAGE => {
+                        limit = PAGE;
+                        continue;
+                    }
                     Err(failure) => return Err(failure.plain(&self.members)),
                 };
                 if listing.revision == Revision(0) {
                     listing.revision =
                         Revision(page.header().map_or(0, |header| unsigned(header.revision())));
                 }
+                limit = next_page(page.kvs());
                 listing.entries.extend(page.kvs().iter().filter_map(|found| self.entry(found)));
                 match page.kvs().last() {
                     Some(last) if page.more() => from = [last.key(), &[0]].concat(),
@@ -180,6 +191,11 @@ impl Etcd {
                 TxnOp::put(self.full(key), value.to_vec(), lease)
             }
             Write::Delete { key } => TxnOp::delete(self.full(key), None),
+            Write::DeleteFolder { folder } => {
+                let first = self.full(&format!("{folder}/"));
+                let options = DeleteOptions::new().with_range(after_prefix(&first));
+                TxnOp::delete(first, Some(options))
+            }
         });
         let asked: BTreeSet<&str> = txn.preconditions.iter().map(|asked| asked.key.as_str()).collect();
         let reads = asked.into_iter().map(|key| TxnOp::get(self.full(key), None));
@@ -214,7 +230,7 @@ impl Etcd {
             .iter()
             .filter_map(|write| match write {
                 Write::Put { lease, .. } => *lease,
-                Write::Delete { .. } => None,
+                Write::Delete { .. } | Write::DeleteFolder { .. } => None,
             })
             .collect();
         for lease in leases {
@@ -247,6 +263,13 @@ impl Etcd {
             Err(failure) => Err(failure.plain(&self.members)),
         }
     }
+}
+
+/// Keys of the page after this one, by the size of its entries.
+fn next_page(page: &[KeyValue]) -> i64 {
+    let bytes: usize = page.iter().map(|found| found.key().len() + found.value().len()).sum();
+    let each = bytes.div_ceil(page.len().max(1)).max(1);
+    i64::try_from(PAGE_BYTES / each).unwrap_or(PAGE).clamp(PAGE, LARGEST_PAGE)
 }
 
 /// The first key after all those that begin with `prefix`.

@@ -9,14 +9,16 @@ use lethe_domain::{ArtifactRef, Cut, EvaluateOutput};
 use lethe_models::{Features, Generator, Labeller, Stream};
 use tch::{Device, Kind, Tensor};
 
-use super::sample::SMALLER;
-use super::{Shard, batches};
+use super::Shard;
 use crate::error::Result;
 use crate::measures::{Free, Measures, Space};
 use crate::models::Original;
 use crate::pairs::{PAIRS, Tools};
 use crate::verdict;
 use crate::work::Work;
+
+/// What to do when a batch does not fit.
+const SMALLER: &str = "lower evaluate.batch, or run fewer slots on this machine";
 
 /// # Errors
 /// Those of the models and of storage.
@@ -40,7 +42,7 @@ pub(super) fn run(
     if shard.is_first() {
         work.speaker.begin();
     }
-    let batch = format!("a batch of {} images (sample.batch)", work.spec.sample.batch);
+    let batch = format!("a batch of {} images (evaluate.batch)", work.spec.evaluate.batch);
     let measures = eyes.compare(work, shard).map_err(|error| error.too_large(&batch, SMALLER))?;
     let moments = work.storage.put(&work.shard_path("evaluate", shard.index), measures.to_bytes()?)?;
     let count = |scores: &[f64]| {
@@ -64,11 +66,11 @@ struct Eyes {
 impl Eyes {
     fn compare(&self, work: &mut Work<'_>, shard: Shard) -> Result<Measures> {
         let tools = Tools::new(work.spec.generator.output.shape(), work.device)?;
-        let (latents, batch) = (work.latents(), work.spec.sample.batch);
+        let (latents, batch) = (work.latents(), work.spec.evaluate.batch);
         let original = &self.original.generator;
         let range = shard.range;
         let mut measures = Measures::new(range.start);
-        for part in batches(range, batch) {
+        for part in range.in_steps_of(batch) {
             shard.step(work, part.start - range.start)?;
             let z = latents.batch(Stream::Evaluate, part.start, part.count, work.device)?;
             let before = original.to_unit(&original.forward(&z)?)?;

@@ -65,34 +65,11 @@ fn each_shard(
     lease: SampleRange,
     mut run: impl FnMut(&mut Work<'_>, Shard) -> Result<TaskOutput>,
 ) -> Result<TaskOutput> {
-    let size = work.spec.sample.shard_size.max(1);
-    let each = batches(lease, size).map(|range| Shard { index: range.start / size, range, lease });
-    if lease.count <= size {
-        return run(work, Shard { index: lease.start / size, range: lease, lease });
+    let cut = work.lease.phase.portions(&work.spec).cut(lease);
+    let mut shards: Vec<Shard> =
+        cut.map(|(index, range)| Shard { index: u64::from(index.0), range, lease }).collect();
+    if shards.len() == 1 {
+        return run(work, shards.remove(0));
     }
-    Ok(TaskOutput::Shards(each.map(|shard| run(work, shard)).collect::<Result<_>>()?))
-}
-
-/// Cuts a range into batches, from its start: a batch always holds the same samples, whoever works on it.
-pub(crate) fn batches(range: SampleRange, batch: u64) -> impl Iterator<Item = SampleRange> {
-    let batch = batch.max(1);
-    (0..range.count.div_ceil(batch)).map(move |place| {
-        let done = place * batch;
-        SampleRange { start: range.start + done, count: batch.min(range.count - done) }
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn batches_cover_a_range_once() {
-        let cut = |start, count, batch| {
-            batches(SampleRange { start, count }, batch).map(|b| (b.start, b.count)).collect::<Vec<_>>()
-        };
-        assert_eq!(cut(100, 7, 3), [(100, 3), (103, 3), (106, 1)]);
-        assert_eq!(cut(0, 6, 6), [(0, 6)]);
-        assert_eq!(cut(5, 0, 3), []);
-    }
+    Ok(TaskOutput::Shards(shards.into_iter().map(|shard| run(work, shard)).collect::<Result<_>>()?))
 }

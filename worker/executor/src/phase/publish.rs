@@ -6,7 +6,6 @@ use lethe_domain::spec::{Judge, ModelFormat};
 use lethe_domain::{ArtifactRef, PublishOutput, SampleRange, Versions};
 use lethe_models::{Exported, Stream, Target, choose, contact_sheet};
 
-use super::batches;
 use crate::device;
 use crate::error::Result;
 use crate::models::Original;
@@ -93,7 +92,7 @@ fn find(work: &mut Work<'_>, original: &Original, target: &Target) -> Result<Vec
     let all = SampleRange { start: 0, count: work.spec.evaluate.samples };
     let mut scores: Vec<f64> = Vec::new();
     let mut positive: Vec<bool> = Vec::new();
-    for part in batches(all, work.spec.sample.batch) {
+    for part in all.in_steps_of(work.spec.evaluate.batch) {
         work.step(part.start, all.count)?;
         let z = latents.batch(Stream::Evaluate, part.start, part.count, work.device)?;
         scores.extend(labeller.scores(&generator.to_unit(&generator.forward(&z)?)?)?);

@@ -10,7 +10,7 @@ use lethe_domain::{ArtifactRef, SampleOutput, SampleRange};
 use lethe_models::{Labeller, Latents, Stream, Tensors};
 use tch::{Kind, Tensor};
 
-use super::{Shard, batches};
+use super::Shard;
 use crate::error::{Error, Result};
 use crate::models::Original;
 use crate::storage::local_file;
@@ -62,7 +62,7 @@ pub(crate) fn score(
 ) -> Result<Vec<f64>> {
     let generator = &original.generator;
     let mut scores = Vec::with_capacity(range.count as usize);
-    for part in batches(range, batch) {
+    for part in range.in_steps_of(batch) {
         step(scores.len() as u64)?;
         let z = latents.batch(Stream::Sample, part.start, part.count, generator.device())?;
         scores.extend(labeller.scores(&generator.to_unit(&generator.forward(&z)?)?)?);

@@ -110,7 +110,7 @@ fn the_figures_do_not_depend_on_how_the_range_was_cut() {
     let (target, weights) = (job.target(&mut executor), unchanged(&job));
     let whole = evaluate(&job, &mut executor, &target, &weights);
     let whole = report(&job, &mut executor, &target, &whole);
-    let job = job.set("sample.shard_size", 100);
+    let job = job.set("evaluate.shard_size", 100);
     let parts = evaluate(&job, &mut executor, &target, &weights);
     assert_eq!(parts.len(), 4);
     let parts = report(&job, &mut executor, &target, &parts);

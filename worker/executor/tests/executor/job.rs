@@ -47,7 +47,7 @@ impl Job {
             "sample": {"seed": 7, "shard_size": 200, "batch": 64, "until": {"total": 600}},
             "direction": {"selection": "classifier", "margin": 0.1},
             "unlearn": {"steps": 24, "global_batch": 24, "lr": 0.002},
-            "evaluate": {"samples": 300},
+            "evaluate": {"samples": 300, "shard_size": 200, "batch": 64},
             "checkpoint": {"every": 10, "keep": 2},
         }))
     }
@@ -63,7 +63,7 @@ impl Job {
             "sample": {"seed": 1, "shard_size": 200, "batch": 100, "until": {"total": 600}},
             "direction": {"selection": "projection"},
             "unlearn": {"steps": 20, "global_batch": 32},
-            "evaluate": {"samples": 400, "features": mnist("models/features.pt")},
+            "evaluate": {"samples": 400, "shard_size": 200, "batch": 100, "features": mnist("models/features.pt")},
             "checkpoint": {"every": 0, "keep": 1},
         }))
     }
@@ -141,14 +141,8 @@ impl Job {
     /// The ranges of all shards of a phase.
     pub(crate) fn shards(&self, phase: Phase) -> Vec<SampleRange> {
         let spec = self.parsed();
-        let total = match (phase, spec.sample.until) {
-            (Phase::Sample, lethe_domain::spec::Until::Total(total)) => total,
-            _ => spec.evaluate.samples,
-        };
-        let size = spec.sample.shard_size;
-        (0..total.div_ceil(size))
-            .map(|shard| SampleRange { start: shard * size, count: size.min(total - shard * size) })
-            .collect()
+        let portions = phase.portions(&spec);
+        portions.cut(SampleRange { start: 0, count: portions.samples }).map(|(_, range)| range).collect()
     }
 
     /// Every sample shard, in order.

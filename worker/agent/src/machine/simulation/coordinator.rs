@@ -1,6 +1,6 @@
 //! The coordinator: the real engine, its records, what it says to whom.
 
-use lethe_domain::{Assignment, Epoch, HeldLease, SampleRange, Task, TaskOutput, WorkerId};
+use lethe_domain::{Assignment, Epoch, HeldLease, Task, TaskOutput, WorkerId};
 use lethe_engine::{Command, Config, Effect as Decision, Event as Occurrence, Now, State, Write};
 use lethe_proto::session::WorkerCommand;
 use rand::RngExt;
@@ -27,9 +27,8 @@ pub(super) fn output(assignment: &Assignment) -> TaskOutput {
         Task::Probe => json!({"Probe": {
             "image_shape": [1, 8, 8], "range": [0.0, 1.0], "batch_seconds": 0.1, "parameters": 1
         }}),
-        Task::Sample { range } => in_shards(
-            range,
-            assignment.spec.sample.shard_size,
+        Task::Sample { .. } => in_shards(
+            assignment,
             |count| json!({"Sample": {"samples": count, "positives": 1, "scores": file}}),
         ),
         Task::Direction { scores } => json!({"Direction": {
@@ -42,9 +41,8 @@ pub(super) fn output(assignment: &Assignment) -> TaskOutput {
             "samples_per_second": 1.0, "loss_first": 1.0, "loss_last": 0.1, "curve": file
         }}),
         Task::Standby { .. } => json!({"FineTune": null}),
-        Task::Evaluate { range, .. } => in_shards(
-            range,
-            assignment.spec.sample.shard_size,
+        Task::Evaluate { .. } => in_shards(
+            assignment,
             |count| json!({"Evaluate": {"samples": count, "before": 1, "after": 0, "moments": file}}),
         ),
         Task::Report { .. } => json!({"Report": {
@@ -59,10 +57,10 @@ pub(super) fn output(assignment: &Assignment) -> TaskOutput {
 }
 
 /// An output per shard, or the only one.
-fn in_shards(range: &SampleRange, shard: u64, output: impl Fn(u64) -> Value) -> Value {
-    let starts = (range.start..range.start + range.count).step_by(shard as usize);
-    let counts = starts.map(|start| shard.min(range.start + range.count - start));
-    let mut outputs: Vec<Value> = counts.map(output).collect();
+fn in_shards(assignment: &Assignment, output: impl Fn(u64) -> Value) -> Value {
+    let portions = assignment.task.phase().portions(&assignment.spec);
+    let shards = assignment.task.range().into_iter().flat_map(|range| portions.cut(range));
+    let mut outputs: Vec<Value> = shards.map(|(_, shard)| output(shard.count)).collect();
     if outputs.len() == 1 { outputs.remove(0) } else { json!({"Shards": outputs}) }
 }
 

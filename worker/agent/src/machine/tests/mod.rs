@@ -147,7 +147,7 @@ pub(super) fn spec() -> JobSpec {
         "feature": {"name": "f", "scorer": {"uri": "s.pt", "positive": {"above": 1}}},
         "sample": {"shard_size": 10, "batch": 10, "until": {"total": 95}},
         "unlearn": {"steps": 40, "global_batch": 16},
-        "evaluate": {"samples": 75},
+        "evaluate": {"samples": 75, "shard_size": 10, "batch": 10},
         "resources": {"slots": {"min": 1, "max": 3}},
     }))
     .unwrap()

@@ -7,7 +7,6 @@ use lethe_models::{Moments, frechet_distance};
 use super::everywhere;
 use crate::error::{Error, Result};
 use crate::measures::{Free, Space};
-use crate::phase::batches;
 use crate::work::Work;
 
 /// A set of real images in the feature space: all of it, and the part without the feature.
@@ -27,7 +26,7 @@ pub(super) fn look(work: &mut Work<'_>, reference: &Reference, judge: &Judge, cu
     let features = features.ok_or_else(|| Error::internal("a reference set without a feature space"))?;
     let mut sets: Option<Sets> = None;
     let all = SampleRange { start: 0, count: images.len() };
-    for part in batches(all, work.spec.sample.batch) {
+    for part in all.in_steps_of(work.spec.evaluate.batch) {
         work.step(part.start, all.count)?;
         let batch = images.batch(part.start, part.count, work.device)?;
         let vectors = features.of(&batch)?;
