@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use lethe_domain::{Failure, SpecError};
 
+use crate::output::remark;
+
 /// Exit codes, as documented in `lethe --help`.
 pub(crate) mod exit {
     /// The job failed, or something unforeseen did.
@@ -64,6 +66,14 @@ pub(crate) enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// A result would take the place of files that Lethe did not write.
+    #[error("{out} would lose files that Lethe did not write, or that were changed since: {files}")]
+    WouldReplace {
+        /// The folder, as it was named.
+        out: String,
+        /// Those files.
+        files: String,
+    },
     /// Anything else.
     #[error("{0:#}")]
     Other(#[from] anyhow::Error),
@@ -76,7 +86,10 @@ impl Error {
 
     fn code(&self) -> u8 {
         match self {
-            Error::Spec { .. } | Error::Usage(_) | Error::Io { what: "read", .. } => exit::USAGE,
+            Error::Spec { .. }
+            | Error::Usage(_)
+            | Error::WouldReplace { .. }
+            | Error::Io { what: "read", .. } => exit::USAGE,
             Error::Client(lethe_client::Error::Invalid(_) | lethe_client::Error::Address { .. }) => {
                 exit::USAGE
             }
@@ -102,6 +115,9 @@ impl Error {
                 "they elect one within seconds once a majority of their store answers: see /readyz of a coordinator, and docs/ha.md"
                     .to_owned(),
             ),
+            Error::WouldReplace { .. } => {
+                Some("choose another folder with --out, or move them away; `lethe job download --force` replaces them".to_owned())
+            }
             Error::Spec { .. } => Some("the keys are described in docs/job-spec.md and by `lethe job schema`".to_owned()),
             Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 Some("the disk is full: free some space and run the same command again".to_owned())
@@ -122,14 +138,13 @@ impl Error {
     }
 
     /// Prints the error and gives the exit code.
-    #[expect(clippy::print_stderr, reason = "the one place where a command's error is printed")]
     pub(crate) fn report(&self) -> ExitCode {
         match self {
-            Error::Interrupted(message) => eprintln!("{message}"),
-            other => eprintln!("error: {other}"),
+            Error::Interrupted(message) => remark(message),
+            other => remark(&format!("error: {other}")),
         }
         if let Some(hint) = self.hint() {
-            eprintln!("hint: {hint}");
+            remark(&format!("hint: {hint}"));
         }
         ExitCode::from(self.code())
     }

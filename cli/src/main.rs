@@ -7,6 +7,7 @@ mod commands;
 mod error;
 mod output;
 mod progress;
+mod result_folder;
 mod result_table;
 mod spec_file;
 mod units;
@@ -29,9 +30,8 @@ struct Arguments {
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 job failed, 2 usage, 3 cannot reach the coordinator, 4 cancelled, 6 wait timed out, 130 Ctrl-C.";
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match commands::execute(arguments.command) {
+    lethe_process::run(|| match commands::execute(Arguments::parse().command) {
         Ok(code) => code,
         Err(error) => error.report(),
-    }
+    })
 }

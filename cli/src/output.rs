@@ -51,9 +51,8 @@ pub(crate) fn print<T: Serialize>(
 }
 
 /// Text for people, beside the data.
-#[expect(clippy::print_stderr, reason = "the one place where remarks are printed")]
 pub(crate) fn remark(text: &str) {
-    eprintln!("{text}");
+    lethe_process::say(text);
 }
 
 /// Rows under a head, columns as wide as their widest entry, two spaces between.

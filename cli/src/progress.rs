@@ -3,6 +3,8 @@
 //! Not here: where the statuses come from.
 
 use std::io::IsTerminal;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -20,7 +22,7 @@ pub(crate) struct ProgressView {
 
 enum Form {
     /// A bar for each phase, redrawn in place.
-    Bars(Bars),
+    Bars(Screen),
     /// A line when a phase begins or ends, and now and then between.
     Lines(Lines),
 }
@@ -32,8 +34,24 @@ pub(crate) struct Lines {
     last_remark: String,
 }
 
+/// What there is to draw, and the thread that draws it: a terminal that is paused (Ctrl-S) holds up nobody else.
+struct Screen(Arc<(Mutex<Drawing>, Condvar)>);
+
+#[derive(Default)]
+struct Drawing {
+    /// Not drawn yet: how the job stands, and a note. An older one that was never drawn is nothing to regret.
+    next: Option<(JobStatus, String)>,
+    /// Nothing more comes.
+    over: bool,
+    /// The thread has left the screen as it is to stay.
+    left: bool,
+}
+
+/// For the last picture to be drawn.
+const LAST_PICTURE: Duration = Duration::from_millis(500);
+
 /// Bars on a terminal.
-pub(crate) struct Bars {
+struct Bars {
     all: MultiProgress,
     phases: Vec<(Phase, ProgressBar)>,
     note: ProgressBar,
@@ -45,7 +63,7 @@ impl ProgressView {
     /// Bars when stderr is a terminal, lines otherwise.
     pub(crate) fn new() -> Self {
         let form = if std::io::stderr().is_terminal() {
-            Form::Bars(Bars::new())
+            Form::Bars(Screen::new())
         } else {
             let past = Instant::now().checked_sub(LINE_EVERY).unwrap_or_else(Instant::now);
             Form::Lines(Lines { last: None, last_printed: past, last_remark: String::new() })
@@ -66,18 +84,52 @@ impl ProgressView {
             None => retried(status),
         };
         match &mut self.form {
-            Form::Bars(bars) => bars.show(status, note.unwrap_or_default()),
+            Form::Bars(screen) => screen.show(status, note.unwrap_or_default()),
             Form::Lines(lines) => lines.show(status, note.unwrap_or_default()),
         }
     }
+}
 
-    /// Leaves the screen as it is.
-    pub(crate) fn finish(self) {
-        if let Form::Bars(bars) = self.form {
-            bars.note.finish_and_clear();
-            bars.phases.iter().for_each(|(_, bar)| bar.abandon());
+impl Screen {
+    fn new() -> Self {
+        let shared = Arc::new((Mutex::new(Drawing::default()), Condvar::new()));
+        let drawing = shared.clone();
+        // Without a thread to be had there are no bars, and the job goes on.
+        let _ = thread::Builder::new().name("progress".to_owned()).spawn(move || draw(&drawing));
+        Self(shared)
+    }
+
+    fn show(&self, status: &JobStatus, note: String) {
+        let (drawing, changed) = &*self.0;
+        drawing.lock().unwrap_or_else(PoisonError::into_inner).next = Some((status.clone(), note));
+        changed.notify_all();
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        let (drawing, changed) = &*self.0;
+        let mut drawing = drawing.lock().unwrap_or_else(PoisonError::into_inner);
+        drawing.over = true;
+        changed.notify_all();
+        let _ = changed.wait_timeout_while(drawing, LAST_PICTURE, |drawing| !drawing.left);
+    }
+}
+
+fn draw((drawing, changed): &(Mutex<Drawing>, Condvar)) {
+    let mut bars = Bars::new();
+    loop {
+        let waiting = drawing.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = changed.wait_while(waiting, |drawing| drawing.next.is_none() && !drawing.over);
+        let next = waited.unwrap_or_else(PoisonError::into_inner).next.take();
+        match next {
+            Some((status, note)) => bars.show(&status, note),
+            None => break,
         }
     }
+    bars.finish();
+    drawing.lock().unwrap_or_else(PoisonError::into_inner).left = true;
+    changed.notify_all();
 }
 
 impl Lines {
@@ -102,6 +154,12 @@ impl Lines {
 }
 
 impl Bars {
+    /// Leaves the screen as it is.
+    fn finish(self) {
+        self.note.finish_and_clear();
+        self.phases.iter().for_each(|(_, bar)| bar.abandon());
+    }
+
     fn new() -> Self {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
         let phases = Phase::ALL

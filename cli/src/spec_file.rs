@@ -7,9 +7,11 @@ use lethe_domain::{JobSpec, SpecError, SpecProblem};
 
 use crate::error::Error;
 
-/// Reads and checks a spec. `-` is standard input, whose paths are relative to the current folder.
+/// Reads and checks a spec. `-` is standard input. Paths in a spec that comes from there, or through another pipe, are relative
+/// to the current folder.
 pub(crate) fn read(file: &Path) -> Result<JobSpec, Error> {
     let stdin = file == Path::new("-");
+    let piped = stdin || std::fs::metadata(file).is_ok_and(|metadata| !metadata.is_file());
     let text = if stdin {
         std::io::read_to_string(std::io::stdin()).map_err(|error| Error::io("read", file, error))?
     } else {
@@ -17,7 +19,7 @@ pub(crate) fn read(file: &Path) -> Result<JobSpec, Error> {
     };
     let refuse = |problems| Error::Spec { file: file.display().to_string(), problems };
     let spec = JobSpec::parse(&text).map_err(refuse)?;
-    let folder = if stdin { None } else { file.parent().filter(|folder| !folder.as_os_str().is_empty()) };
+    let folder = if piped { None } else { file.parent().filter(|folder| !folder.as_os_str().is_empty()) };
     let folder = folder.unwrap_or(Path::new("."));
     let base = std::path::absolute(folder).map_err(|error| Error::io("find", folder, error))?;
     absolute(spec, &base).map_err(refuse)

@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use lethe_artifacts::ArtifactStore;
 use lethe_domain::JobId;
+use lethe_process::Incoming;
 use lethe_proto::status::Refusal;
 use lethe_store::StateStore;
 use tokio::net::TcpListener;
@@ -56,7 +57,7 @@ pub(crate) async fn serve(
         .route("/metrics", get(metrics))
         .fallback(async || html(StatusCode::NOT_FOUND, &Page::message("Not found", "There is no such page.")))
         .with_state(web);
-    let served = axum::serve(listener, routes).with_graceful_shutdown(end).await;
+    let served = axum::serve(Incoming::new(listener), routes).with_graceful_shutdown(end).await;
     served.map_err(|error| Error::Ended { part: "HTTP server", reason: error.to_string() })
 }
 

@@ -21,7 +21,7 @@ mod records;
 mod results;
 mod rpc;
 
-pub use admission::{look_at_files, replaced};
+pub use admission::{RESULT as RESULT_FILES, look_at_files, replaced};
 pub use config::{CoordinatorConfig, Flags, HttpAddress};
 pub use coordinator::{Coordinator, Handle};
 pub use error::{Error, Result};

@@ -1,10 +1,10 @@
 //! `lethe-coordinator`: a coordinator as a process of its own.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
 use lethe_coordinator::{Coordinator, Error, Flags};
+use lethe_process::log::{self, Format};
 use tracing_subscriber::EnvFilter;
 
 /// Drives Lethe's jobs: answers clients and workers over gRPC, and shows operators what happens.
@@ -14,8 +14,8 @@ struct Command {
     #[command(flatten)]
     flags: Flags,
     /// How the log on stderr is written.
-    #[arg(long, env = "LETHE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
+    #[arg(long, env = "LETHE_LOG_FORMAT", value_enum, default_value_t = Format::Text)]
+    log_format: Format,
     /// What is logged: a level, or a filter such as info,lethe_coordinator=debug.
     #[arg(long, env = "RUST_LOG", default_value = "info", value_name = "FILTER")]
     log: EnvFilter,
@@ -24,18 +24,14 @@ struct Command {
     check_config: bool,
 }
 
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum LogFormat {
-    /// Lines for people.
-    Text,
-    /// One JSON object per line.
-    Json,
-}
-
 /// What is left of two cores when most of the time nothing happens: enough for thousands of workers' heartbeats.
 const THREADS: usize = 2;
 
 fn main() -> ExitCode {
+    lethe_process::run(serve)
+}
+
+fn serve() -> ExitCode {
     few_arenas();
     let Command { flags, log_format, log, check_config } = Command::parse();
     let config = match flags.config("/var/lib/lethe") {
@@ -45,14 +41,7 @@ fn main() -> ExitCode {
     if check_config {
         return ended(config.check());
     }
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(log)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    match log_format {
-        LogFormat::Text => subscriber.init(),
-        LogFormat::Json => subscriber.json().flatten_event(true).init(),
-    }
+    log::start(log, log_format);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .max_blocking_threads(8)
@@ -79,12 +68,11 @@ fn few_arenas() {
 }
 
 /// The exit code: 0, 2 for settings that cannot be right, 1 otherwise.
-#[allow(clippy::print_stderr, reason = "the last word of a program that ends")]
 fn ended(result: Result<(), Error>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("lethe-coordinator: {error}");
+            lethe_process::say(&format!("lethe-coordinator: {error}"));
             ExitCode::from(if error.is_usage() { 2 } else { 1 })
         }
     }

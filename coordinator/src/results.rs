@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use lethe_artifacts::ArtifactStore;
+use lethe_artifacts::{ArtifactStore, Publication};
 use lethe_domain::{ArtifactPaths, JobResult, spec};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
@@ -91,7 +91,7 @@ async fn write_both(artifacts: ArtifactStore, result: JobResult, publish: Option
     };
     Place::Job(artifacts, format!("{}/{FILE}", folder_of(&result))).write(&json).await;
     if let Some(uri) = publish {
-        Place::Published(uri).write(&json).await;
+        Place::Published { uri, job: result.job.to_string() }.write(&json).await;
     }
 }
 
@@ -99,23 +99,26 @@ async fn write_both(artifacts: ArtifactStore, result: JobResult, publish: Option
 enum Place {
     /// Beside the job's published files: a path in the artifact store.
     Job(ArtifactStore, String),
-    /// The folder that the spec names, by its uri.
-    Published(String),
+    /// The folder that the spec names, by its uri, where nothing is replaced that the job did not write.
+    Published { uri: String, job: String },
 }
 
 impl Place {
     fn name(&self) -> String {
         match self {
             Place::Job(artifacts, path) => artifacts.name_of(path),
-            Place::Published(uri) => format!("{uri}/{FILE}"),
+            Place::Published { uri, .. } => format!("{uri}/{FILE}"),
         }
     }
 
     async fn put(&self, json: Bytes) -> lethe_artifacts::Result<()> {
         match self {
-            Place::Job(artifacts, path) => artifacts.put(path, json).await?,
-            Place::Published(uri) => ArtifactStore::open(uri).await?.put(FILE, json).await?,
-        };
+            Place::Job(artifacts, path) => drop(artifacts.put(path, json).await?),
+            Place::Published { uri, job } => {
+                let publication = Publication::new(ArtifactStore::open(uri).await?, job);
+                publication.put(vec![(FILE.to_owned(), json)]).await?;
+            }
+        }
         Ok(())
     }
 

@@ -28,10 +28,15 @@ def main(arguments: list[str]) -> int:
     try:
         if options.job:
             job.check(options.job, options.kind)
+        if not options.force:
+            artifact.refuse_to_replace(options.out, sidecar)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch's own, about TorchScript's age and the like
             exported = convert.export(options)
-        artifact.write_atomically({options.out: exported.model, sidecar: exported.description})
+        if not options.force:  # once more, for that took a while
+            artifact.refuse_to_replace(options.out, sidecar)
+        replace = options.force or options.out.exists()
+        artifact.write_atomically({options.out: exported.model, sidecar: exported.description}, replace)
         if options.job:
             writing = options.job
             job.add(options.job, exported.job)

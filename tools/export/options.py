@@ -74,6 +74,9 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         help="the artifact, .pt or .safetensors; its sidecar goes beside it",
     )
+    made.add_argument(
+        "--force", action="store_true", help="replace what is at --out even when tools/export did not write it"
+    )
     made.add_argument("--kind", choices=["generator", "classifier", "scorer", "features"], required=True)
     made.add_argument("--format", choices=list(FORMATS.values()), help="default: by the suffix of --out")
     made.add_argument("--source", help="where the weights come from and their licence, for the sidecar")

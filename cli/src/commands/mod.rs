@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use lethe_client::{Client, Options};
 use lethe_domain::{JobId, JobState, JobStatus};
+use lethe_process::log;
 
 use crate::error::Error;
 use crate::output::remark;
@@ -69,11 +70,7 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Error>>) -> Resul
 
 /// Logs of the parts inside this process, on stderr, as `RUST_LOG` asks (nothing by default but errors).
 pub(crate) fn log_to_stderr(default: &str) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| default.into());
-    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A second call (tests) finds the logger set: fine.
-    let _ = log.with_ansi(colours).try_init();
+    log::start(log::filter("RUST_LOG", default), log::Format::Text);
 }
 
 /// A job's id from the command line.
@@ -109,7 +106,7 @@ pub(crate) async fn follow(
             return Err(Error::Interrupted(format!("no longer watching; job {id} goes on: lethe job watch {id}")));
         }
     };
-    view.finish();
+    drop(view);
     match seen {
         Some(status) => Ok(status),
         None => Ok(client.get(id).await?.0),

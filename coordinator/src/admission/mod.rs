@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 
-use lethe_artifacts::{ArtifactStore, Digest, Environment, Location, digest_file_blocking, resolve};
+use lethe_artifacts::{ArtifactStore, Digest, Environment, Location, Receipt, digest_file_blocking, resolve};
 use lethe_domain::spec::ModelFormat;
 use lethe_domain::{JobSpec, ModelKind, Sidecar, SpecError, SpecProblem};
 
@@ -78,11 +78,19 @@ fn publishable(spec: &JobSpec, folder: &Path) -> Result<(), String> {
             file.display()
         ));
     }
+    let mut names = RESULT.iter().chain([&Receipt::NAME]).map(|name| folder.join(name));
+    if let Some(file) = names.find(|file| file.symlink_metadata().is_ok()) {
+        return Err(format!(
+            "found {}, where {} is, which this job did not write and does not replace: expected a folder without it",
+            folder.display(),
+            file.display()
+        ));
+    }
     writable(folder)
 }
 
 /// Files that a result consists of.
-const RESULT: [&str; 6] = [
+pub const RESULT: [&str; 6] = [
     "generator.pt",
     "generator.pt.json",
     "generator.safetensors",
@@ -223,10 +231,15 @@ fn readable(path: &Path) -> Result<(), String> {
         io::ErrorKind::NotFound => format!("there is no file {}", path.display()),
         _ => format!("cannot read {}: {error}", path.display()),
     };
-    let mut file = File::open(path).map_err(says)?;
-    if file.metadata().map_err(says)?.is_dir() {
+    let metadata = fs::metadata(path).map_err(says)?;
+    if metadata.is_dir() {
         return Err(format!("{} is a folder, expected a file", path.display()));
     }
+    if !metadata.is_file() {
+        // Opening a pipe would wait for whoever writes to it.
+        return Err(format!("{} is a pipe or a device, expected a file", path.display()));
+    }
+    let mut file = File::open(path).map_err(says)?;
     let mut byte = [0];
     match file.read(&mut byte).map_err(says)? {
         0 => Err(format!("{} is empty", path.display())),

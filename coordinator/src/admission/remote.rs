@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use lethe_artifacts::{ArtifactStore, Digest, Environment, Location, Remote, Version};
+use lethe_artifacts::{ArtifactStore, Digest, Environment, Location, Publication, Remote, Version};
 use lethe_domain::{JobSpec, SpecProblem};
 
 use super::{Names, RESULT, kind_of, location, problem};
@@ -81,8 +81,12 @@ async fn publishable(spec: &JobSpec, folder: &Location, environment: &Environmen
             "found {folder}, where the result would replace {file}, which {key} names: expected another folder"
         ));
     }
-    let opened = ArtifactStore::open_in(&folder.to_string(), environment).await;
-    opened.map(drop).map_err(|error| error.to_string())
+    let look = async {
+        let store = ArtifactStore::open_in(&folder.to_string(), environment).await?;
+        // The job has no name yet, so whatever is there is not its own.
+        Publication::new(store, "").check(&RESULT).await
+    };
+    look.await.map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -30,9 +30,11 @@ const PHASE_SECONDS: &str = "lethe_phase_duration_seconds";
 const RECOVERY_SECONDS: &str = "lethe_gang_recovery_seconds";
 const LEASE_SECONDS: &str = "lethe_lease_duration_seconds";
 const RPC_SECONDS: &str = "lethe_rpc_duration_seconds";
+const LOST_LINES: &str = "lethe_log_lines_lost_total";
 const STORE_SECONDS: &str = "lethe_store_request_duration_seconds";
 
-const COUNTERS: [(&str, &str); 13] = [
+const COUNTERS: [(&str, &str); 14] = [
+    (LOST_LINES, "Lines of the log that nobody read, or that could not be written."),
     ("lethe_jobs_submitted_total", "Jobs accepted."),
     ("lethe_jobs_finished_total", "Jobs ended, by how they ended."),
     ("lethe_leases_granted_total", "Leases granted, by phase."),
@@ -212,6 +214,7 @@ impl Metrics {
 
     /// Counters and histograms in Prometheus' text format.
     pub(crate) fn render(&self) -> String {
+        self.counter(LOST_LINES, []).absolute(lethe_process::lost_lines());
         self.handle.render()
     }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lethe_artifacts::ArtifactStore;
+use lethe_process::Incoming;
 use lethe_proto::v1::job_service_server::JobServiceServer;
 use lethe_proto::v1::worker_service_server::WorkerServiceServer;
 use lethe_proto::{DESCRIPTORS, MAX_MESSAGE_BYTES};
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::server::NamedService;
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
@@ -58,14 +58,13 @@ pub(crate) async fn serve(
     let serving = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .tcp_nodelay(true)
         .layer(RpcTimes::new(server.metrics))
         .add_service(health_service)
         .add_service(reflection().build_v1().map_err(descriptors)?)
         .add_service(reflection().build_v1alpha().map_err(descriptors)?)
         .add_service(jobs)
         .add_service(workers.max_decoding_message_size(MAX_MESSAGE_BYTES))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), end);
+        .serve_with_incoming_shutdown(Incoming::new(listener).into_stream(), end);
     tokio::select! {
         served = serving => {
             served.map_err(|error| Error::Ended { part: "gRPC server", reason: error.to_string() })

@@ -31,14 +31,15 @@ impl Environment {
         Self::new(std::env::vars_os().filter_map(text))
     }
 
-    /// One of these variables alone.
+    /// One of these variables alone. One that is empty is none.
     pub fn new(variables: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>) -> Self {
         let patience = Patience {
             answer: Duration::from_secs(30),
             operation: Duration::from_secs(60),
             open: Duration::from_secs(10),
         };
-        let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into()));
+        let variables = variables.filter(|(_, value): &(String, String)| !value.is_empty()).collect();
         Self { variables, patience }
     }
 
@@ -48,10 +49,10 @@ impl Environment {
         self
     }
 
-    /// The value of a variable that is set and not empty.
+    /// The value of a variable.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let found = self.variables.iter().find(|(known, _)| known == name);
-        found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+        found.map(|(_, value)| value.as_str())
     }
 
     /// All of them.

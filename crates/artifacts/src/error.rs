@@ -49,6 +49,14 @@ pub enum Error {
         /// Where it is.
         object: String,
     },
+    /// The place is somebody else's.
+    #[error("{object} is {by}, and is not replaced: choose another folder, or move away what is there")]
+    Taken {
+        /// What is in the way.
+        object: String,
+        /// Whose it is.
+        by: String,
+    },
     /// It is not what was put there.
     #[error(
         "{object} is damaged: expected {expected_size} bytes with SHA-256 {expected}, found {found_size} with {found}; put it there again"
@@ -199,6 +207,7 @@ impl Error {
             | Error::InvalidPath { .. }
             | Error::NotFound { .. }
             | Error::AlreadyExists { .. }
+            | Error::Taken { .. }
             | Error::Damaged { .. }
             | Error::NoAccess { .. }
             | Error::NoCreateOnly { .. }
@@ -254,6 +263,26 @@ impl Error {
 }
 
 impl Error {
+    /// The same, with the proxy by way of which the store was asked: it may be at fault, or the one that answered.
+    pub(crate) fn through(self, proxy: Option<&str>) -> Self {
+        const REMEDY: &str = "name the store in no_proxy to reach it directly";
+        let Some(proxy) = proxy else { return self };
+        match self {
+            Error::Unreachable { object, endpoint, reason } => {
+                let endpoint = format!("{endpoint} through the proxy {proxy}");
+                Error::Unreachable { object, endpoint, reason: format!("{reason}; {REMEDY}") }
+            }
+            Error::Denied { object, reason } => {
+                Error::Denied { object, reason: format!("{reason}, perhaps by the proxy {proxy}; {REMEDY}") }
+            }
+            Error::Refused { object, reason, passing } => {
+                let reason = format!("{reason}; asked through the proxy {proxy}; {REMEDY}");
+                Error::Refused { object, reason, passing }
+            }
+            other => other,
+        }
+    }
+
     /// What a store beyond this machine answered.
     fn from_answer(object: String, answer: Answer) -> Self {
         let passing = answer.may_pass();

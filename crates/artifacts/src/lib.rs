@@ -1,7 +1,7 @@
 //! Artifacts: models, checkpoints and reports, kept by path on an object store and believed only by digest.
 //!
 //! [`ArtifactStore`] puts, gets, lists and deletes; [`Checkpoints`] keeps a training run's steps so that each is
-//! whole or absent; [`Digest`] and [`digest_file`] are SHA-256; [`resolve`] makes a location of a job's URI.
+//! whole or absent; [`Publication`] puts a result where other files may be, and replaces none of them; [`Digest`] and [`digest_file`] are SHA-256; [`resolve`] makes a location of a job's URI.
 //!
 //! The API is async and wants a tokio runtime. A thread that is not one of the runtime's own, such as an
 //! executor's compute thread, calls it through a handle made where the runtime is:
@@ -36,6 +36,9 @@ mod environment;
 mod error;
 mod local;
 mod probe;
+mod proxy;
+mod publication;
+mod receipt;
 mod remote;
 mod s3;
 mod store;
@@ -50,6 +53,8 @@ pub use checkpoint::{
 pub use digest::{Digest, InvalidDigest, digest_file, digest_file_blocking};
 pub use environment::Environment;
 pub use error::{Error, Result};
+pub use publication::Publication;
+pub use receipt::Receipt;
 pub use remote::{Remote, Version};
 pub use store::{ArtifactRef, ArtifactStore, Listed};
 pub use uri::{Location, resolve};

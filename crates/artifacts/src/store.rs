@@ -63,6 +63,8 @@ pub struct ArtifactStore {
     /// How long creating may be tried.
     bound: Duration,
     location: Arc<Location>,
+    /// The proxy by way of which it is asked, for people.
+    proxy: Option<Arc<str>>,
 }
 
 impl fmt::Debug for ArtifactStore {
@@ -92,7 +94,8 @@ impl ArtifactStore {
             Location::File(folder) => Self::over(local::open(&folder).await?, Location::File(folder)),
             location @ Location::S3 { .. } => Self::remote(location, environment)?,
         };
-        probe(store.once.as_ref(), &store.location, environment.patience.open).await?;
+        let probed = probe(store.once.as_ref(), &store.location, environment.patience.open).await;
+        probed.map_err(|error| error.through(store.proxy.as_deref()))?;
         Ok(store)
     }
 
@@ -102,14 +105,15 @@ impl ArtifactStore {
             let reason = "it is one of this machine".to_owned();
             return Err(Error::InvalidUri { uri: location.to_string(), reason });
         };
-        let Clients { objects, once } = s3::open(bucket, key, environment)?;
-        Ok(Self { objects, once, bound: environment.patience.operation, location: Arc::new(location) })
+        let Clients { objects, once, proxy } = s3::open(bucket, key, environment)?;
+        let (bound, proxy) = (environment.patience.operation, proxy.map(Arc::from));
+        Ok(Self { objects, once, bound, location: Arc::new(location), proxy })
     }
 
     /// What answers at once, or not at all.
     pub(crate) fn over(objects: Arc<dyn ObjectStore>, location: Location) -> Self {
         let once = Arc::clone(&objects);
-        Self { objects, once, bound: Duration::ZERO, location: Arc::new(location) }
+        Self { objects, once, bound: Duration::ZERO, location: Arc::new(location), proxy: None }
     }
 
     /// Where the store is.
@@ -393,7 +397,7 @@ impl ArtifactStore {
     }
 
     fn error(&self, path: &str, error: object_store::Error) -> Error {
-        Error::from_store(self.name_of(path), error)
+        Error::from_store(self.name_of(path), error).through(self.proxy.as_deref())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Downloading a file of a finished job, with its digest checked on the way.
 
-use lethe_domain::{ArtifactRef, JobId};
+use lethe_domain::{ArtifactRef, JobId, sha256_text};
 use lethe_proto::{ConversionError, v1};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -42,7 +42,7 @@ impl Client {
                 return Err(Error::misunderstood(&address, ConversionError::missing("artifact")));
             }
         };
-        let found: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let found = sha256_text(&digest.finalize());
         let damaged = |expected, found| Error::Damaged { name: name.to_owned(), expected, found };
         if size != expected.size {
             return Err(damaged(format!("{} bytes", expected.size), format!("{size} bytes")));

@@ -2,12 +2,11 @@
 //!
 //! Not here: running the model, comparing it with a job spec (`generator`, `labeller`, `features`).
 
-use std::fmt::Write as _;
-use std::fs;
+use std::{fs, io};
 use std::path::Path;
 
 use lethe_domain::spec::ModelFormat;
-use lethe_domain::{ModelKind, Sidecar};
+use lethe_domain::{ModelKind, Sidecar, sha256_text};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Result};
@@ -74,17 +73,18 @@ impl ModelFile {
 }
 
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|source| Error::Read { file: path.display().to_string(), source })
+    let failed = |source| Error::Read { file: path.display().to_string(), source };
+    let metadata = fs::metadata(path).map_err(failed)?;
+    if !metadata.is_file() && !metadata.is_dir() {
+        // Opening a pipe would wait for whoever writes to it.
+        return Err(failed(io::Error::other("it is a pipe or a device, expected a file")));
+    }
+    fs::read(path).map_err(failed)
 }
 
 /// SHA-256, lower-case hexadecimal.
 pub fn sha256(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(64);
-    for byte in Sha256::digest(bytes) {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    sha256_text(&Sha256::digest(bytes))
 }
 
 fn parse_sidecar(file: &str, text: &[u8], kind: ModelKind, format: ModelFormat) -> Result<Sidecar> {

@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from export import native
+from export import artifact, native
 from export.tests import user_models
 from export.tests.conftest import CHECKOUT, DCGAN, IMAGES, VAE, fill, user
 
@@ -395,3 +395,33 @@ def test_ways_of_starting(start):
         [sys.executable, *start, "--help"], capture_output=True, text=True, timeout=300, cwd=CHECKOUT
     )
     assert done.returncode == 0 and "usage: tools/export" in done.stdout, done.stderr
+
+
+def test_only_what_was_exported_is_replaced(tmp_path, saved, export):
+    out, beside = tmp_path / "made.pt", tmp_path / "made.pt.json"
+    weights = saved(user_models.Logits(), "g.pth")[1]
+    common = [*VAE, "--weights", weights, "--module", user("Logits"), "--activation", "sigmoid", "--latent", 4]
+    for theirs in (out, beside):
+        theirs.write_text("precious")
+        code, _, errors = export(*common, "--out", out)
+        assert code == 1 and f"{theirs} would be replaced" in errors and "--force" in errors
+        assert theirs.read_text() == "precious" and len(list(tmp_path.glob("made*"))) == 1
+        theirs.unlink()
+    assert export(*common, "--out", out)[0] == 0
+    model = out.read_bytes()
+    assert export(*common, "--out", out, "--source", "again")[0] == 0 and sidecar(out)["source"] == "again"
+    out.write_bytes(model + b"changed")
+    assert export(*common, "--out", out)[0] == 1 and out.read_bytes().endswith(b"changed")
+    assert export(*common, "--out", out, "--force")[0] == 0 and out.read_bytes() == model
+    out.unlink()
+    out.symlink_to(tmp_path / "mine.pt")
+    (tmp_path / "mine.pt").write_bytes(model)
+    assert export(*common, "--out", out)[0] == 1 and out.is_symlink()
+
+
+def test_what_appears_in_the_meantime_stays(tmp_path):
+    there = tmp_path / "g.pt"
+    there.write_text("precious")
+    with pytest.raises(FileExistsError):
+        artifact.write_atomically({there: b"new"}, replace=False)
+    assert there.read_text() == "precious" and list(tmp_path.iterdir()) == [there]

@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use lethe_agent::{
     AgentConfig, Chaos, DeviceChoice, Error, Patience, find_executor, hostname, new_worker_id, plan_slots,
 };
 use lethe_domain::WorkerId;
+use lethe_process::log::Format;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -67,16 +68,7 @@ pub(crate) struct Flags {
     chaos: Option<Chaos>,
     /// Form of the log on stderr; RUST_LOG says how much of it
     #[arg(long, env = "LETHE_LOG_FORMAT", value_name = "FORM", default_value = "text")]
-    pub(crate) log_format: LogFormat,
-}
-
-/// Form of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    /// Lines for people.
-    Text,
-    /// A JSON object per line.
-    Json,
+    pub(crate) log_format: Format,
 }
 
 impl Flags {

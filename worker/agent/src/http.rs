@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use lethe_process::Incoming;
 use metrics::{Key, KeyName, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::net::TcpListener;
@@ -31,7 +32,7 @@ pub async fn serve(address: SocketAddr, status: watch::Receiver<Status>) -> Resu
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(status);
-    axum::serve(listener, routes).await.map_err(refuse)
+    axum::serve(Incoming::new(listener), routes).await.map_err(refuse)
 }
 
 /// The driver lives as long as it may still change its status.
@@ -73,11 +74,12 @@ const GAUGES: [(&str, &str); 4] = [
     ("lethe_worker_draining", "Whether the worker takes no more work because it is about to leave."),
 ];
 
-const COUNTERS: [(&str, &str); 4] = [
+const COUNTERS: [(&str, &str); 5] = [
     ("lethe_worker_sessions_total", "Sessions begun with a coordinator."),
     ("lethe_worker_leases_finished_total", "Leases ended, by result."),
     ("lethe_worker_executor_deaths_total", "Executors that ended unasked or had to be killed, by reason."),
     ("lethe_worker_chaos_faults_total", "Faults made on purpose (--chaos), by kind."),
+    ("lethe_worker_log_lines_lost_total", "Lines of the log that nobody read, or that could not be written."),
 ];
 
 /// The status in Prometheus' text format.
@@ -124,6 +126,7 @@ fn exposition(status: &Status) -> String {
     for (fault, count) in [("kill", faults.kills), ("hang", faults.hangs), ("drop", faults.drops)] {
         counter(COUNTERS[3].0, Some(("fault", fault)), count);
     }
+    counter(COUNTERS[4].0, None, lethe_process::lost_lines());
     recorder.handle().render()
 }
 

@@ -16,7 +16,7 @@ const PROGRAM: &str = "lethe-executor";
 /// [`Error::ExecutorUnusable`] when the one named is not a program; [`Error::ExecutorMissing`] when there is none, with
 /// the paths tried.
 pub fn find_executor(named: Option<&Path>) -> Result<PathBuf> {
-    let variable = env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let variable = env::var_os(VARIABLE).map(PathBuf::from);
     let own = env::current_exe().ok();
     find(named.map(Path::to_owned).or(variable), own.as_deref())
 }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::{fs, thread};
 
@@ -17,6 +17,8 @@ const LINE_BYTES: usize = 8 << 10;
 const LAST_LINES: usize = 50;
 /// Bytes of a log file; then it becomes `slot-I.log.1` and another begins.
 const FILE_BYTES: u64 = 8 << 20;
+/// What each log file begins with: a file of that name without it is somebody else's, and stays as it is.
+const MARK: &str = "== a log of lethe-executor\n";
 
 /// The log file of a slot.
 pub(crate) fn path(folder: &Path, slot: u32) -> PathBuf {
@@ -83,21 +85,34 @@ impl LogFile {
             self.open = None;
             let mut before = self.path.clone().into_os_string();
             before.push(".1");
+            // Only to see whether it is ours.
+            open_ours(Path::new(&before))?;
             fs::rename(&self.path, before)?;
         }
         let (file, size) = match &mut self.open {
             Some(open) => open,
-            None => {
-                let file = OpenOptions::new().create(true).append(true).open(&self.path)?;
-                let size = file.metadata()?.len();
-                self.open.insert((file, size))
-            }
+            None => self.open.insert(open_ours(&self.path)?),
         };
         let bytes = format!("{line}\n");
         file.write_all(bytes.as_bytes())?;
         *size += bytes.len() as u64;
         Ok(())
     }
+}
+
+/// A log file of ours and its size; made if there is none.
+fn open_ours(path: &Path) -> io::Result<(File, u64)> {
+    let mut file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_file() && metadata.len() == 0 {
+        file.write_all(MARK.as_bytes())?;
+        return Ok((file, MARK.len() as u64));
+    }
+    let mut begin = [0; MARK.len()];
+    if metadata.is_file() && file.read_exact(&mut begin).is_ok() && begin == MARK.as_bytes() {
+        return Ok((file, metadata.len()));
+    }
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is there and no log of ours"))
 }
 
 /// Calls with each line, without its end and cut to [`LINE_BYTES`]; what is not UTF-8 is replaced.
@@ -155,7 +170,28 @@ mod tests {
         let size = |path: &Path| fs::metadata(path).unwrap().len();
         let before = folder.path().join("slot-3.log.1");
         assert!(size(&before) >= FILE_BYTES && size(&before) < FILE_BYTES + LINE_BYTES as u64);
-        assert!(fs::read_to_string(before).unwrap().starts_with("begin\n"));
+        assert!(fs::read_to_string(before).unwrap().starts_with(&format!("{MARK}begin\n")));
         assert!(size(&file) < 200 * LINE_BYTES as u64);
+    }
+
+    #[test]
+    fn a_file_that_is_no_log_of_ours_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = path(folder.path(), 3);
+        let write = |text: &[u8]| {
+            let last =
+                capture(3, "begin".to_owned(), io::Cursor::new(text.to_vec()), Some(file.clone())).unwrap();
+            assert_eq!(last.blocking_recv().unwrap(), ["line"]);
+            fs::read_to_string(&file).unwrap()
+        };
+        fs::write(&file, "precious").unwrap();
+        assert_eq!(write(b"line"), "precious");
+        fs::remove_file(&file).unwrap();
+        write(b"line");
+        assert_eq!(write(b"line"), format!("{MARK}begin\nline\nbegin\nline\n"));
+        fs::write(folder.path().join("slot-3.log.1"), "precious").unwrap();
+        fs::write(&file, MARK.repeat(FILE_BYTES as usize / MARK.len() + 1)).unwrap();
+        write(b"line");
+        assert_eq!(fs::read_to_string(folder.path().join("slot-3.log.1")).unwrap(), "precious");
     }
 }

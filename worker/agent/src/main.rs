@@ -2,20 +2,25 @@
 
 mod flags;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use lethe_agent::{Agent, Error, http};
+use lethe_process::log;
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::flags::{Flags, LogFormat};
+use crate::flags::Flags;
 
 fn main() -> ExitCode {
+    lethe_process::run(work)
+}
+
+fn work() -> ExitCode {
     let flags = Flags::parse();
-    start_log(flags.log_format);
+    log::start(log::filter("RUST_LOG", "info"), flags.log_format);
     match run(flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -74,21 +79,8 @@ async fn asked_to_leave() {
         tracing::info!("draining: no more work is taken; a second signal ends this at once");
         let _ = sender.send(());
         next().await;
+        lethe_process::flush(Duration::from_millis(100));
         std::process::exit(1);
     });
     let _ = first.await;
-}
-
-/// The log goes to stderr; `RUST_LOG` says how much.
-fn start_log(format: LogFormat) {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
 }

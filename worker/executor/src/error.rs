@@ -133,6 +133,7 @@ fn of_artifacts(error: &lethe_artifacts::Error, message: String) -> Failure {
         E::NoCreateOnly { .. } | E::Local { .. } | E::Store { .. } | E::Refused { .. } => {
             (ErrorCode::Storage, "")
         }
+        E::Taken { .. } => (ErrorCode::Storage, "the result is kept beside the job, in the artifact root"),
         E::AlreadyExists { .. } | E::Interrupted { .. } => (ErrorCode::Internal, ""),
     };
     Failure::new(code, message, hint)

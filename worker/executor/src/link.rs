@@ -21,6 +21,9 @@ use lethe_proto::frame::{read_frame, write_frame};
 
 use crate::error::{Error, Result};
 
+/// For what was said last to be written, before a lease or the process ends.
+pub(crate) const LAST_WORDS: Duration = Duration::from_millis(100);
+
 /// Whether a lease's work should end, and the means to end a collective it waits in.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Stop {
@@ -182,7 +185,8 @@ fn busy(lease: LeaseId) -> ExecutorEvent {
 }
 
 /// Ends the process now, whatever its other threads do: exit handlers of libtorch would wait for them.
-fn end(code: i32) -> ! {
+pub(crate) fn end(code: i32) -> ! {
+    lethe_process::flush(LAST_WORDS);
     // SAFETY: _exit has no preconditions. What it leaves undone is not needed: artifacts are whole or absent at any moment.
     unsafe { libc::_exit(code) }
 }

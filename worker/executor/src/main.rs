@@ -28,9 +28,9 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
+use lethe_process::log;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use tracing_subscriber::EnvFilter;
 
 use phase::fine_tune::GangSettings;
 
@@ -73,6 +73,10 @@ enum Bench {
 }
 
 fn main() -> ExitCode {
+    lethe_process::run(work)
+}
+
+fn work() -> ExitCode {
     // First of all: should the agent die while this process still starts, nobody else would end it. It cannot fail
     // with a valid signal, and where it did, the closed socket ends the process too.
     let _ = prctl::set_pdeathsig(Signal::SIGKILL);
@@ -80,7 +84,8 @@ fn main() -> ExitCode {
     if args.threads > 1 {
         wait_less_eagerly();
     }
-    log_to_stderr();
+    // The agent keeps standard error as the job's log; LETHE_LOG filters it (`debug`, `lethe_executor=trace`).
+    log::start_plain(log::filter("LETHE_LOG", "info"));
     let ended = match &args.bench {
         None => serve::serve(serve::Settings {
             slot: args.slot,
@@ -118,15 +123,4 @@ fn wait_less_eagerly() {
         // It comes back only when it failed; then the default has to do.
         let _ = Command::new(program).args(env::args_os().skip(1)).env(SPINS, "1000").exec();
     }
-}
-
-/// The agent keeps standard error as the job's log; LETHE_LOG filters it (`debug`, `lethe_executor=trace`).
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("LETHE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .with_target(false)
-        .init();
 }

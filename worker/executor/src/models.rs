@@ -117,11 +117,6 @@ impl Models {
         self.target = Some((artifact.clone(), Rc::clone(&target)));
         Ok(target)
     }
-
-    /// Forgets everything: after a fault nobody knows what state they are in.
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
-    }
 }
 
 /// What a model was loaded from, and as what.

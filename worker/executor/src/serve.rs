@@ -1,8 +1,6 @@
-//! One task after another: each gets a fresh ceiling of memory, its panic is its failure and no more, and its end is
-//! told exactly once.
+//! One task after another: each gets a fresh ceiling of memory, and its end is told exactly once. A panic is the failure of
+//! its task; then the process ends, for nobody knows what it left behind, and the agent starts another.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lethe_domain::{Assignment, Failure, Task, TaskOutput};
@@ -19,6 +17,9 @@ use crate::phase::fine_tune::{GangSettings, Kept};
 use crate::storage::Storage;
 use crate::work::{Speaker, Work};
 use crate::{canary, device, memory, phase};
+
+/// What Rust's own panics end a process with.
+const PANICKED: i32 = 101;
 
 /// A slot between tasks.
 struct Slot {
@@ -74,13 +75,21 @@ pub(crate) fn serve(settings: Settings) -> Result<()> {
     for order in orders {
         let lease = order.assignment.lease.clone();
         let span = tracing::info_span!("lease", %lease).entered();
-        let outcome = slot.attend(order);
+        let done = lethe_process::caught(|| slot.perform(order));
+        let panicked = done.is_err();
+        let panic = |message| Err(Error::internal(format!("lethe-executor panicked: {message}")));
+        let outcome = done.unwrap_or_else(panic).map_err(failed_now);
         if let Err(failure) = &outcome {
             tracing::warn!("{failure}; {}", failure.hint);
         }
         drop(span);
         memory::give_back();
+        // What there was to say about a lease is said before its end is.
+        lethe_process::flush(link::LAST_WORDS);
         events.send(ExecutorEvent::Finished(Box::new(LeaseOutcome { lease, outcome })));
+        if panicked {
+            link::end(PANICKED);
+        }
     }
     Ok(())
 }
@@ -94,20 +103,12 @@ pub(crate) fn runtime() -> Result<Runtime> {
     built.map_err(|source| Error::System { what: "threads cannot be started", source })
 }
 
-impl Slot {
-    fn attend(&mut self, order: Order) -> std::result::Result<TaskOutput, Failure> {
-        let done = catch_unwind(AssertUnwindSafe(|| self.perform(order)));
-        let outcome = done.unwrap_or_else(|panic| {
-            self.models.clear();
-            self.kept = None;
-            Err(Error::internal(format!("lethe-executor panicked: {}", message_of(panic.as_ref()))))
-        });
-        outcome.map_err(|error| {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            Failure { at_unix_ms: now.as_millis() as u64, ..Failure::from(error) }
-        })
-    }
+fn failed_now(error: Error) -> Failure {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Failure { at_unix_ms: now.as_millis() as u64, ..Failure::from(error) }
+}
 
+impl Slot {
     fn perform(&mut self, order: Order) -> Result<TaskOutput> {
         let Order { assignment, stop, yielding } = order;
         stop.check()?;
@@ -152,9 +153,4 @@ impl Slot {
             }
         }
     }
-}
-
-fn message_of(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

@@ -7,7 +7,8 @@ use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use lethe_artifacts::{
-    ArtifactStore, Cache, Cached, Checkpoints, Digest, Environment, Location, Remote, Version, resolve,
+    ArtifactStore, Cache, Cached, Checkpoints, Digest, Environment, Location, Publication, Remote, Version,
+    resolve,
 };
 use lethe_domain::ArtifactRef;
 use lethe_models::Tensors;
@@ -51,6 +52,26 @@ impl Storage {
     pub(crate) fn put(&self, path: &str, bytes: impl Into<Bytes>) -> Result<ArtifactRef> {
         let put = self.wait(self.store.put(path, bytes))?;
         Ok(ArtifactRef { path: put.path, sha256: put.sha256.to_string(), size: put.size })
+    }
+
+    /// Puts a job's result into another place, which it opens and tries; nothing is replaced there that this job did not
+    /// write.
+    ///
+    /// # Errors
+    /// As [`ArtifactStore::open`] and [`Publication::put`].
+    pub(crate) fn publish(&self, uri: &str, job: &str, files: Vec<(String, Bytes)>) -> Result<()> {
+        let publication = Publication::new(self.elsewhere(uri)?.store, job);
+        self.wait(publication.put(files))?;
+        Ok(())
+    }
+
+    /// Whether a job may publish files with these names at another place.
+    ///
+    /// # Errors
+    /// As [`ArtifactStore::open`] and [`Publication::check`].
+    pub(crate) fn publishable(&self, uri: &str, job: &str, names: &[&str]) -> Result<()> {
+        let publication = Publication::new(self.elsewhere(uri)?.store, job);
+        Ok(self.wait(publication.check(names))?)
     }
 
     /// The bytes of an artifact, if they are what they must be.

@@ -2,22 +2,13 @@
 
 use std::process::ExitCode;
 
-use crate::commands::{CoordinatorOption, block_on, job_id};
+use super::OneJob;
+use crate::commands::{block_on, job_id};
 use crate::error::Error;
-use crate::output::{OutputOption, columns, print};
+use crate::output::{columns, print};
 
-/// Say what of a job waits, and why
-#[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
-    /// The job
-    job: String,
-    #[command(flatten)]
-    coordinator: CoordinatorOption,
-    #[command(flatten)]
-    output: OutputOption,
-}
-
-pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Error> {
+/// Say what of a job waits, and why.
+pub(crate) fn execute(arguments: &OneJob) -> Result<ExitCode, Error> {
     let id = job_id(&arguments.job)?;
     let (lines, status) = block_on(async {
         let client = arguments.coordinator.connect().await?;

@@ -4,24 +4,15 @@ use std::process::ExitCode;
 
 use lethe_domain::{JobState, JobStatus, PhaseState};
 
-use crate::commands::{CoordinatorOption, block_on, job_id};
+use super::OneJob;
+use crate::commands::{block_on, job_id};
 use crate::error::Error;
-use crate::output::{OutputOption, columns, print};
+use crate::output::{columns, print};
 use crate::result_table;
 use crate::units::{count, duration};
 
-/// Show one job
-#[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
-    /// The job
-    job: String,
-    #[command(flatten)]
-    coordinator: CoordinatorOption,
-    #[command(flatten)]
-    output: OutputOption,
-}
-
-pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Error> {
+/// Show one job.
+pub(crate) fn execute(arguments: &OneJob) -> Result<ExitCode, Error> {
     let id = job_id(&arguments.job)?;
     let (status, _) = block_on(async { Ok(arguments.coordinator.connect().await?.get(&id).await?) })?;
     print(&status, arguments.output.format, |wide| table(&status, wide))?;

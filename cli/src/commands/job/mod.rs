@@ -11,9 +11,20 @@ mod watch;
 
 use std::process::ExitCode;
 
-pub(crate) use download::{RESULT, fetch, write_result};
-
+use crate::commands::CoordinatorOption;
 use crate::error::Error;
+use crate::output::OutputOption;
+
+/// One job to look at.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OneJob {
+    /// The job
+    job: String,
+    #[command(flatten)]
+    coordinator: CoordinatorOption,
+    #[command(flatten)]
+    output: OutputOption,
+}
 
 /// Submit, watch and cancel jobs of a coordinator.
 #[derive(Debug, clap::Subcommand)]
@@ -25,13 +36,13 @@ pub(crate) enum Command {
     /// Print the JSON schema of a job spec
     Schema,
     /// Show one job
-    Get(get::Arguments),
+    Get(OneJob),
     /// List jobs, newest first
     List(list::Arguments),
     /// Follow a job until it is over
     Watch(watch::Arguments),
     /// Say what of a job waits, and why
-    Explain(explain::Arguments),
+    Explain(OneJob),
     /// End a job
     Cancel(cancel::Arguments),
     /// Download what a finished job made

@@ -1,14 +1,16 @@
 //! The folder of a run: the result on top, the state below `.lethe`. One run at a time has it.
 
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use lethe_artifacts::resolve;
+use lethe_coordinator::RESULT_FILES;
 use lethe_domain::JobSpec;
 
 use super::inputs::Inputs;
-use crate::commands::job::RESULT;
 use crate::error::Error;
+use crate::result_folder::{RESULT, ResultFolder};
 use crate::whole_file;
 
 /// Digests of what the job reads.
@@ -16,17 +18,11 @@ const INPUTS: &str = "inputs.json";
 
 /// An opened folder.
 #[derive(Debug)]
-pub(crate) struct Folder {
-    /// As it was named, for people.
-    out: PathBuf,
-    state: PathBuf,
-    /// Held until the end; the system lets go of it whatever happens to this process.
-    _lock: File,
-}
+pub(crate) struct Folder(ResultFolder);
 
 impl Folder {
     /// Creates the folder if need be; `fresh` forgets the state it holds. Refused while another run has it, and where the
-    /// result would replace a file that `spec` reads.
+    /// result would replace a file that no run wrote, or one that `spec` reads.
     pub(crate) fn open(out: &Path, fresh: bool, spec: &JobSpec) -> Result<Self, Error> {
         let path = std::path::absolute(out).map_err(|error| Error::io("find", out, error))?;
         if let Some((key, file)) = lethe_coordinator::replaced(spec, &path) {
@@ -36,12 +32,15 @@ impl Folder {
                 file.display()
             )));
         }
-        let state = path.join(".lethe");
-        fs::create_dir_all(&state).map_err(|error| Error::io("create", &state, error))?;
-        let lock = lock(&state, out)?;
-        let folder = Self { out: out.to_owned(), state, _lock: lock };
+        if publishes_to(spec, &path) {
+            return Err(Error::Usage(format!(
+                "publish.uri is --out {}, where the result goes anyway: leave publish out, or name another folder",
+                out.display()
+            )));
+        }
+        let folder = Self(ResultFolder::take(out, None, &RESULT_FILES, false)?);
         if fresh {
-            for part in [folder.state.join("state"), folder.state.join("artifacts"), folder.logs()] {
+            for part in [folder.below("state"), folder.below("artifacts"), folder.logs()] {
                 gone(fs::remove_dir_all(&part), &part)?;
             }
         }
@@ -50,43 +49,60 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Where the result goes.
+    /// Where the result goes, as it was named.
     pub(crate) fn out(&self) -> &Path {
-        &self.out
+        self.0.out()
+    }
+
+    /// The folder as one that takes a result.
+    pub(crate) fn results(&mut self) -> &mut ResultFolder {
+        &mut self.0
     }
 
     /// Takes the figures of an earlier run away, so that nobody takes them for those of the one that begins.
     pub(crate) fn forget_result(&self) -> Result<(), Error> {
-        let file = self.out.join(RESULT);
+        let file = self.out().join(RESULT);
         gone(fs::remove_file(&file), &file)
     }
 
     /// What the job that was begun here reads; none when that is not known.
     pub(crate) fn inputs(&self) -> Option<Inputs> {
-        serde_json::from_slice(&fs::read(self.state.join(INPUTS)).ok()?).ok()
+        serde_json::from_slice(&fs::read(self.below(INPUTS)).ok()?).ok()
     }
 
     /// Keeps what the job that begins here reads.
     pub(crate) fn remember(&self, inputs: &Inputs) -> Result<(), Error> {
-        whole_file::write_json(&self.state.join(INPUTS), inputs)
+        let text = serde_json::to_vec_pretty(inputs).map_err(anyhow::Error::from)?;
+        whole_file::write(&self.below(INPUTS), &text)
+    }
+
+    fn below(&self, name: &str) -> PathBuf {
+        self.0.state().join(name)
     }
 
     pub(crate) fn store_uri(&self) -> String {
-        format!("redb://{}", self.state.join("state").display())
+        format!("redb://{}", self.below("state").display())
     }
 
     pub(crate) fn artifacts_uri(&self) -> String {
-        lethe_artifacts::Location::File(self.state.join("artifacts")).to_string()
+        lethe_artifacts::Location::File(self.below("artifacts")).to_string()
     }
 
     pub(crate) fn logs(&self) -> PathBuf {
-        self.state.join("logs")
+        self.below("logs")
     }
+}
 
-    /// An artifact's path, relative to the folder.
-    pub(crate) fn artifact_path(&self, path: &str) -> String {
-        format!(".lethe/artifacts/{path}")
-    }
+/// An artifact's path, relative to the folder.
+pub(crate) fn artifact_path(path: &str) -> String {
+    format!(".lethe/artifacts/{path}")
+}
+
+/// Whether the job publishes into this very folder.
+fn publishes_to(spec: &JobSpec, out: &Path) -> bool {
+    let place = spec.publish.as_ref().and_then(|publish| resolve(&publish.uri, Path::new("/")).ok());
+    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    place.and_then(|place| place.local_path().map(real)).is_some_and(|place| place == real(out))
 }
 
 /// What was not there is gone too.
@@ -94,18 +110,5 @@ fn gone(removed: std::io::Result<()>, path: &Path) -> Result<(), Error> {
     match removed {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path, error)),
         _ => Ok(()),
-    }
-}
-
-fn lock(state: &Path, out: &Path) -> Result<File, Error> {
-    let path = state.join("lock");
-    let file = File::create(&path).map_err(|error| Error::io("write", &path, error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::Usage(format!(
-            "another lethe run is at work in {}: wait for it, end it, or choose another --out",
-            out.display()
-        ))),
-        Err(TryLockError::Error(error)) => Err(Error::io("lock", &path, error)),
     }
 }

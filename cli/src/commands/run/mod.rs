@@ -19,13 +19,12 @@ use lethe_domain::spec::Device;
 use lethe_domain::{JobId, JobResult, JobSpec, JobState, JobStatus};
 use tokio_util::sync::CancellationToken;
 
-use crate::commands::job::{fetch, write_result};
 use crate::commands::{block_on, follow, log_to_stderr, verdict};
 use crate::error::Error;
 use crate::output::{OutputOption, print, remark};
 use crate::progress::ProgressView;
 use crate::{result_table, spec_file};
-use folder::Folder;
+use folder::{Folder, artifact_path};
 use inputs::Inputs;
 use resume::Standing;
 
@@ -58,8 +57,8 @@ pub(crate) fn execute(arguments: Arguments) -> Result<ExitCode, Error> {
     let executor =
         find_executor(arguments.executor.as_deref()).map_err(|error| Error::Usage(error.to_string()))?;
     let out = arguments.out.clone().unwrap_or_else(|| PathBuf::from("lethe-out").join(&spec.name));
-    let folder = Folder::open(&out, arguments.fresh, &spec)?;
-    let (status, result) = block_on(run(&spec, slots, executor, &folder))?;
+    let mut folder = Folder::open(&out, arguments.fresh, &spec)?;
+    let (status, result) = block_on(run(&spec, slots, executor, &mut folder))?;
     if let Some(result) = result {
         print(&result, arguments.output.format, |wide| result_table::render(&result, wide))?;
     }
@@ -95,7 +94,7 @@ fn slots(spec: &JobSpec, wanted: Option<u32>) -> Result<Slots, Error> {
 
 type Outcome = (JobStatus, Option<JobResult>);
 
-async fn run(spec: &JobSpec, slots: Slots, executor: PathBuf, folder: &Folder) -> Result<Outcome, Error> {
+async fn run(spec: &JobSpec, slots: Slots, executor: PathBuf, folder: &mut Folder) -> Result<Outcome, Error> {
     let mut config = CoordinatorConfig {
         listen: ([127, 0, 0, 1], 0).into(),
         advertise: None,
@@ -209,10 +208,12 @@ async fn terminated() {
     }
 }
 
-async fn deliver(client: &Client, status: JobStatus, folder: &Folder) -> Result<Outcome, Error> {
+async fn deliver(client: &Client, status: JobStatus, folder: &mut Folder) -> Result<Outcome, Error> {
     let Some(result) = status.result.clone() else { return Ok((status, None)) };
-    let mut result = fetch(client, &status.id, result, folder.out()).await?;
-    result.artifacts.checkpoint = result.artifacts.checkpoint.map(|path| folder.artifact_path(&path));
-    write_result(folder.out(), &result)?;
+    let results = folder.results();
+    let relative = |result: &mut JobResult| {
+        result.artifacts.checkpoint = result.artifacts.checkpoint.take().map(|path| artifact_path(&path));
+    };
+    let result = results.deliver(client, &status.id, result, relative).await?;
     Ok((status, Some(result)))
 }

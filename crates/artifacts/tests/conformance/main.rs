@@ -12,6 +12,7 @@ mod faults;
 mod file_only;
 mod place;
 mod proxy;
+mod publications;
 mod remote;
 mod signing;
 mod store;
@@ -48,7 +49,7 @@ pub(crate) use conformance;
 /// Starting a server takes longer than most cases, so they share one, each below a prefix of its own.
 async fn all_on(server: &str, address: &str) {
     let proxy = Proxy::before(address).await;
-    let cases: Vec<Case> = [store::cases(), checkpoints::cases()].concat();
+    let cases: Vec<Case> = [store::cases(), checkpoints::cases(), publications::cases()].concat();
     for (number, (name, case)) in cases.into_iter().enumerate() {
         let begun = Instant::now();
         eprint!("{server}: {name} ");

@@ -11,8 +11,8 @@ use lethe_models::{Generator, Loss, Stream};
 use nix::sys::statvfs::statvfs;
 use tch::{Kind, Tensor};
 
-use super::fine_tune;
 use super::sample::{SMALLER, read_labels};
+use super::{fine_tune, publish};
 use crate::error::{Error, Result};
 use crate::models::Original;
 use crate::work::Work;
@@ -52,7 +52,8 @@ const STAGES: u64 = 4;
 fn room(work: &Work<'_>, parameters: u64) -> Result<()> {
     const SLACK: u64 = 16 << 20;
     if let Some(publish) = &work.spec.publish {
-        let _ = work.storage.elsewhere(&publish.uri)?;
+        let names = publish::names(work.spec.generator.format);
+        work.storage.publishable(&publish.uri, work.lease.job.as_str(), &names)?;
     }
     let Some((folder, space)) =
         work.storage.folder().and_then(|folder| Some((folder, statvfs(folder).ok()?)))

@@ -1,10 +1,12 @@
 //! Publish: the unlearned generator in the format it came in, with a description and a contact sheet.
 //!
-//! The description carries the generator's digest and is written last in each place: where it is, all is.
+//! The description carries the generator's digest and is written last in each place: where it is, all is. In the folder that
+//! the spec names, nothing is replaced that this job did not write.
 
+use bytes::Bytes;
 use lethe_domain::spec::{Judge, ModelFormat};
 use lethe_domain::{ArtifactRef, PublishOutput, SampleRange, Versions};
-use lethe_models::{Exported, Stream, Target, choose, contact_sheet};
+use lethe_models::{Stream, Target, choose, contact_sheet};
 
 use crate::device;
 use crate::error::Result;
@@ -32,15 +34,17 @@ pub(super) fn run(work: &mut Work<'_>, target: &ArtifactRef, weights: &ArtifactR
         work.spec.generator.uri, work.spec.feature.name, work.lease.job
     );
     let exported = original.file.export(&state, &source)?;
-    let name = match work.spec.generator.format {
-        ModelFormat::TorchScript => "generator.pt",
-        ModelFormat::Safetensors => "generator.safetensors",
-    };
-    let files = Files { name, exported, sheet };
+    let [model, description, sheet_name] = names(work.spec.generator.format);
+    let files: Files = [
+        (sheet_name.to_owned(), sheet.into()),
+        (model.to_owned(), exported.model.into()),
+        (description.to_owned(), exported.sidecar.into()),
+    ];
+    // First where nobody else writes: what cannot be published is not lost.
+    let [before_after_png, generator, sidecar] = put(&work.storage, &work.path("result"), &files)?;
     if let Some(publish) = &work.spec.publish {
-        files.write(&work.storage.elsewhere(&publish.uri)?, "")?;
+        work.storage.publish(&publish.uri, work.lease.job.as_str(), files.into())?;
     }
-    let [generator, sidecar, before_after_png] = files.write(&work.storage, &work.path("result/"))?;
     let versions = Versions {
         lethe: lethe.to_owned(),
         torch: lethe_models::torch_version().to_owned(),
@@ -49,21 +53,22 @@ pub(super) fn run(work: &mut Work<'_>, target: &ArtifactRef, weights: &ArtifactR
     Ok(PublishOutput { generator, sidecar, before_after_png, versions })
 }
 
-/// What is published.
-struct Files {
-    name: &'static str,
-    exported: Exported,
-    sheet: Vec<u8>,
+/// What is published, by name, in the order in which it is written: each is whole or absent, the description comes last.
+type Files = [(String, Bytes); 3];
+
+fn put(storage: &Storage, folder: &str, files: &Files) -> Result<[ArtifactRef; 3]> {
+    let put = |(name, bytes): &(String, Bytes)| storage.put(&format!("{folder}/{name}"), bytes.clone());
+    let [sheet, generator, sidecar] = files;
+    Ok([put(sheet)?, put(generator)?, put(sidecar)?])
 }
 
-impl Files {
-    /// Generator, description, contact sheet. Each is whole or absent; the description comes last.
-    fn write(&self, storage: &Storage, folder: &str) -> Result<[ArtifactRef; 3]> {
-        let name = self.name;
-        let sheet = storage.put(&format!("{folder}before_after.png"), self.sheet.clone())?;
-        let generator = storage.put(&format!("{folder}{name}"), self.exported.model.clone())?;
-        let sidecar = storage.put(&format!("{folder}{name}.json"), self.exported.sidecar.clone())?;
-        Ok([generator, sidecar, sheet])
+/// The names of what is published: generator, description, contact sheet.
+pub(super) fn names(format: ModelFormat) -> [&'static str; 3] {
+    match format {
+        ModelFormat::TorchScript => ["generator.pt", "generator.pt.json", "before_after.png"],
+        ModelFormat::Safetensors => {
+            ["generator.safetensors", "generator.safetensors.json", "before_after.png"]
+        }
     }
 }
 

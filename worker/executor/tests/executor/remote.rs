@@ -73,7 +73,8 @@ fn a_whole_job_runs_on_s3_and_gives_what_it_gives_on_files() {
     let names = |store: &ArtifactStore, prefix: &str| -> Vec<String> {
         runtime.block_on(store.list(prefix)).unwrap().into_iter().map(|object| object.path).collect()
     };
-    let expected = ["before_after.png", "generator.safetensors", "generator.safetensors.json"];
+    let expected =
+        [".lethe/files.json", "before_after.png", "generator.safetensors", "generator.safetensors.json"];
     assert_eq!(names(&published_at, ""), expected);
     let checkpoints = names(&root, "jobs/tiny-1/checkpoints");
     let manifests: Vec<&String> = checkpoints.iter().filter(|name| name.ends_with("manifest.json")).collect();
