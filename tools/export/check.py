@@ -73,8 +73,8 @@ def run(model: Model, samples: torch.Tensor, what: str, remedy: str, batch: int 
                 )
             if not output.is_floating_point():
                 raise Refused(
-                    f"{what} returns {_dtype(output)}: it must return floating-point numbers, so leave out its last step "
-                    "(a rounding to bytes, an argmax)"
+                    f"{what} returns {_dtype(output)}: it must return floating-point numbers, so leave out its last "
+                    "step (a rounding to bytes, an argmax)"
                 )
             outputs.append(output)
     return torch.cat(outputs)
@@ -136,8 +136,8 @@ def image_range(output: torch.Tensor, declared: tuple[float, float], clamp: bool
     if beyond > 0 and not clamp:
         raise Refused(
             f"images reach from {least:.4g} to {most:.4g}, outside of the declared range [{low:g}, {high:g}] with "
-            f"{beyond:.2%} of their values:\n  add --clamp if they are meant to be cut off there, as when they are saved; "
-            "add --activation if the module ends before it;\n  or declare another --output-range"
+            f"{beyond:.2%} of their values:\n  add --clamp if they are meant to be cut off there, as when they are "
+            "saved; add --activation if the module ends before it;\n  or declare another --output-range"
         )
     if beyond > 0.1:
         report.warnings.append(
@@ -246,8 +246,8 @@ def trainable(module: nn.Module, samples: torch.Tensor, report: Report) -> None:
     output = module(samples[:8].clone())
     if not output.requires_grad:
         raise Refused(
-            "no gradient reaches the generator's parameters: take torch.no_grad(), .detach() and torch.inference_mode() "
-            "out of its forward pass"
+            "no gradient reaches the generator's parameters: take torch.no_grad(), .detach() and "
+            "torch.inference_mode() out of its forward pass"
         )
     (output * torch.linspace(-1, 1, output.numel()).reshape(output.shape)).sum().backward()
     without = [name for name, parameter in parameters.items() if parameter.grad is None]

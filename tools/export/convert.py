@@ -136,8 +136,8 @@ def _original(
     elif not isinstance(inner, torch.jit.ScriptModule) and any(True for _ in inner.parameters()):
         if not module.has_own_weights(options.module, options.args):
             raise Refused(
-                f"{options.module} begins with random weights: give the trained ones with --weights, or name a function "
-                "that returns the module with them loaded"
+                f"{options.module} begins with random weights: give the trained ones with --weights, or name a "
+                "function that returns the module with them loaded"
             )
         report.add("read", f"{options.module.rpartition('/')[2]} brings its own weights")
     dropped = {
@@ -171,8 +171,9 @@ def _wrap(
         remedy += f",\n  or name what makes the images with --method; it has {', '.join(others)}"
     if options.kind != "generator":
         remedy = (
-            "it is given the generator's images, as --channels and --size say.\n  A module that takes another size needs "
-            "--resize H,W; one for grey images where these are in colour --grey; for colour where these are grey --colour"
+            "it is given the generator's images, as --channels and --size say.\n  A module that takes another size "
+            "needs --resize H,W; one for grey images where these are in colour --grey; for colour where these are grey "
+            "--colour"
         )
     after = [wrap.activation(options.activation)] if options.activation else []
     wrapped = wrap.wrap(inner, _before(options), options.select, after)

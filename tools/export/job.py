@@ -79,8 +79,8 @@ def check(path: Path, kind: str) -> None:
     for number, line in enumerate(path.read_text().splitlines(), 1):
         if line.startswith(f"{key}:"):
             raise Refused(
-                f"{path} has `{key}:` already, in line {number}: take it out, or choose another --job; without --job the "
-                "lines are printed"
+                f"{path} has `{key}:` already, in line {number}: take it out, or choose another --job; without --job "
+                "the lines are printed"
             )
 
 

@@ -29,8 +29,8 @@ def load(spec: str, arguments: str | None) -> nn.Module:
         built = make(*positional, **named)
     except Exception as error:  # the user's own code may raise anything
         raise Refused(
-            f"{spec} cannot be built ({gist(error)}): give its constructor's arguments with --args, as a JSON object or "
-            "list,\n  or write a function without arguments into that file that builds it, and name the function"
+            f"{spec} cannot be built ({gist(error)}): give its constructor's arguments with --args, as a JSON object "
+            "or list,\n  or write a function without arguments into that file that builds it, and name the function"
         ) from error
     if not isinstance(built, nn.Module):
         raise Refused(f"{spec} makes a {type(built).__name__}, not a torch.nn.Module")
@@ -91,8 +91,8 @@ def _import_advice(error: BaseException) -> str:
         return f"install it with {sys.prefix}/bin/pip install {error.name}, or copy the class into a file that does without"
     if "relative import" in str(error):
         return (
-            "it is part of a package: write a file beside the package that says `from PACKAGE.FILE import CLASS`, and name "
-            "that file"
+            "it is part of a package: write a file beside the package that says `from PACKAGE.FILE import CLASS`, and "
+            "name that file"
         )
     return "importing runs it; a training script does not stand that. Copy the class into a file of its own"
 

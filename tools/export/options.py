@@ -218,8 +218,8 @@ def _check_source(made: argparse.ArgumentParser, options: argparse.Namespace) ->
         made.error("safetensors holds weights only: add --architecture, or use --format torchscript")
     if not options.architecture and not options.module:
         made.error(
-            "add the class that the weights belong to, --module FILE.py:CLASS (a TorchScript archive: --module FILE.pt), "
-            "or --architecture for a native one"
+            "add the class that the weights belong to, --module FILE.py:CLASS (a TorchScript archive: --module "
+            "FILE.pt), or --architecture for a native one"
         )
     if options.module and not options.module.rpartition(":")[0].endswith(".py") and options.weights:
         made.error(

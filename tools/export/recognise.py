@@ -64,8 +64,8 @@ def stranger(path: Path) -> str | None:
     ):
         return (
             "a program of torch.export (.pt2), which cannot be trained here: save its weights with\n"
-            f"  torch.save(torch.export.load({str(path)!r}).state_dict, 'weights.pth'), and give them as --weights with the "
-            "class, --module FILE.py:CLASS"
+            f"  torch.save(torch.export.load({str(path)!r}).state_dict, 'weights.pth'), and give them as --weights with "
+            "the class, --module FILE.py:CLASS"
         )
     if names and not any(name.endswith("data.pkl") for name in names):
         return f"a zip file of {len(names)} entries, the first {names[0]}, but not one of PyTorch's: unpack it first"
