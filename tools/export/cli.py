@@ -17,11 +17,8 @@ def main(arguments: list[str]) -> int:
     lacking = environment.problem(CHECKOUT)
     if lacking:
         return _refuse(lacking)
-    from . import (  # torch takes seconds, and what is wrong above needs none of it
-        artifact,
-        convert,
-        job,
-    )
+    # Only now: importing torch takes seconds, and what is wrong above needs none of it.
+    from . import artifact, convert, job
 
     sidecar = options.out.with_name(options.out.name + ".json")
     writing = options.out
