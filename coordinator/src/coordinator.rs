@@ -2,11 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use lethe_artifacts::ArtifactStore;
 use tokio::net::TcpListener;
+use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -21,6 +24,9 @@ use crate::{CoordinatorConfig, Error, Result, http, rpc};
 
 /// How long the end of the coordinator waits for results that are being written, and for answers that are being given.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The thread that the driver has for itself.
+const DRIVER: &str = "lethe-driver";
 
 /// Where a coordinator comes from.
 #[derive(Debug)]
@@ -78,7 +84,7 @@ impl Coordinator {
             Driver::start(config.engine, root, (election, records), metrics.clone(), results.clone()).await?;
 
         let http_address = page.as_ref().map(|listener| address_of(listener, config.listen)).transpose()?;
-        let driver = Part::spawn(|end| driver.run(end));
+        let driver = Part::thread(DRIVER, |end| driver.run(end))?;
         let web = http::Web {
             driver: handle.clone(),
             store,
@@ -161,6 +167,35 @@ impl Handle {
             http.stop(PATIENCE).await;
         }
         tracing::info!("the coordinator has ended");
+    }
+}
+
+impl Part<()> {
+    /// Runs on a thread of its own: no answer that is being put together keeps it waiting.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] when the system gives no thread.
+    fn thread<F: Future<Output = ()> + Send + 'static>(
+        name: &'static str,
+        run: impl FnOnce(CancellationToken) -> F,
+    ) -> Result<Self> {
+        let (token, aborted) = (CancellationToken::new(), CancellationToken::new());
+        let (running, runtime) = (run(token.clone()), runtime::Handle::current());
+        let (say_end, end) = oneshot::channel();
+        let abort = aborted.clone().drop_guard();
+        let body = move || {
+            runtime.block_on(aborted.run_until_cancelled(running));
+            // Nobody waits for it any more: no harm.
+            let _ = say_end.send(());
+        };
+        let started = thread::Builder::new().name(name.to_owned()).spawn(body);
+        started.map_err(|error| Error::Ended { part: "driver", reason: error.to_string() })?;
+        // Without a word it ended by a panic, of which the log tells.
+        let task = tokio::spawn(async move {
+            let _abort = abort;
+            end.await.unwrap_or_default();
+        });
+        Ok(Self { task, end: token.drop_guard() })
     }
 }
 

@@ -177,6 +177,11 @@ impl Election {
         }
     }
 
+    /// When the time for which we may lead will be over.
+    pub(crate) fn term_end(&self) -> TermEnd {
+        TermEnd(self.term.as_ref().and_then(|term| term.lease.as_ref()).map(|lease| lease.until.subscribe()))
+    }
+
     /// Who leads.
     pub(crate) async fn leader(&self) -> Result<Option<Leader>> {
         let entry = self.metrics.store_request(StoreOp::Get, self.store.get(LEADER)).await?;
@@ -201,6 +206,17 @@ impl Election {
         if let Err(error) = self.store.revoke(id).await {
             tracing::warn!(%error, "cannot give the leadership back: the next leader waits until it has expired");
         }
+    }
+}
+
+/// The end of a term, which moves as long as the lease is renewed. Never, in a store of our own.
+#[derive(Debug, Clone)]
+pub(crate) struct TermEnd(Option<watch::Receiver<Instant>>);
+
+impl TermEnd {
+    /// Whether it has come.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.as_ref().is_some_and(|until| *until.borrow() <= Instant::now())
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 use crate::driver::{DriverHandle, Readiness};
 use crate::metrics::Metrics;
-use crate::metrics::gauges::{self, Snapshot};
+use crate::metrics::gauges::{self, Gauges};
 use crate::page::{JobPage, Overview, Page};
 use crate::published::{BEFORE_AFTER, find, refusal};
 use crate::{Error, Result};
@@ -92,22 +92,22 @@ async fn metrics(State(web): State<Web>) -> Response {
     let leads = *web.driver.readiness().borrow() == Readiness::Ready;
     text.push_str(&gauges::leadership(leads));
     // Without an answer (another one leads, or the store is down) there are no gauges of jobs and workers.
-    if let Ok(snapshot) = web.driver.look_live(Snapshot::of).await {
-        text.push_str(&snapshot.render());
+    if let Ok(view) = web.driver.live_view() {
+        text.push_str(&Gauges::of(&view).render());
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
 async fn overview(State(web): State<Web>) -> Response {
-    match web.driver.look(Overview::of).await {
-        Ok(overview) => html(StatusCode::OK, &overview.render()),
+    match web.driver.view().await {
+        Ok(view) => html(StatusCode::OK, &Overview::of(&view).render()),
         Err(refusal) => refused(&refusal),
     }
 }
 
 async fn job(State(web): State<Web>, Path(id): Path<String>) -> Response {
     let Ok(id) = JobId::new(id) else { return no_such_job() };
-    match web.driver.look(move |view| JobPage::of(view, &id)).await {
+    match web.driver.view().await.map(|view| JobPage::of(&view, &id)) {
         Ok(Some(mut page)) => {
             page.read_curve(&web.artifacts).await;
             html(StatusCode::OK, &page.render())

@@ -1,8 +1,8 @@
 //! The coordinator: drives the engine, answers clients and workers over gRPC, and shows operators what happens.
 //!
 //! [`Coordinator::start`] is the whole of it; `lethe-coordinator`, `lethe serve` and `lethe run` are flags around it. One
-//! task owns the engine's state (`driver`); the edges (`rpc`, `http`) reach it through bounded channels. What it
-//! writes down is in `records`.
+//! task owns the engine's state (`driver`); the edges (`rpc`, `http`) read what it publishes and reach it through bounded
+//! channels. What it writes down is in `records`.
 //!
 //! Not here: decisions (`lethe-engine`), libtorch and everything that looks at images (the executor), storage engines.
 

@@ -15,8 +15,7 @@ pub(crate) const BEFORE_AFTER: &str = "before_after_png";
 /// # Errors
 /// There is no such job or name; the job has published nothing (yet).
 pub(crate) async fn find(driver: &DriverHandle, id: &JobId, name: &str) -> Result<ArtifactRef, Refusal> {
-    let (job, missing) = (id.clone(), no_such_job(id));
-    let record = driver.look(move |view| view.record(&job).cloned()).await?.ok_or(missing)?;
+    let record = driver.view().await?.record(id).ok_or_else(|| no_such_job(id))?;
     let choose: fn(&PublishOutput) -> &lethe_domain::ArtifactRef = match name {
         "generator" => |published| &published.generator,
         "sidecar" => |published| &published.sidecar,

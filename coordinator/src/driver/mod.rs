@@ -3,9 +3,11 @@
 //! Not here: decisions (`lethe-engine`), the wire (`rpc`), what is written down (`records`).
 
 mod following;
+mod published;
 mod recovery;
 mod requests;
 mod sessions;
+mod snapshot;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -22,6 +24,10 @@ use lethe_domain::{JobId, JobSpec, JobStatus, WorkerId, WorkerOrder, WorkerStatu
 use lethe_proto::session::{Registered, Registration, WorkerCommand, WorkerEvent};
 use lethe_proto::status::Refusal;
 use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::clock::Clock;
+use published::{Published, Watchers};
+use recovery::no_leader;
 
 /// Requests that may wait for the driver. When it is full, whoever asks waits.
 const REQUESTS: usize = 256;
@@ -52,8 +58,8 @@ pub(crate) struct Membership {
 
 type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 
-/// Something that reads the state once all of it is written down, or learns why that failed.
-type Answer = Box<dyn FnOnce(Result<&View<'_>, &Refusal>) + Send>;
+/// Something that is answered once everything of its turn is written down and published, or learns why that failed.
+type Answer = Box<dyn FnOnce(Result<&View, &Refusal>) + Send>;
 
 /// What can be asked of the driver.
 enum Request {
@@ -83,14 +89,9 @@ enum Request {
     Leave {
         member: Member,
     },
-    Watch {
-        job: JobId,
-        reply: Reply<watch::Receiver<()>>,
-    },
-    /// `live`: of what only the leader knows.
-    Look {
-        answer: Answer,
-        live: bool,
+    /// To read what another leader has written down.
+    Read {
+        reply: Reply<View>,
     },
 }
 
@@ -99,6 +100,9 @@ enum Request {
 pub(crate) struct DriverHandle {
     requests: mpsc::Sender<Request>,
     readiness: watch::Receiver<Readiness>,
+    published: watch::Receiver<Published>,
+    watchers: Watchers,
+    clock: Clock,
 }
 
 impl DriverHandle {
@@ -137,45 +141,34 @@ impl DriverHandle {
     }
 
     /// A signal for each change of a job.
-    pub(crate) async fn watch(&self, job: JobId) -> Result<watch::Receiver<()>, Refusal> {
-        self.ask(|reply| Request::Watch { job, reply }).await
+    pub(crate) fn watch(&self, job: &JobId) -> Result<watch::Receiver<()>, Refusal> {
+        // First the signal, then the look: who stops leading in between ends it.
+        let changes = self.watchers.subscribe(job.clone());
+        let known = self.live_view()?.status(job).is_some();
+        if known { Ok(changes) } else { Err(no_such_job(job)) }
     }
 
-    /// Reads something off the state; when another one leads, off what it has written down.
-    pub(crate) async fn look<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&View<'_>) -> T + Send + 'static,
-    ) -> Result<T, Refusal> {
-        self.look_at(false, read).await
+    /// What is written down; when another one leads, as it was a moment ago.
+    pub(crate) async fn view(&self) -> Result<View, Refusal> {
+        if matches!(*self.published.borrow(), Published::Following(_)) {
+            return self.ask(|reply| Request::Read { reply }).await;
+        }
+        self.live_view()
     }
 
-    /// Reads something off the state of the leader: what is at work where is written down nowhere.
-    pub(crate) async fn look_live<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&View<'_>) -> T + Send + 'static,
-    ) -> Result<T, Refusal> {
-        self.look_at(true, read).await
-    }
-
-    async fn look_at<T: Send + 'static>(
-        &self,
-        live: bool,
-        read: impl FnOnce(&View<'_>) -> T + Send + 'static,
-    ) -> Result<T, Refusal> {
-        self.ask(|reply| {
-            let answer: Answer = Box::new(move |view| {
-                // Nobody waits for it any more: no harm.
-                let _ = reply.send(view.map(read).map_err(Refusal::clone));
-            });
-            Request::Look { answer, live }
-        })
-        .await
+    /// What is written down and what is at work, which only the leader knows.
+    pub(crate) fn live_view(&self) -> Result<View, Refusal> {
+        match self.published.borrow().clone() {
+            Published::Leading(_, term) if term.is_over() => Err(no_leader()),
+            Published::Leading(snapshot, _) => Ok(View::new(snapshot, self.clock.now())),
+            Published::Following(leader) => Err(elsewhere(&leader)),
+            Published::Nothing(refusal) => Err(refusal),
+        }
     }
 
     /// A job as people see it.
     pub(crate) async fn status(&self, job: &JobId) -> Result<JobStatus, Refusal> {
-        let (id, missing) = (job.clone(), no_such_job(job));
-        self.look(move |view| view.status(&id)).await?.ok_or(missing)
+        self.view().await?.status(job).ok_or_else(|| no_such_job(job))
     }
 
     /// Refuses what only a leader does, before any work is put into it.

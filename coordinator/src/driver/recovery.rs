@@ -10,8 +10,10 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::published::Published;
+use super::snapshot::Snapshot;
 use super::task::Driver;
-use super::{Readiness, Request, View};
+use super::{Readiness, Request};
 use crate::election::Outcome;
 use crate::records::Loaded;
 use crate::{Error, Result};
@@ -25,12 +27,18 @@ impl Driver {
     pub(super) fn lose(&mut self, error: &Error) {
         tracing::error!(%error, "the state is read again, workers must join again");
         self.set(Readiness::StoreDown(error.to_string()));
-        self.refusal = match error {
+        self.refuse(match error {
             Error::TermOver => no_leader(),
             error => store_down(error),
-        };
+        });
         self.sessions.close_all();
         self.metrics.restored();
+    }
+
+    /// Nothing is accepted, and nothing can be read, for this reason.
+    fn refuse(&mut self, refusal: Refusal) {
+        self.publish(Published::Nothing(refusal.clone()));
+        self.refusal = refusal;
     }
 
     /// Stands for election until it leads. False when it is told to stop.
@@ -50,7 +58,7 @@ impl Driver {
                     }
                 }
                 Ok(Outcome::Follows(leader, revision)) => {
-                    self.refusal = no_leader();
+                    self.refuse(no_leader());
                     pause = FIRST_PAUSE;
                     match self.follow(leader, revision, stop).await {
                         Some(followed) => followed.map(|()| None),
@@ -69,7 +77,7 @@ impl Driver {
                     if !error.is_conflict() {
                         tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "cannot read the state");
                         self.set(Readiness::StoreDown(error.to_string()));
-                        self.refusal = store_down(&error);
+                        self.refuse(store_down(&error));
                     }
                     let paused = sleep(pause);
                     if refuse_during(paused, &mut self.requests, &self.refusal, stop).await.is_none() {
@@ -95,16 +103,17 @@ impl Driver {
     fn begin(&mut self, Loaded { epoch, jobs, workers }: Loaded) {
         let now = self.clock.now();
         self.state = State::restore(self.config.clone(), epoch, now, jobs, workers);
-        let view = View::new(&self.state, now);
-        let succeeded = view.records().filter(|record| record.state == JobState::Succeeded);
-        let results = succeeded
-            .filter_map(|record| view.result(&record.id).map(|result| (result, record.spec.publish.clone())));
+        let records = self.state.job_ids().iter().filter_map(|id| self.state.record(id));
+        let succeeded = records.filter(|record| record.state == JobState::Succeeded);
+        let results = succeeded.map(|record| (record.result(), record.spec.publish.clone()));
         self.results.write_missing(results.collect());
+        self.state.take_changed();
+        self.progressed.clear();
+        self.snapshot = Snapshot::of(&self.state);
+        self.publish(Published::Leading(self.snapshot.clone(), self.election.term_end()));
         tracing::info!(epoch = %self.state.epoch(), jobs = self.state.job_ids().len(), "this coordinator leads");
         self.set(Readiness::Ready);
-        self.watchers.values().for_each(|watchers| {
-            watchers.send_replace(());
-        });
+        self.watchers.notify_all();
     }
 }
 
@@ -139,10 +148,9 @@ impl Request {
             Request::Order { reply, .. } => {
                 let _ = reply.send(Err(refusal.clone()));
             }
-            Request::Watch { reply, .. } => {
+            Request::Read { reply } => {
                 let _ = reply.send(Err(refusal.clone()));
             }
-            Request::Look { answer, .. } => answer(Err(refusal)),
             Request::Worker { .. } | Request::Leave { .. } => {}
         }
     }

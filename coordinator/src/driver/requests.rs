@@ -7,7 +7,6 @@ use lethe_domain::{JobId, JobSpec, JobState, JobStatus, SpecError, WorkerId, Wor
 use lethe_engine::{Event, Introduction};
 use lethe_proto::session::{Registered, Registration, WorkerEvent};
 use lethe_proto::status::Refusal;
-use tokio::sync::watch;
 
 use super::View;
 use super::sessions::Opened;
@@ -24,8 +23,8 @@ impl Driver {
             Request::Order { worker, order, reply } => self.order(worker, order, reply, turn),
             Request::Worker { member, event } => {
                 if self.sessions.is_current(&member)
-                    && let Some(heard_ms) = self.sessions.heard_from(&member.worker)
-                    && let Some(event) = engine_event(member.worker, heard_ms, event)
+                    && let Some(heard) = self.sessions.last_heard(&member.worker)
+                    && let Some(event) = engine_event(member.worker, heard.ms(), event)
                 {
                     self.step(event, turn);
                 }
@@ -36,17 +35,8 @@ impl Driver {
                     self.step(Event::WorkerLeft { worker: member.worker }, turn);
                 }
             }
-            Request::Watch { job, reply } => {
-                self.watchers.retain(|_, watchers| watchers.receiver_count() > 0);
-                let watcher = match self.state.record(&job) {
-                    Some(_) => {
-                        Ok(self.watchers.entry(job).or_insert_with(|| watch::channel(()).0).subscribe())
-                    }
-                    None => Err(no_such_job(&job)),
-                };
-                let _ = reply.send(watcher);
-            }
-            Request::Look { answer, live: _ } => turn.answers.push(answer),
+            // Whoever asked did so while another one led.
+            Request::Read { reply } => turn.answers.push(answer(reply, |view| Some(view.clone()))),
         }
     }
 
@@ -63,8 +53,7 @@ impl Driver {
                 let message = format!(
                     "this request_id was used before, for job {id} with another spec: use a new one for a new job"
                 );
-                let _ = reply.send(Err(Refusal::Conflict { message }));
-                return;
+                return turn.answers.push(refused(reply, Refusal::Conflict { message }));
             }
             Some(id) => id,
             None => match self.new_id(&spec.name) {
@@ -74,10 +63,7 @@ impl Driver {
                     self.step(Event::Submit { job: id.clone(), spec, request_id }, turn);
                     id
                 }
-                Err(refusal) => {
-                    let _ = reply.send(Err(refusal));
-                    return;
-                }
+                Err(refusal) => return turn.answers.push(refused(reply, refusal)),
             },
         };
         turn.answers.push(answer(reply, move |view| view.status(&id)));
@@ -105,8 +91,7 @@ impl Driver {
             Some(JobState::Queued | JobState::Running | JobState::Cancelling | JobState::Cancelled) => None,
         };
         if let Some(refusal) = refusal {
-            let _ = reply.send(Err(refusal));
-            return;
+            return turn.answers.push(refused(reply, refusal));
         }
         tracing::info!(job = %id, reason, "a job is to be cancelled");
         self.step(Event::Cancel { job: id.clone(), reason }, turn);
@@ -114,23 +99,20 @@ impl Driver {
     }
 
     fn order(&mut self, worker: WorkerId, order: WorkerOrder, reply: Reply<WorkerStatus>, turn: &mut Turn) {
-        let Some(known) = View::new(&self.state, self.clock.now()).worker(&worker) else {
-            let _ = reply.send(Err(no_such_worker(&worker)));
-            return;
+        let Some(known) = self.state.worker(&worker, self.clock.now()) else {
+            return turn.answers.push(refused(reply, no_such_worker(&worker)));
         };
         if let WorkerOrder::Quarantine { slot: Some(slot), .. } | WorkerOrder::Release { slot: Some(slot) } =
             &order
             && slot.0 as usize >= known.slots.len()
         {
             let message = format!("worker {worker} has slots 0 to {}, not {slot}", known.slots.len() - 1);
-            let _ = reply.send(Err(Refusal::Conflict { message }));
-            return;
+            return turn.answers.push(refused(reply, Refusal::Conflict { message }));
         }
         if let WorkerOrder::Release { slot } = &order
             && let Some(message) = self.state.release_is_vain(&worker, *slot)
         {
-            let _ = reply.send(Err(Refusal::Conflict { message }));
-            return;
+            return turn.answers.push(refused(reply, Refusal::Conflict { message }));
         }
         tracing::info!(%worker, ?order, "an order of an operator");
         self.step(Event::Order { worker: worker.clone(), order }, turn);
@@ -150,14 +132,13 @@ impl Driver {
             incarnation,
         } = registration;
         if self.sessions.is_taken(&worker, &incarnation, !held.is_empty()) {
-            let other = View::new(&self.state, self.clock.now()).worker(&worker);
+            let other = self.state.worker(&worker, self.clock.now());
             let host = other.map_or_else(|| "an unknown host".to_owned(), |other| other.hostname);
             let silence = Duration::from_millis(self.config.dead_after_ms).as_secs_f64();
             let message = format!(
                 "another process has joined as worker {worker}, on {host}: give this one an --id of its own (a name is free again once its worker has left, or was silent for {silence} s)"
             );
-            let _ = reply.send(Err(Refusal::Conflict { message }));
-            return;
+            return turn.answers.push(refused(reply, Refusal::Conflict { message }));
         }
         let Opened { member, commands, replaced, heard } =
             self.sessions.open(worker.clone(), incarnation, !held.is_empty(), devices.len());
@@ -174,11 +155,18 @@ impl Driver {
 /// Answers with how things stand once everything is written down.
 fn answer<T: Send + 'static>(
     reply: Reply<T>,
-    look: impl FnOnce(&View<'_>) -> Option<T> + Send + 'static,
+    look: impl FnOnce(&View) -> Option<T> + Send + 'static,
 ) -> Answer {
     Box::new(move |view| {
         let found = view.map_err(Refusal::clone).and_then(|view| look(view).ok_or_else(going_away));
         let _ = reply.send(found);
+    })
+}
+
+/// Refuses once everything is written down that the refusal may speak of.
+fn refused<T: Send + 'static>(reply: Reply<T>, refusal: Refusal) -> Answer {
+    Box::new(move |view| {
+        let _ = reply.send(Err(view.err().cloned().unwrap_or(refusal)));
     })
 }
 

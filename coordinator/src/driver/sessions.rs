@@ -131,8 +131,8 @@ impl Sessions {
     }
 
     /// When a worker was last heard from in its newest session.
-    pub(crate) fn heard_from(&self, worker: &WorkerId) -> Option<u64> {
-        self.open.get(worker).map(|way| way.heard.ms())
+    pub(crate) fn last_heard(&self, worker: &WorkerId) -> Option<LastHeard> {
+        self.open.get(worker).map(|way| way.heard.clone())
     }
 
     /// The way to a worker as it is now.

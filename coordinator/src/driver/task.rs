@@ -5,12 +5,12 @@
 //! the state is dropped, and every worker must join again and say what it holds: here when it is elected again, or at the
 //! next leader (`recovery`, `following`). The task sleeps until the engine's next deadline.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use lethe_domain::{Assignment, Epoch, JobId, JobState, WorkerId};
-use lethe_engine::{Command, Config, Effect, Event, Metric, State, Write};
+use lethe_engine::{Command, Config, Effect, Event, JobRecord, Metric, State, Write};
 use lethe_proto::session::WorkerCommand;
 use lethe_proto::status::Refusal;
 use tokio::sync::{mpsc, watch};
@@ -18,9 +18,11 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::published::{Published, Watchers};
 use super::recovery::{no_leader, store_down};
 use super::sessions::{Member, Sessions, Way};
-use super::{Answer, DriverHandle, REQUESTS, Readiness, Request, View};
+use super::snapshot::Snapshot;
+use super::{Answer, DriverHandle, REQUESTS, Readiness, Request, View, going_away};
 use crate::clock::Clock;
 use crate::election::{Election, Outcome};
 use crate::metrics::Metrics;
@@ -30,6 +32,9 @@ use crate::{Error, Result};
 
 /// Requests taken in one turn, and so the most that one transaction holds.
 const TURN: usize = 64;
+
+/// How far jobs are is shown so often: five times in a second are enough for people.
+const PACE: Duration = Duration::from_millis(200);
 
 /// What the driver is made of.
 pub(crate) struct Driver {
@@ -42,7 +47,12 @@ pub(crate) struct Driver {
     pub(super) records: Records,
     pub(super) state: State,
     pub(super) sessions: Sessions,
-    pub(super) watchers: BTreeMap<JobId, watch::Sender<()>>,
+    pub(super) watchers: Watchers,
+    pub(super) snapshot: Snapshot,
+    published: watch::Sender<Published>,
+    /// Jobs that have come further since what is published, and when that is to be shown.
+    pub(super) progressed: BTreeSet<JobId>,
+    show_at: Instant,
     /// Why nothing is accepted, while that is so.
     pub(super) refusal: Refusal,
     pub(super) requests: mpsc::Receiver<Request>,
@@ -86,6 +96,9 @@ impl Driver {
         let state = State::restore(config.clone(), Epoch(0), clock.now(), Vec::new(), Vec::new());
         let (sender, requests) = mpsc::channel(REQUESTS);
         let (readiness, ready) = watch::channel(Readiness::StoreDown("it was not asked yet".to_owned()));
+        let (published, publications) = watch::channel(Published::Nothing(no_leader()));
+        let watchers = Watchers::default();
+        let handle_clock = clock.clone();
         let mut driver = Self {
             config,
             artifacts,
@@ -95,7 +108,11 @@ impl Driver {
             records,
             state,
             sessions,
-            watchers: BTreeMap::new(),
+            watchers: watchers.clone(),
+            snapshot: Snapshot::default(),
+            published,
+            progressed: BTreeSet::new(),
+            show_at: Instant::now(),
             refusal: no_leader(),
             requests,
             readiness,
@@ -104,14 +121,24 @@ impl Driver {
         };
         match driver.enter().await {
             Ok(Outcome::Leads) => {}
-            Ok(Outcome::Follows(leader, _)) => driver.set(Readiness::Following(leader.address)),
+            Ok(Outcome::Follows(leader, _)) => {
+                driver.set(Readiness::Following(leader.address.clone()));
+                driver.publish(Published::Following(leader.address));
+            }
             Err(error) if error.retryable() || error.is_conflict() => {
                 tracing::warn!(%error, "cannot read the state yet");
                 driver.set(Readiness::StoreDown(error.to_string()));
             }
             Err(error) => return Err(error),
         }
-        Ok((driver, DriverHandle { requests: sender, readiness: ready }))
+        let handle = DriverHandle {
+            requests: sender,
+            readiness: ready,
+            published: publications,
+            watchers,
+            clock: handle_clock,
+        };
+        Ok((driver, handle))
     }
 
     /// Runs until it is told to stop.
@@ -122,6 +149,8 @@ impl Driver {
             }
         }
         self.set(Readiness::Draining);
+        self.publish(Published::Nothing(going_away()));
+        self.watchers.end_all();
         self.sessions.close_all();
         self.election.resign().await;
     }
@@ -159,12 +188,18 @@ impl Driver {
         self.readiness.send_replace(readiness);
     }
 
+    pub(super) fn publish(&self, published: Published) {
+        self.published.send_replace(published);
+    }
+
     fn leads(&self) -> bool {
         *self.readiness.borrow() == Readiness::Ready
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.state.next_deadline().map(|ms| self.clock.instant(ms))
+        let due = self.state.next_deadline().map(|ms| self.clock.instant(ms));
+        let show = (!self.progressed.is_empty()).then_some(self.show_at);
+        due.into_iter().chain(show).min()
     }
 
     /// Takes what waits, writes it down, then acts.
@@ -183,6 +218,7 @@ impl Driver {
             self.step(Event::Heard { workers: self.sessions.heard() }, &mut turn);
             self.step(Event::Tick, &mut turn);
         }
+        self.step(Event::Plan, &mut turn);
         if let Err(error) = self.records.save(fence, turn.writes.iter()).await {
             let refusal = store_down(&error);
             turn.answers.into_iter().for_each(|answer| answer(Err(&refusal)));
@@ -226,8 +262,33 @@ impl Driver {
         }
     }
 
-    /// Does what has been written down.
-    fn act(&mut self, turn: Turn) {
+    /// Publishes what has changed: that jobs have come further only now and then, and then for all of them at once.
+    fn show(&mut self, records: BTreeMap<JobId, Arc<JobRecord>>, changed_jobs: &mut Vec<JobId>) {
+        let mut changed = self.state.take_changed();
+        self.progressed.append(&mut changed.progress);
+        let now = Instant::now();
+        if self.show_at <= now && !self.progressed.is_empty() {
+            self.show_at = now + PACE;
+            let progressed = std::mem::take(&mut self.progressed);
+            changed_jobs.extend(progressed.iter().cloned());
+            changed.jobs.extend(progressed);
+        }
+        if changed.jobs.is_empty() && changed.workers.is_empty() && records.is_empty() {
+            return;
+        }
+        self.snapshot.update(&self.state, changed, records, &self.sessions);
+        self.publish(Published::Leading(self.snapshot.clone(), self.election.term_end()));
+    }
+
+    /// Does what has been written down: first of all it can be read.
+    fn act(&mut self, mut turn: Turn) {
+        let records = turn.writes.into_iter().filter_map(|write| match write {
+            Write::Job(record) => Some((record.id.clone(), Arc::from(record))),
+            Write::Shard { .. } | Write::Worker(_) => None,
+        });
+        let records: BTreeMap<JobId, Arc<JobRecord>> = records.collect();
+        let ended: Vec<_> = records.values().filter(|record| record.state.is_final()).cloned().collect();
+        self.show(records, &mut turn.changed);
         for (worker, way, command) in turn.commands {
             self.sessions.send(&worker, &way, command);
         }
@@ -236,30 +297,15 @@ impl Driver {
             self.sessions.close(member);
         }
         turn.metrics.iter().for_each(|metric| self.metrics.count(metric));
-        for job in &turn.changed {
-            self.notify(job);
-        }
-        let view = View::new(&self.state, self.clock.now());
-        for write in &turn.writes {
-            if let Write::Job(record) = write
-                && record.state.is_final()
-            {
-                let failure = record.failure.as_ref().map(ToString::to_string).unwrap_or_default();
-                tracing::info!(job = %record.id, state = %record.state, failure, "a job has ended");
-            }
-            if let Write::Job(record) = write
-                && record.state == JobState::Succeeded
-                && let Some(result) = view.result(&record.id)
-            {
-                self.results.write(result, record.spec.publish.as_ref());
+        turn.changed.iter().for_each(|job| self.watchers.notify(job));
+        for record in ended {
+            let failure = record.failure.as_ref().map(ToString::to_string).unwrap_or_default();
+            tracing::info!(job = %record.id, state = %record.state, failure, "a job has ended");
+            if record.state == JobState::Succeeded {
+                self.results.write(record.result(), record.spec.publish.as_ref());
             }
         }
+        let view = View::new(self.snapshot.clone(), self.clock.now());
         turn.answers.into_iter().for_each(|answer| answer(Ok(&view)));
-    }
-
-    fn notify(&mut self, job: &JobId) {
-        if let Some(watchers) = self.watchers.get(job) {
-            watchers.send_replace(());
-        }
     }
 }

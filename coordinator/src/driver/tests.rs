@@ -27,8 +27,11 @@ const DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 struct Flaky {
     store: Arc<dyn StateStore>,
+    /// Whether other coordinators may have it open too.
+    shared: bool,
     down: AtomicBool,
     commit_ms: AtomicU64,
+    lists: AtomicU64,
 }
 
 impl Flaky {
@@ -42,13 +45,14 @@ impl Flaky {
 
 impl StateStore for Flaky {
     fn is_exclusive(&self) -> bool {
-        self.store.is_exclusive()
+        !self.shared
     }
     fn get(&self, key: &str) -> BoxFuture<'_, lethe_store::Result<Option<Entry>>> {
         let answer = self.check().map(|()| self.store.get(key));
         async { answer?.await }.boxed()
     }
     fn list(&self, prefix: &str) -> BoxFuture<'_, lethe_store::Result<Listing>> {
+        self.lists.fetch_add(1, Ordering::SeqCst);
         let answer = self.check().map(|()| self.store.list(prefix));
         async { answer?.await }.boxed()
     }
@@ -88,16 +92,23 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
+        Self::over(lethe_store::memory(), "a", false).await
+    }
+
+    /// A coordinator of this name, alone or beside others.
+    async fn over(store: Arc<dyn StateStore>, name: &str, shared: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Flaky {
-            store: lethe_store::memory(),
+            store,
+            shared,
             down: AtomicBool::new(false),
             commit_ms: AtomicU64::new(0),
+            lists: AtomicU64::new(0),
         });
         let metrics = Arc::new(Metrics::new().unwrap());
         let artifacts = ArtifactStore::open(folder.path().to_str().unwrap()).await.unwrap();
         let records = Records::new(store.clone(), metrics.clone());
-        let me = Leader { address: "here:1".to_owned(), id: "a".to_owned(), started_unix_ms: 1 };
+        let me = Leader { address: format!("{name}:1"), id: name.to_owned(), started_unix_ms: 1 };
         let election = Election::new(store.clone(), metrics.clone(), me, Duration::from_secs(3));
         let config = lethe_engine::Config::default();
         let results = Results::new(artifacts);
@@ -191,7 +202,7 @@ async fn a_write_that_fails_is_never_seen_and_everybody_joins_again() {
     assert_eq!(status.phases[0].phase, Phase::Probe);
     assert_eq!(status.state, JobState::Running, "the outcome that was not written down did not happen");
     assert!(status.version > job.version);
-    let jobs = bench.driver.look(|view| view.records().count()).await.unwrap();
+    let jobs = bench.driver.view().await.unwrap().job_count();
     assert_eq!(jobs, 1, "nor did the submission that was refused");
 
     // The worker comes back with its outcome, says it again, and the job goes on.
@@ -214,7 +225,7 @@ async fn the_driver_sleeps_until_something_is_due() {
     assert!(matches!(member.commands.recv().await, Some(WorkerCommand::Start { .. })));
     assert_eq!(bench.driver.status(&job.id).await.unwrap().slots, 1);
     // Nobody asks anything: the silent worker is buried when its time is over, and the watcher hears of it.
-    let mut changed = bench.driver.watch(job.id.clone()).await.unwrap();
+    let mut changed = bench.driver.watch(&job.id).unwrap();
     let begin = tokio::time::Instant::now();
     changed.changed().await.unwrap();
     let after = begin.elapsed();
@@ -245,20 +256,95 @@ async fn a_commit_that_takes_six_seconds_buries_nobody() {
     assert_eq!((status.slots, status.retried), (1, vec![]));
     assert!(bench.metrics.render().contains("lethe_workers_lost_total 0"));
     // From then on silence counts again.
-    let mut changed = bench.driver.watch(job.id.clone()).await.unwrap();
+    let mut changed = bench.driver.watch(&job.id).unwrap();
     changed.changed().await.unwrap();
     assert!(bench.metrics.render().contains("lethe_workers_lost_total 1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn reading_waits_for_no_write_and_sees_none_before_it_is_done() {
+    let bench = Bench::new().await;
+    let job = bench.driver.submit(spec(), None).await.unwrap();
+    bench.store.commit_ms.store(6_000, Ordering::SeqCst);
+    let submit = tokio::spawn({
+        let driver = bench.driver.clone();
+        async move { driver.submit(spec(), Some("late".to_owned())).await }
+    });
+    let cancel = bench.driver.cancel(job.id.clone(), String::new());
+    let mut cancel = std::pin::pin!(cancel);
+    let begin = tokio::time::Instant::now();
+    // Longer than the driver takes to get to both.
+    assert!(timeout(Duration::from_secs(1), &mut cancel).await.is_err());
+    let view = bench.driver.view().await.unwrap();
+    assert_eq!((view.job_count(), view.knows_request("late")), (1, false));
+    assert_eq!(bench.driver.status(&job.id).await.unwrap().state, JobState::Queued);
+    assert!(begin.elapsed() < Duration::from_secs(2), "nobody waited for the store");
+    let late = submit.await.unwrap().unwrap();
+    let cancelled = cancel.await.unwrap();
+    // What was answered can be read.
+    assert_eq!(bench.driver.status(&late.id).await.unwrap().state, JobState::Queued);
+    assert_eq!(bench.driver.status(&job.id).await.unwrap().version, cancelled.version);
+    assert_eq!(cancelled.state, JobState::Cancelled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_speaks_of_a_write_waits_for_it() {
+    let bench = Bench::new().await;
+    bench.down(true);
+    let other = JobSpec { name: "other".to_owned(), ..spec() };
+    // Both in one turn: the second would be refused because of the first, which never was.
+    let (first, second) = tokio::join!(
+        bench.driver.submit(spec(), Some("r".to_owned())),
+        bench.driver.submit(other, Some("r".to_owned()))
+    );
+    for refused in [first.unwrap_err(), second.unwrap_err()] {
+        assert!(
+            matches!(&refused, Refusal::Unavailable { message } if message.contains("unplugged")),
+            "{refused}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_reads_the_store_once_a_second_whoever_asks() {
+    let store = lethe_store::memory();
+    let leader = Bench::over(store.clone(), "a", true).await;
+    let job = leader.driver.submit(spec(), None).await.unwrap();
+    let follower = Bench::over(store, "b", true).await;
+    assert!(matches!(follower.driver.watch(&job.id), Err(Refusal::NotLeader { .. })));
+    // It may still stand for election.
+    let first = async {
+        while follower.driver.view().await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, first).await.expect("in time");
+    let lists = follower.store.lists.load(Ordering::SeqCst);
+    for _ in 0..100 {
+        let view = follower.driver.view().await.unwrap();
+        assert_eq!((view.job_count(), view.leader()), (1, Some("a:1")));
+        assert_eq!(view.status(&job.id).unwrap().waiting, None, "only the leader knows");
+    }
+    assert_eq!(follower.store.lists.load(Ordering::SeqCst), lists);
+    leader.driver.submit(spec(), None).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(follower.driver.view().await.unwrap().job_count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_driver_that_has_ended_says_so() {
     let bench = Bench::new().await;
     let job = bench.driver.submit(spec(), None).await.unwrap();
-    let mut changed = bench.driver.watch(job.id.clone()).await.unwrap();
+    let mut changed = bench.driver.watch(&job.id).unwrap();
     assert!(bench.driver.is_alive());
     bench.stop.cancel();
     assert!(changed.changed().await.is_err());
     assert!(matches!(bench.driver.status(&job.id).await, Err(Refusal::Unavailable { .. })));
-    assert!(!bench.driver.is_alive());
+    let gone = async {
+        while bench.driver.is_alive() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, gone).await.expect("in time");
     assert_eq!(*bench.driver.readiness().borrow(), Readiness::Draining);
 }

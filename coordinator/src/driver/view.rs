@@ -1,33 +1,39 @@
-//! The state as the edges may look at it: read only, at one moment.
+//! A snapshot as a reader sees it: at the reader's time, and by a leader or by one that follows.
 
-use lethe_domain::{Epoch, Explanation, JobId, JobResult, JobStatus, WorkerId, WorkerStatus};
-use lethe_engine::{JobRecord, Now, State};
+use std::ops::Bound;
+use std::sync::Arc;
 
-/// The state at a moment at which all of it is written down.
-pub(crate) struct View<'a> {
-    state: &'a State,
+use lethe_domain::{Epoch, Explanation, JobId, JobResult, JobState, JobStatus, WorkerId, WorkerStatus};
+use lethe_engine::{JobRecord, Now};
+
+use super::snapshot::{JobView, Snapshot, WorkerView};
+
+/// What is written down, at one moment.
+#[derive(Clone)]
+pub(crate) struct View {
+    snapshot: Snapshot,
     now: Now,
     /// Who leads, when we only read what it has written down.
-    leader: Option<&'a str>,
+    leader: Option<String>,
 }
 
-impl<'a> View<'a> {
-    pub(crate) fn new(state: &'a State, now: Now) -> Self {
-        Self { state, now, leader: None }
+impl View {
+    pub(crate) fn new(snapshot: Snapshot, now: Now) -> Self {
+        Self { snapshot, now, leader: None }
     }
 
     /// What the leader at this address has written down.
-    pub(crate) fn written(state: &'a State, now: Now, leader: &'a str) -> Self {
-        Self { state, now, leader: Some(leader) }
+    pub(crate) fn written(snapshot: Snapshot, now: Now, leader: String) -> Self {
+        Self { snapshot, now, leader: Some(leader) }
     }
 
     /// Who leads, when it is not us: what is at work where is not to be seen here.
-    pub(crate) fn leader(&self) -> Option<&'a str> {
-        self.leader
+    pub(crate) fn leader(&self) -> Option<&str> {
+        self.leader.as_deref()
     }
 
     pub(crate) fn epoch(&self) -> Epoch {
-        self.state.epoch()
+        self.snapshot.epoch
     }
 
     /// The calendar's time of this look.
@@ -35,59 +41,89 @@ impl<'a> View<'a> {
         self.now.unix_ms
     }
 
-    /// A job as people see it. The engine counts versions from 1 in each process; the epoch above them makes them rise
-    /// over a restart too, so that a watcher never takes a new state for an old one.
+    /// A job as people see it.
     pub(crate) fn status(&self, id: &JobId) -> Option<JobStatus> {
-        let status = self.state.status(id, self.now)?;
+        self.snapshot.jobs.get(id).map(|job| self.status_of(job))
+    }
+
+    /// The engine counts versions from 1 in each process; the epoch above them makes them rise over a restart too, so that
+    /// a watcher never takes a new state for an old one.
+    fn status_of(&self, job: &JobView) -> JobStatus {
+        let status = job.look.status(self.now, self.snapshot.fleet);
         // What a job waits for depends on the workers, whom only the leader knows.
         let waiting = status.waiting.filter(|_| self.leader.is_none());
-        Some(JobStatus { version: (self.epoch().0 << 32) + status.version, waiting, ..status })
+        JobStatus { version: (self.epoch().0 << 32) + status.version, waiting, ..status }
     }
 
     /// What is written down about a job.
-    pub(crate) fn record(&self, id: &JobId) -> Option<&'a JobRecord> {
-        self.state.record(id)
+    pub(crate) fn record(&self, id: &JobId) -> Option<Arc<JobRecord>> {
+        self.snapshot.jobs.get(id).map(|job| job.record.clone())
     }
 
-    /// What is written down about every job, newest first.
-    pub(crate) fn records(&self) -> impl Iterator<Item = &'a JobRecord> {
-        let state = self.state;
-        state.job_ids().iter().rev().filter_map(|id| state.record(id))
+    /// How many jobs there are.
+    pub(crate) fn job_count(&self) -> usize {
+        self.snapshot.jobs.size()
+    }
+
+    /// How many of them are in this state.
+    pub(crate) fn jobs_in(&self, state: JobState) -> u64 {
+        self.snapshot.counts.get(&state).copied().unwrap_or_default()
+    }
+
+    /// Those of them that run.
+    pub(crate) fn running(&self) -> impl Iterator<Item = JobStatus> {
+        let running = self.snapshot.order.values().filter(|job| job.record.state == JobState::Running);
+        running.map(|job| self.status_of(job))
+    }
+
+    /// The newest jobs.
+    pub(crate) fn newest(&self, count: usize) -> Vec<JobStatus> {
+        self.snapshot.order.values().rev().take(count).map(|job| self.status_of(job)).collect()
     }
 
     /// Jobs, newest first, after the one with this id; and what to ask for the next page with, unless this is the last.
     /// None when nobody has that id.
     pub(crate) fn page(&self, after: Option<&str>, size: usize) -> Option<(Vec<JobStatus>, Option<String>)> {
-        let mut ids = self.state.job_ids().iter().rev();
-        if let Some(after) = after {
-            ids.find(|id| id.as_str() == after)?;
-        }
-        let page: Vec<&JobId> = ids.by_ref().take(size).collect();
-        let last = page.last().filter(|_| ids.next().is_some());
-        let next = last.map(|id| id.to_string());
-        Some((page.into_iter().filter_map(|id| self.status(id)).collect(), next))
+        let place = match after {
+            Some(after) => {
+                let id = JobId::new(after).ok()?;
+                Some((self.snapshot.jobs.get(&id)?.record.submitted_unix_ms, id))
+            }
+            None => None,
+        };
+        let newest = place.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut jobs = self.snapshot.order.range((Bound::Unbounded, newest)).rev();
+        let page: Vec<JobStatus> = jobs.by_ref().take(size).map(|(_, job)| self.status_of(job)).collect();
+        let next = page.last().filter(|_| jobs.next().is_some()).map(|last| last.id.to_string());
+        Some((page, next))
     }
 
     /// Whether a job was submitted with this request id.
     pub(crate) fn knows_request(&self, request_id: &str) -> bool {
-        self.state.job_of_request(request_id).is_some()
+        self.snapshot.requests.contains_key(request_id)
     }
 
     /// A job's result as far as it has one, with paths below the artifact root.
     pub(crate) fn result(&self, id: &JobId) -> Option<JobResult> {
-        self.state.result(id)
+        self.snapshot.jobs.get(id).map(|job| job.record.result())
     }
 
     /// What of a job waits, and why.
     pub(crate) fn explain(&self, id: &JobId) -> Option<Vec<Explanation>> {
-        self.state.explain(id, self.now)
+        let job = self.snapshot.jobs.get(id)?;
+        Some(job.look.explain(self.now, &self.workers()))
     }
 
     pub(crate) fn worker(&self, id: &WorkerId) -> Option<WorkerStatus> {
-        self.state.worker(id, self.now)
+        self.snapshot.workers.get(id).map(|worker| self.worker_of(worker))
     }
 
+    /// Workers, by name; those that died lately too.
     pub(crate) fn workers(&self) -> Vec<WorkerStatus> {
-        self.state.workers(self.now)
+        self.snapshot.workers.values().map(|worker| self.worker_of(worker)).collect()
+    }
+
+    fn worker_of(&self, worker: &WorkerView) -> WorkerStatus {
+        worker.look.status(self.now, worker.heard.as_ref().map(|heard| heard.ms()))
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use lethe_domain::{Epoch, JobId, JobState, JobStatus, Phase, PhaseState, WorkerState, WorkerStatus};
+use lethe_domain::{Epoch, JobState, JobStatus, Phase, PhaseState, WorkerState, WorkerStatus};
 use metrics::{Key, KeyName, Label, Recorder, SharedString};
 use metrics_exporter_prometheus::PrometheusBuilder;
 
@@ -23,7 +23,7 @@ const GAUGES: [(&str, &str); 8] = [
 
 /// What the gauges are read off.
 #[derive(Debug)]
-pub(crate) struct Snapshot {
+pub(crate) struct Gauges {
     epoch: Epoch,
     jobs: BTreeMap<JobState, u64>,
     running: Vec<JobStatus>,
@@ -39,18 +39,10 @@ pub(crate) fn leadership(leads: bool) -> String {
     recorder.handle().render()
 }
 
-impl Snapshot {
-    pub(crate) fn of(view: &View<'_>) -> Self {
-        let mut jobs: BTreeMap<JobState, u64> = JobState::ALL.into_iter().map(|state| (state, 0)).collect();
-        let mut running: Vec<JobId> = Vec::new();
-        for record in view.records() {
-            *jobs.entry(record.state).or_default() += 1;
-            if record.state == JobState::Running {
-                running.push(record.id.clone());
-            }
-        }
-        let running = running.iter().filter_map(|id| view.status(id)).collect();
-        Self { epoch: view.epoch(), jobs, running, workers: view.workers() }
+impl Gauges {
+    pub(crate) fn of(view: &View) -> Self {
+        let jobs = JobState::ALL.into_iter().map(|state| (state, view.jobs_in(state))).collect();
+        Self { epoch: view.epoch(), jobs, running: view.running().collect(), workers: view.workers() }
     }
 
     /// In Prometheus' text format.

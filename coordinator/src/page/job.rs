@@ -1,5 +1,7 @@
 //! The page of one job: what it does, how far it is, what came of it.
 
+use std::sync::Arc;
+
 use lethe_artifacts::ArtifactStore;
 use lethe_domain::{Failure, JobId, JobResult, JobState, JobStatus, PhaseState, PhaseStatus, Shape};
 use lethe_engine::JobRecord;
@@ -15,7 +17,7 @@ use crate::published::as_stored;
 #[derive(Debug)]
 pub(crate) struct JobPage {
     status: JobStatus,
-    record: JobRecord,
+    record: Arc<JobRecord>,
     /// The result as far as there is one; its figures appear as their phases end.
     result: JobResult,
     curve: Option<Curve>,
@@ -23,10 +25,10 @@ pub(crate) struct JobPage {
 
 impl JobPage {
     /// None when there is no such job.
-    pub(crate) fn of(view: &View<'_>, id: &JobId) -> Option<Self> {
+    pub(crate) fn of(view: &View, id: &JobId) -> Option<Self> {
         Some(Self {
             status: view.status(id)?,
-            record: view.record(id)?.clone(),
+            record: view.record(id)?,
             result: view.result(id)?,
             curve: None,
         })

@@ -23,10 +23,9 @@ pub(crate) struct Overview {
 }
 
 impl Overview {
-    pub(crate) fn of(view: &View<'_>) -> Self {
-        let jobs: Vec<JobStatus> =
-            view.records().take(JOBS).filter_map(|record| view.status(&record.id)).collect();
-        let older = view.records().count() - jobs.len();
+    pub(crate) fn of(view: &View) -> Self {
+        let jobs = view.newest(JOBS);
+        let older = view.job_count() - jobs.len();
         Self {
             jobs,
             older,

@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 use super::{download, watch};
 use crate::admission;
-use crate::driver::{DriverHandle, View, no_such_job, no_such_worker};
+use crate::driver::{DriverHandle, no_such_job, no_such_worker};
 
 /// Jobs of a page unless the client asks for another number, and the most it gets.
 const PAGE: usize = 50;
@@ -29,13 +29,13 @@ impl Jobs {
 
     /// Whether this request was accepted before: then its files need not be looked at again, and may even be gone.
     async fn is_known(&self, request_id: &Option<String>) -> Result<bool, Refusal> {
-        let Some(id) = request_id.clone() else { return Ok(false) };
-        self.driver.look(move |view| view.knows_request(&id)).await
+        let Some(id) = request_id else { return Ok(false) };
+        Ok(self.driver.view().await?.knows_request(id))
     }
 }
 
 /// An answer, and who would know better.
-fn seen<T>(message: T, leader: Option<String>) -> Response<T> {
+fn seen<T>(message: T, leader: Option<&str>) -> Response<T> {
     let mut response = Response::new(message);
     if let Some(leader) = leader.and_then(|leader| leader.parse().ok()) {
         response.metadata_mut().insert(LEADER_HEADER, leader);
@@ -97,12 +97,10 @@ impl JobService for Jobs {
         request: Request<v1::GetJobRequest>,
     ) -> Result<Response<v1::GetJobResponse>, Status> {
         let id = read_id(request.into_inner().job_id)?;
-        let missing = no_such_job(&id);
-        let found = move |view: &View<'_>| {
-            Some((view.status(&id)?, view.record(&id)?.spec.clone(), view.leader().map(str::to_owned)))
-        };
-        let (job, spec, leader) = self.driver.look(found).await?.ok_or(missing)?;
-        Ok(seen(v1::GetJobResponse { job: Some(job.into()), spec: Some(spec.into()) }, leader))
+        let view = self.driver.view().await?;
+        let (job, record) = view.status(&id).zip(view.record(&id)).ok_or_else(|| no_such_job(&id))?;
+        let spec = record.spec.clone();
+        Ok(seen(v1::GetJobResponse { job: Some(job.into()), spec: Some(spec.into()) }, view.leader()))
     }
 
     async fn list_jobs(
@@ -119,17 +117,15 @@ impl JobService for Jobs {
             }
         };
         let after = Some(page_token.clone()).filter(|token| !token.is_empty());
-        let look =
-            move |view: &View<'_>| (view.page(after.as_deref(), size), view.leader().map(str::to_owned));
-        let (page, leader) = self.driver.look(look).await?;
-        let (jobs, next) = page.ok_or_else(|| {
+        let view = self.driver.view().await?;
+        let (jobs, next) = view.page(after.as_deref(), size).ok_or_else(|| {
             malformed(
                 "page_token",
                 format!("found '{page_token}', expected next_page_token of the page before"),
             )
         })?;
         let jobs = jobs.into_iter().map(Into::into).collect();
-        Ok(seen(v1::ListJobsResponse { jobs, next_page_token: next.unwrap_or_default() }, leader))
+        Ok(seen(v1::ListJobsResponse { jobs, next_page_token: next.unwrap_or_default() }, view.leader()))
     }
 
     async fn watch_job(
@@ -164,8 +160,7 @@ impl JobService for Jobs {
         request: Request<v1::ExplainJobRequest>,
     ) -> Result<Response<v1::ExplainJobResponse>, Status> {
         let id = read_id(request.into_inner().job_id)?;
-        let missing = no_such_job(&id);
-        let lines = self.driver.look_live(move |view| view.explain(&id)).await?.ok_or(missing)?;
+        let lines = self.driver.live_view()?.explain(&id).ok_or_else(|| no_such_job(&id))?;
         let explanations = lines.into_iter().map(Into::into).collect();
         Ok(Response::new(v1::ExplainJobResponse { explanations }))
     }
@@ -175,8 +170,7 @@ impl JobService for Jobs {
         request: Request<v1::GetWorkerRequest>,
     ) -> Result<Response<v1::GetWorkerResponse>, Status> {
         let id = read_worker(request.into_inner().worker_id)?;
-        let missing = no_such_worker(&id);
-        let worker = self.driver.look_live(move |view| view.worker(&id)).await?.ok_or(missing)?;
+        let worker = self.driver.live_view()?.worker(&id).ok_or_else(|| no_such_worker(&id))?;
         Ok(Response::new(v1::GetWorkerResponse { worker: Some(worker.into()) }))
     }
 
@@ -217,7 +211,7 @@ impl JobService for Jobs {
         &self,
         _request: Request<v1::ListWorkersRequest>,
     ) -> Result<Response<v1::ListWorkersResponse>, Status> {
-        let workers = self.driver.look_live(|view| view.workers()).await?;
+        let workers = self.driver.live_view()?.workers();
         Ok(Response::new(v1::ListWorkersResponse { workers: workers.into_iter().map(Into::into).collect() }))
     }
 }

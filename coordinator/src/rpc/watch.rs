@@ -33,7 +33,7 @@ pub(super) async fn watch(
     driver: DriverHandle,
     id: JobId,
 ) -> Result<BoxStream<'static, Result<v1::WatchJobResponse, Status>>, Refusal> {
-    let changed = driver.watch(id.clone()).await?;
+    let changed = driver.watch(&id)?;
     let watch = Watch { driver, id, changed, given: None, ended: false };
     let states = unfold(watch, |mut watch| async move {
         if watch.ended {

@@ -115,6 +115,9 @@ pub enum Event {
         /// host:port.
         address: String,
     },
+    /// A turn is over, and nothing more is known now: free slots are given to whoever needs them. Nothing is granted without
+    /// it, however many events came before.
+    Plan,
     /// Time has passed: see [`crate::State::next_deadline`]. Only then is anything given up for its silence.
     Tick,
 }

@@ -177,7 +177,7 @@ impl State {
             effects.push(Effect::Metric(Metric::GangRecovered { seconds }));
         }
         job.touch();
-        effects.push(Effect::Notify { job: id.job });
+        self.changed.progress.insert(id.job);
     }
 
     /// An executor is up, or gone.
@@ -249,6 +249,7 @@ impl State {
                 self.dead.iter().min_by_key(|(_, dead)| dead.at_ms).map(|(id, _)| id.clone())
         {
             self.dead.remove(&oldest);
+            self.changed.workers.insert(oldest);
         }
     }
 }

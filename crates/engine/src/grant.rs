@@ -1,8 +1,6 @@
-//! From jobs and slots to the planner's integers and back: granting leases and forming gangs.
+//! Granting what was planned: leases over shards, and gangs.
 //!
-//! Not here: saying why something waits (`explain`).
-
-use std::collections::BTreeMap;
+//! Not here: who gets which slot (`plan`), saying why something waits (`explain`).
 
 use lethe_domain::spec::Device as Wanted;
 use lethe_domain::{
@@ -10,8 +8,8 @@ use lethe_domain::{
 };
 
 use crate::fleet::PROTOCOL_OF_FLEETS;
-use crate::lease_work::{Grant, LeaseWork};
-use crate::planner::{self, Answer, Demand, Kind, Owner, Problem, Slots, Wants};
+use crate::lease_work::Grant;
+use crate::planner::{Slots, Wants};
 use crate::state::{Job, Work};
 use crate::{Command, Effect, Metric, State, Write};
 
@@ -30,28 +28,7 @@ pub(crate) fn most_ranks(spec: &JobSpec) -> u32 {
 }
 
 impl State {
-    /// Gives free slots to whoever needs them.
-    pub(crate) fn grant(&mut self, effects: &mut Vec<Effect>) {
-        self.refresh_disturbed();
-        if self.pool.free().sum() == 0 && !self.config.preempt {
-            return;
-        }
-        self.note_patience();
-        let ids: Vec<JobId> = self.hungry.iter().map(|(_, id)| id.clone()).collect();
-        if !ids.is_empty() {
-            let answers = planner::plan(&self.problem(&ids));
-            for (id, answer) in ids.iter().zip(&answers) {
-                if let Answer::Slots(slots) = answer {
-                    self.give(id, *slots, effects);
-                }
-            }
-            self.preempt(&ids, &answers, effects);
-        }
-        self.use_leftovers(effects);
-        self.refresh_disturbed();
-    }
-
-    fn give(&mut self, id: &JobId, slots: Slots, effects: &mut Vec<Effect>) {
+    pub(crate) fn give(&mut self, id: &JobId, slots: Slots, effects: &mut Vec<Effect>) {
         let of = |cuda: bool, count: u32| self.pool.free_slots(cuda).take(count as usize).cloned();
         let chosen: Vec<SlotRef> = of(true, slots.cuda).chain(of(false, slots.cpu)).collect();
         self.mark_running(id, effects);
@@ -67,93 +44,6 @@ impl State {
             JobState::Queued | JobState::Running => true,
             JobState::Cancelling | JobState::Succeeded | JobState::Failed | JobState::Cancelled => false,
         })
-    }
-
-    /// What these jobs ask for, and what there is.
-    pub(crate) fn problem(&self, ids: &[JobId]) -> Problem {
-        let fleet = self.pool.fleet();
-        let mut owners: Vec<Owner> = Vec::new();
-        let mut places: BTreeMap<&str, usize> = BTreeMap::new();
-        let jobs = ids.iter().filter_map(|id| self.jobs.get(id));
-        let demands = jobs.map(|job| {
-            let name = job.record.spec.queue.owner.as_str();
-            let owner = *places.entry(name).or_insert_with(|| {
-                let holds = self.holds.get(name).copied().unwrap_or(0);
-                owners.push(Owner { holds, quota: self.config.quotas.get(name).copied() });
-                owners.len() - 1
-            });
-            self.demand(job, owner, fleet)
-        });
-        let demands = demands.collect();
-        Problem { free: self.pool.free(), fleet, owners, demands }
-    }
-
-    fn demand(&self, job: &Job, owner: usize, fleet: Slots) -> Demand {
-        let spec = &job.record.spec;
-        let wants = wants(spec);
-        let now = self.now.mono_ms;
-        let kind = match &job.work {
-            Work::None => Kind::Leases { ready: 0 },
-            Work::Leases(work) => Kind::Leases { ready: self.leases_ready(work) },
-            Work::Gang(work) if work.gang.is_some() || work.not_before_ms > now => Kind::Leases { ready: 0 },
-            Work::Gang(work) => {
-                let slots = spec.resources.slots;
-                let max = most_ranks(spec);
-                let suits = match wants {
-                    Wants::Cuda => fleet.cuda,
-                    Wants::Any | Wants::Cpu => fleet.cpu.max(fleet.cuda),
-                };
-                let patient =
-                    work.enough_since_ms.is_none_or(|since| now < since + self.config.gang_patience_ms);
-                let min = if patient { max.min(suits).max(slots.min) } else { slots.min };
-                Kind::Gang { min, max }
-            }
-        };
-        Demand { kind, wants, priority: spec.queue.priority, owner }
-    }
-
-    /// Leases that could be granted: over shards that wait, or a second one over a straggler.
-    fn leases_ready(&self, work: &LeaseWork) -> u32 {
-        let config = &self.config;
-        match work.ready(self.now.mono_ms) {
-            0 => u32::from(
-                work.straggler(self.now.mono_ms, config.tail_after_ms, config.tail_factor).is_some(),
-            ),
-            ready => ready,
-        }
-    }
-
-    /// Whether a job could use a slot now.
-    pub(crate) fn is_hungry(&self, job: &Job) -> bool {
-        let now = self.now.mono_ms;
-        match (&job.work, job.record.state) {
-            (_, JobState::Cancelling | JobState::Succeeded | JobState::Failed | JobState::Cancelled)
-            | (Work::None, _) => false,
-            (Work::Leases(work), _) => self.leases_ready(work) > 0,
-            (Work::Gang(work), _) => work.gang.is_none() && work.not_before_ms <= now,
-        }
-    }
-
-    /// Starts the clock of gangs that could form, but smaller than they might.
-    fn note_patience(&mut self) {
-        let now = self.now.mono_ms;
-        let free = self.pool.free().sum();
-        let patience = self.config.gang_patience_ms;
-        let mut wake = None;
-        for (_, id) in &self.hungry {
-            let Some(job) = self.jobs.get_mut(id) else { continue };
-            let min = job.record.spec.resources.slots.min;
-            if let Work::Gang(work) = &mut job.work
-                && work.gang.is_none()
-            {
-                work.enough_since_ms = if free >= min { work.enough_since_ms.or(Some(now)) } else { None };
-                let until = work.enough_since_ms.map(|since| since + patience).filter(|until| *until > now);
-                wake = wake.into_iter().chain(until).min();
-            }
-        }
-        if let Some(at) = wake {
-            self.wake(at);
-        }
     }
 
     fn mark_running(&mut self, id: &JobId, effects: &mut Vec<Effect>) {

@@ -37,7 +37,9 @@ impl Pool {
         if cuda { self.free_cuda.iter() } else { self.free_cpu.iter() }
     }
 
-    fn set(&mut self, at: &SlotRef, usable: Option<bool>, free: bool) {
+    /// True when that changes anything.
+    fn set(&mut self, at: &SlotRef, usable: Option<bool>, free: bool) -> bool {
+        let was_free = self.free_cpu.contains(at) || self.free_cuda.contains(at);
         let before = match usable {
             Some(cuda) => self.usable.insert(at.clone(), cuda),
             None => self.usable.remove(at),
@@ -59,6 +61,7 @@ impl Pool {
                 set.remove(at);
             }
         }
+        before != usable || was_free != (free && usable.is_some())
     }
 }
 
@@ -67,7 +70,8 @@ impl State {
     pub(crate) fn refresh_slot(&mut self, at: &SlotRef) {
         let usable = self.may_work(at);
         let free = self.slot(at).is_some_and(|slot| slot.lease.is_none());
-        self.pool.set(at, usable, free);
+        self.stale |= self.pool.set(at, usable, free);
+        self.changed.workers.insert(at.worker.clone());
     }
 
     /// The same for every slot of a worker, and for those it had before.

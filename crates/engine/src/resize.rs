@@ -10,7 +10,7 @@ use lethe_domain::{
 use crate::fleet::PROTOCOL_OF_FLEETS;
 use crate::gang::Gang;
 use crate::grant::{most_ranks, wants};
-use crate::planner::{Answer, Wants};
+use crate::planner::Wants;
 use crate::state::{Job, Work};
 use crate::{Command, Effect, Metric, State};
 
@@ -74,7 +74,7 @@ impl State {
     pub(crate) fn watch_gangs(&mut self, effects: &mut Vec<Effect>) {
         let now = self.now.mono_ms;
         let due = |at: Option<u64>| at.is_some_and(|at| at <= now);
-        let gangs = self.live.iter().filter_map(|(_, id)| match &self.jobs.get(id)?.work {
+        let gangs = self.gangs.iter().filter_map(|(_, id)| match &self.jobs.get(id)?.work {
             Work::Gang(work) => Some((id.clone(), work.gang.as_ref()?)),
             Work::None | Work::Leases(_) => None,
         });
@@ -107,9 +107,8 @@ impl State {
         if self.pool.free().sum() == 0 {
             return;
         }
-        // This runs at every event while a slot is free: jobs without a gang cost no copy.
         let at_work = |id: &&JobId| self.jobs.get(*id).is_some_and(|job| job.gang_at_work().is_some());
-        let ids: Vec<JobId> = self.live.iter().map(|(_, id)| id).filter(at_work).cloned().collect();
+        let ids: Vec<JobId> = self.gangs.iter().map(|(_, id)| id).filter(at_work).cloned().collect();
         for id in ids {
             let Some(job) = self.jobs.get(&id) else { continue };
             let Some(gang) = job.gang_at_work() else { continue };
@@ -180,25 +179,17 @@ impl State {
     }
 
     /// Has the least urgent gang yield, with a checkpoint, to a more urgent job that finds no slot.
-    pub(crate) fn preempt(&mut self, ids: &[JobId], answers: &[Answer], effects: &mut Vec<Effect>) {
+    pub(crate) fn preempt(&mut self, effects: &mut Vec<Effect>) {
         if !self.config.preempt {
             return;
         }
-        let waits = |answer: &Answer| matches!(answer, Answer::NoneFree | Answer::GangWaits { .. });
-        let waiting = ids.iter().zip(answers).filter(|(_, answer)| waits(answer));
-        let urgent = waiting.filter_map(|(id, _)| {
-            let spec = &self.jobs.get(id)?.record.spec;
-            Some((spec.queue.priority, wants(spec)))
-        });
-        let Some((priority, wanted)) = urgent.max_by_key(|(priority, _)| *priority) else { return };
+        let Some((priority, wanted)) = self.urgent else { return };
         let yielding = |job: &Job| matches!(&job.work, Work::Gang(work) if work.gang.as_ref().is_some_and(|gang| gang.yield_by_ms.is_some()));
-        if self.live.iter().filter_map(|(_, id)| self.jobs.get(id)).any(yielding) {
+        let gangs = || self.gangs.iter().filter_map(|(_, id)| self.jobs.get(id));
+        if gangs().any(yielding) {
             return; // Slots are on their way.
         }
-        let victim = self
-            .live
-            .iter()
-            .filter_map(|(_, id)| self.jobs.get(id))
+        let victim = gangs()
             .filter(|job| job.record.state == JobState::Running && job.record.spec.queue.priority < priority)
             .filter(|job| {
                 let kind = job.gang_at_work().and_then(|gang| self.kind_of(gang));

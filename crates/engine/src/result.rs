@@ -1,15 +1,13 @@
 //! A job's result, put together from what its phases gave.
 
-use lethe_domain::{
-    ArtifactPaths, DirectionSummary, JobId, JobResult, RESULT_VERSION, TrainSummary, Warning,
-};
+use lethe_domain::{ArtifactPaths, DirectionSummary, JobResult, RESULT_VERSION, TrainSummary, Warning};
 
-use crate::{Outputs, State};
+use crate::{JobRecord, Outputs};
 
-impl State {
+impl JobRecord {
     /// The result of a job as far as it has one; paths are below the artifact root.
-    pub fn result(&self, id: &JobId) -> Option<JobResult> {
-        let record = self.record(id)?;
+    pub fn result(&self) -> JobResult {
+        let record = self;
         let outputs = &record.outputs;
         let direction = outputs.direction().map(|direction| DirectionSummary {
             threshold: direction.threshold,
@@ -27,7 +25,7 @@ impl State {
             loss_last: trained.loss_last,
         });
         let report = outputs.report();
-        Some(JobResult {
+        JobResult {
             schema_version: RESULT_VERSION,
             job: record.id.clone(),
             name: record.spec.name.clone(),
@@ -51,7 +49,7 @@ impl State {
                 checkpoint: outputs.fine_tune().map(|trained| trained.checkpoint.clone()),
                 target_sha256: outputs.direction().map(|direction| direction.target.sha256.clone()),
             },
-        })
+        }
     }
 }
 

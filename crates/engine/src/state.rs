@@ -11,6 +11,9 @@ use lethe_domain::{
 use crate::done::DoneShards;
 use crate::gang::GangWork;
 use crate::lease_work::LeaseWork;
+use crate::look::Changed;
+use crate::plan::Hungry;
+use crate::planner::Wants;
 use crate::pool::Pool;
 use crate::record::WorkerRecord;
 use crate::{Config, JobRecord, Now};
@@ -26,7 +29,15 @@ pub struct State {
     /// Jobs that are not final, in that order.
     pub(crate) live: BTreeSet<(u64, JobId)>,
     /// Live jobs that could use a slot now.
-    pub(crate) hungry: BTreeSet<(u64, JobId)>,
+    pub(crate) hungry: BTreeMap<(u64, JobId), Hungry>,
+    /// Live jobs in a phase that is a gang's.
+    pub(crate) gangs: BTreeSet<(u64, JobId)>,
+    /// Something that a plan rests on has changed since the last one.
+    pub(crate) stale: bool,
+    /// The most urgent job that the last plan left without a slot: its priority, and what it wants.
+    pub(crate) urgent: Option<(i32, Wants)>,
+    /// What looks different since somebody looked.
+    pub(crate) changed: Changed,
     /// Jobs that this step has touched.
     pub(crate) disturbed: BTreeSet<JobId>,
     pub(crate) requests: BTreeMap<String, JobId>,
@@ -141,7 +152,11 @@ impl State {
             jobs: BTreeMap::new(),
             order: Vec::new(),
             live: BTreeSet::new(),
-            hungry: BTreeSet::new(),
+            hungry: BTreeMap::new(),
+            gangs: BTreeSet::new(),
+            stale: false,
+            urgent: None,
+            changed: Changed::default(),
             disturbed: BTreeSet::new(),
             requests: BTreeMap::new(),
             workers: BTreeMap::new(),
@@ -177,7 +192,8 @@ impl State {
         state
             .order
             .sort_by_key(|id| (jobs.get(id).map_or(0, |job| job.record.submitted_unix_ms), id.clone()));
-        state.refresh_disturbed();
+        // Nobody has joined: nothing can be granted, but everybody learns what it waits for.
+        state.on_plan(&mut Vec::new());
         state
     }
 
@@ -250,6 +266,7 @@ impl State {
             *holds = holds.saturating_sub(1);
         }
         self.refresh_slot(&held.slot);
+        self.stale = true;
         self.disturbed.insert(lease.job.clone());
         Some(held)
     }
@@ -265,6 +282,7 @@ impl State {
             *self.holds.entry(job.record.spec.queue.owner.clone()).or_default() += 1;
         }
         self.refresh_slot(&at);
+        self.stale = true;
         self.wake(deadline_ms);
         self.disturbed.insert(lease.job.clone());
         let held = Lease {

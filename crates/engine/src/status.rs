@@ -1,10 +1,13 @@
 //! Jobs and workers as people see them.
 
+use std::collections::BTreeSet;
+
 use lethe_domain::{
     JobId, JobState, JobStatus, Phase, PhaseState, PhaseStatus, Shape, SlotIndex, SlotRef, SlotState,
     WorkerId, WorkerState, WorkerStatus,
 };
 
+use crate::look::{JobLook, WorkerLook};
 use crate::record::Reached;
 use crate::state::{Job, Work, Worker};
 use crate::{Now, State};
@@ -12,9 +15,15 @@ use crate::{Now, State};
 impl State {
     /// A job as people see it.
     pub fn status(&self, id: &JobId, now: Now) -> Option<JobStatus> {
+        Some(self.job_look(id)?.status(now, self.fleet_look()))
+    }
+
+    /// A job for people to see, now and later.
+    pub fn job_look(&self, id: &JobId) -> Option<JobLook> {
         let job = self.jobs.get(id)?;
         let record = &job.record;
-        Some(JobStatus {
+        let now = self.now;
+        let status = JobStatus {
             id: id.clone(),
             name: record.spec.name.clone(),
             feature: record.spec.feature.name.clone(),
@@ -23,37 +32,43 @@ impl State {
             finished_unix_ms: record.finished_unix_ms,
             phases: Phase::of(&record.spec).map(|phase| self.phase_status(job, phase, now)).collect(),
             slots: self.leases_of(id).count() as u32,
-            waiting: self.waiting(id),
+            waiting: None,
             retried: record.retried.clone(),
             failure: record.failure.clone(),
-            result: if record.state.is_final() { self.result(id) } else { None },
+            result: record.state.is_final().then(|| record.result()),
             version: job.version,
-        })
+        };
+        Some(JobLook { at: now, status, waits: self.waits(job) })
     }
 
     /// Workers as people see them, by name; those that died lately too.
     pub fn workers(&self, now: Now) -> Vec<WorkerStatus> {
-        let living = self.workers.iter().map(|(id, worker)| self.worker_status(id, worker, now));
-        let dead = self.dead.iter().map(|(id, dead)| {
-            let status = self.worker_status(id, &dead.worker, now);
-            WorkerStatus { state: WorkerState::Dead, reason: None, ..status }
-        });
-        let mut workers: Vec<WorkerStatus> = living.chain(dead).collect();
-        workers.sort_by(|one, other| one.id.cmp(&other.id));
-        workers
+        let ids: BTreeSet<&WorkerId> = self.workers.keys().chain(self.dead.keys()).collect();
+        ids.into_iter().filter_map(|id| self.worker(id, now)).collect()
     }
 
     /// One worker as people see it.
     pub fn worker(&self, id: &WorkerId, now: Now) -> Option<WorkerStatus> {
-        let living = self.workers.get(id).map(|worker| self.worker_status(id, worker, now));
-        living.or_else(|| {
-            let status = self.worker_status(id, &self.dead.get(id)?.worker, now);
-            Some(WorkerStatus { state: WorkerState::Dead, reason: None, ..status })
-        })
+        Some(self.worker_look(id)?.status(now, None))
     }
 
-    fn worker_status(&self, id: &WorkerId, worker: &Worker, now: Now) -> WorkerStatus {
-        let age = now.mono_ms.saturating_sub(worker.last_seen_ms);
+    /// A worker for people to see, now and later.
+    pub fn worker_look(&self, id: &WorkerId) -> Option<WorkerLook> {
+        let (worker, dead) = match (self.workers.get(id), self.dead.get(id)) {
+            (Some(worker), _) => (worker, false),
+            (None, Some(dead)) => (&dead.worker, true),
+            (None, None) => return None,
+        };
+        let mut status = self.worker_status(id, worker);
+        if dead {
+            (status.state, status.reason) = (WorkerState::Dead, None);
+        }
+        let suspect_after_ms = self.config.suspect_after_ms;
+        Some(WorkerLook { status, last_seen_ms: worker.last_seen_ms, suspect_after_ms })
+    }
+
+    /// A worker that is heard from.
+    fn worker_status(&self, id: &WorkerId, worker: &Worker) -> WorkerStatus {
         let at = |index: usize| SlotRef { worker: id.clone(), slot: SlotIndex(index as u32) };
         let slots: Vec<SlotState> = worker
             .slots
@@ -71,9 +86,7 @@ impl State {
         let busy = slots.iter().filter(|slot| slot.lease.is_some()).count();
         let barred = slots.iter().filter(|slot| slot.quarantine.is_some()).count();
         let draining = worker.leaving || mark.is_some_and(|mark| mark.draining);
-        let (state, reason) = if age >= self.config.suspect_after_ms {
-            (WorkerState::Suspect, None)
-        } else if barred == slots.len() {
+        let (state, reason) = if barred == slots.len() {
             (WorkerState::Quarantined, slots.first().and_then(|slot| slot.quarantine.clone()))
         } else if draining {
             let who = if worker.leaving { "it is about to leave" } else { "drained by an operator" };
@@ -95,7 +108,7 @@ impl State {
             state,
             reason,
             slots,
-            heartbeat_age_ms: age,
+            heartbeat_age_ms: 0,
         }
     }
 

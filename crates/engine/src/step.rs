@@ -9,7 +9,6 @@ impl State {
     pub fn step(&mut self, now: Now, event: Event) -> Vec<Effect> {
         self.now = now;
         let mut effects = Vec::new();
-        let tick = matches!(event, Event::Tick);
         match event {
             Event::Submit { job, spec, request_id } => self.on_submit(job, *spec, request_id, &mut effects),
             Event::Cancel { job, reason } => self.on_cancel(&job, &reason, &mut effects),
@@ -30,14 +29,13 @@ impl State {
                 self.on_finished(&SlotRef { worker, slot }, &lease, outcome, &mut effects);
             }
             Event::StoreOpen { lease, address } => self.on_store_open(&lease, &address, &mut effects),
-            Event::Tick => {}
+            Event::Tick => self.on_tick(&mut effects),
+            Event::Plan => self.on_plan(&mut effects),
         }
-        if tick {
-            self.on_tick(&mut effects);
-        }
-        self.grant(&mut effects);
-        if tick {
-            self.look_ahead();
+        for effect in &effects {
+            if let Effect::Notify { job } = effect {
+                self.changed.jobs.insert(job.clone());
+            }
         }
         in_order(effects)
     }

@@ -28,12 +28,14 @@ impl State {
         for id in &ids {
             self.settle_cancel(id, effects);
         }
+        self.refresh_disturbed();
         // Pauses that are over make jobs hungry.
-        self.disturbed.extend(ids);
+        ids.iter().for_each(|id| self.refresh_hunger(id));
+        self.look_ahead();
     }
 
-    /// After a tick, when everything is done: the earliest deadline of all, in the future.
-    pub(crate) fn look_ahead(&mut self) {
+    /// At the end of a tick: the earliest deadline of all, in the future. What is planned then brings it forward.
+    fn look_ahead(&mut self) {
         let now = self.now.mono_ms;
         let (late, silent) = (self.config.suspect_after_ms, self.config.dead_after_ms);
         let workers = self
@@ -74,17 +76,11 @@ impl State {
     /// Looks again at the jobs this step has touched: whether they are hungry, and when they need attention.
     pub(crate) fn refresh_disturbed(&mut self) {
         for id in std::mem::take(&mut self.disturbed) {
-            let Some(job) = self.jobs.get(&id) else { continue };
-            let place = job.place();
-            let (hungry, next) = (self.is_hungry(job), self.next_of(job));
-            if hungry {
-                self.hungry.insert(place);
-            } else {
-                self.hungry.remove(&place);
-            }
-            if let Some(at) = next {
+            self.refresh_hunger(&id);
+            if let Some(at) = self.jobs.get(&id).and_then(|job| self.next_of(job)) {
                 self.wake(at);
             }
+            self.changed.jobs.insert(id);
         }
     }
 }

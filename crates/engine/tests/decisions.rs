@@ -86,6 +86,7 @@ impl Bench {
         if !tick && self.state.next_deadline().is_some_and(|at| at <= self.now) {
             effects.extend(self.step_only(Event::Tick));
         }
+        effects.extend(self.step_only(Event::Plan));
         effects
     }
 

@@ -224,7 +224,13 @@ impl World {
         Now { mono_ms: self.now, unix_ms: 1_000_000 + self.now }
     }
 
+    /// A turn with one event.
     fn step(&mut self, event: Event) {
+        self.step_only(event);
+        self.step_only(Event::Plan);
+    }
+
+    fn step_only(&mut self, event: Event) {
         let effects = self.state.step(self.clock(), event);
         self.state.check_invariants().unwrap_or_else(|violation| panic!("at {} ms: {violation}", self.now));
         let mut acted = false;

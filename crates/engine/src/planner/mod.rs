@@ -2,7 +2,7 @@
 //!
 //! Not here: jobs, workers, time. `grant.rs` translates between those and this model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 #[cfg(test)]
 mod tests;
@@ -145,23 +145,37 @@ impl Slots {
     }
 }
 
-/// Solves the problem. One answer per demand, in order.
-pub fn plan(problem: &Problem) -> Vec<Answer> {
+/// The solution: for each demand, in order, what it gets, and what it would be told if it asked for one slot more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// What each demand gets.
+    pub answers: Vec<Answer>,
+    /// Why it gets no more than that.
+    pub refusals: Vec<Answer>,
+}
+
+/// Solves the problem, in n log n steps for n demands and slots.
+pub fn plan(problem: &Problem) -> Plan {
     let mut planning = Planning {
         problem,
         left: problem.free,
         holds: problem.owners.iter().map(|owner| owner.holds).collect(),
-        answers: vec![None; problem.demands.len()],
+        given: vec![Slots::default(); problem.demands.len()],
+        refusals: vec![Answer::NothingAsked; problem.demands.len()],
     };
     let mut classes: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
     for (place, demand) in problem.demands.iter().enumerate() {
         classes.entry(demand.priority).or_default().push(place);
     }
     classes.into_values().rev().for_each(|class| planning.serve(class));
-    let answers: Vec<Answer> =
-        planning.answers.into_iter().map(|answer| answer.unwrap_or(Answer::NothingAsked)).collect();
+    let Planning { given, refusals, .. } = planning;
+    let answer = |(given, refusal): (&Slots, &Answer)| match given.sum() {
+        0 => *refusal,
+        _ => Answer::Slots(*given),
+    };
+    let answers: Vec<Answer> = given.iter().zip(&refusals).map(answer).collect();
     debug_assert!(post_condition(problem, &answers).is_ok(), "{:?}", post_condition(problem, &answers));
-    answers
+    Plan { answers, refusals }
 }
 
 struct Planning<'a> {
@@ -169,21 +183,35 @@ struct Planning<'a> {
     left: Slots,
     /// Slots each owner holds, with what was given so far.
     holds: Vec<u32>,
-    answers: Vec<Option<Answer>>,
+    given: Vec<Slots>,
+    refusals: Vec<Answer>,
 }
 
 impl Planning<'_> {
     /// Serves the demands of one priority: a slot, or a gang, at a time, to whose owner holds the fewest.
-    fn serve(&mut self, mut class: Vec<usize>) {
-        loop {
-            let turn = class
-                .iter()
-                .enumerate()
-                .min_by_key(|(_, demand)| (self.holds[self.problem.demands[**demand].owner], **demand));
-            let Some((place, demand)) = turn.map(|(place, demand)| (place, *demand)) else { return };
-            if !self.give(demand) {
-                class.remove(place);
+    fn serve(&mut self, class: Vec<usize>) {
+        // Of an owner's demands only the first is ever next: so the owners stand in line, each with its first demand.
+        let mut waiting: BTreeMap<usize, VecDeque<usize>> = BTreeMap::new();
+        for place in class {
+            waiting.entry(self.problem.demands[place].owner).or_default().push_back(place);
+        }
+        let mut line: BTreeSet<(u32, usize, usize)> = waiting
+            .iter()
+            .filter_map(|(owner, places)| Some((self.holds[*owner], *places.front()?, *owner)))
+            .collect();
+        while self.left != Slots::default()
+            && let Some((_, place, owner)) = line.pop_first()
+        {
+            let Some(places) = waiting.get_mut(&owner) else { continue };
+            if !self.give(place) {
+                places.pop_front();
             }
+            line.extend(places.front().map(|next| (self.holds[owner], *next, owner)));
+        }
+        // Nobody gets anything any more, and in no order: the rest only learns why.
+        let rest: Vec<usize> = waiting.into_values().flatten().collect();
+        for place in rest {
+            self.give(place);
         }
     }
 
@@ -193,50 +221,37 @@ impl Planning<'_> {
         let suits = self.problem.fleet.of(*wants);
         let room = self.problem.owners[*owner].quota.map(|quota| quota.saturating_sub(self.holds[*owner]));
         let over = Answer::OverQuota { holds: self.holds[*owner] };
-        match *kind {
-            Kind::Leases { ready } => {
-                let so_far = match self.answers[place] {
-                    Some(Answer::Slots(slots)) => slots,
-                    Some(_) | None => Slots::default(),
-                };
-                let refusal = if so_far.sum() == ready {
-                    Answer::NothingAsked
-                } else if suits == 0 {
-                    Answer::NoneSuits
-                } else if room == Some(0) {
-                    over
-                } else if let Some(slot) = self.left.take(*wants) {
+        self.refusals[place] = match *kind {
+            Kind::Leases { ready } if self.given[place].sum() == ready => Answer::NothingAsked,
+            Kind::Leases { .. } | Kind::Gang { .. } if suits == 0 => Answer::NoneSuits,
+            Kind::Leases { .. } if room == Some(0) => over,
+            Kind::Leases { .. } => match self.left.take(*wants) {
+                Some(slot) => {
                     self.holds[*owner] += 1;
-                    let given = Slots { cpu: so_far.cpu + slot.cpu, cuda: so_far.cuda + slot.cuda };
-                    self.answers[place] = Some(Answer::Slots(given));
+                    let so_far = &mut self.given[place];
+                    *so_far = Slots { cpu: so_far.cpu + slot.cpu, cuda: so_far.cuda + slot.cuda };
                     return true;
-                } else {
-                    Answer::NoneFree
-                };
-                self.answers[place].get_or_insert(refusal);
-            }
-            Kind::Gang { min, max } => {
-                let max = room.map_or(max, |room| max.min(room));
-                self.answers[place] = Some(if suits == 0 {
-                    Answer::NoneSuits
-                } else if max < min {
-                    over
-                } else {
-                    self.gang(*wants, *owner, min, max)
-                });
-            }
-        }
+                }
+                None => Answer::NoneFree,
+            },
+            Kind::Gang { min, max } => match room.map_or(max, |room| max.min(room)) {
+                max if max < min => over,
+                max => self.gang(place, min, max),
+            },
+        };
         false
     }
 
-    fn gang(&mut self, wants: Wants, owner: usize, min: u32, max: u32) -> Answer {
+    fn gang(&mut self, place: usize, min: u32, max: u32) -> Answer {
+        let Demand { wants, owner, .. } = self.problem.demands[place];
         let kinds = self.left.kinds(wants);
         if let Some((cuda, free)) = kinds.iter().find(|(_, free)| *free >= min) {
             let count = max.min(*free);
             *self.left.kind_mut(*cuda) -= count;
             self.holds[owner] += count;
             let (cpu, cuda) = if *cuda { (0, count) } else { (count, 0) };
-            return Answer::Slots(Slots { cpu, cuda });
+            self.given[place] = Slots { cpu, cuda };
+            return Answer::NothingAsked;
         }
         // Keep what there is for this gang only if it can ever form; a gang too large for the fleet blocks nobody.
         let could = self.problem.fleet.kinds(wants).into_iter().find(|(_, all)| *all >= min);

@@ -65,7 +65,13 @@ fn in_shards(assignment: &Assignment, output: impl Fn(u64) -> Value) -> Value {
 }
 
 impl World {
+    /// A turn with one event.
     pub(super) fn occurs(&mut self, event: Occurrence) {
+        self.decide(event);
+        self.decide(Occurrence::Plan);
+    }
+
+    fn decide(&mut self, event: Occurrence) {
         let now = Now { mono_ms: self.now, unix_ms: self.now };
         let decisions = self.state.step(now, event);
         self.state.check_invariants().unwrap_or_else(|violation| panic!("at {} ms: {violation}", self.now));

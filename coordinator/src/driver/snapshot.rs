@@ -1,0 +1,111 @@
+//! What the driver publishes at the end of each turn: jobs and workers as they are written down. Everybody reads it, and
+//! nobody asks the driver.
+//!
+//! The maps share what has not changed, so that publishing costs what a turn has changed, however much there is. Not here:
+//! the time, and what a reader makes of it (`view`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lethe_domain::{Epoch, JobId, JobState, WorkerId};
+use lethe_engine::{Changed, FleetLook, JobLook, JobRecord, State, WorkerLook};
+use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
+
+use super::sessions::{LastHeard, Sessions};
+
+/// Jobs and workers at the end of a turn. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Snapshot {
+    pub(super) epoch: Epoch,
+    pub(super) jobs: HashTrieMapSync<JobId, Arc<JobView>>,
+    /// The same, oldest first.
+    pub(super) order: RedBlackTreeMapSync<(u64, JobId), Arc<JobView>>,
+    pub(super) requests: HashTrieMapSync<String, JobId>,
+    pub(super) counts: BTreeMap<JobState, u64>,
+    pub(super) workers: RedBlackTreeMapSync<WorkerId, WorkerView>,
+    pub(super) fleet: FleetLook,
+}
+
+/// A job, and what is written down about it.
+pub(crate) struct JobView {
+    pub(super) look: JobLook,
+    pub(super) record: Arc<JobRecord>,
+}
+
+/// A worker, and when it was heard from.
+#[derive(Clone)]
+pub(crate) struct WorkerView {
+    pub(super) look: Arc<WorkerLook>,
+    pub(super) heard: Option<LastHeard>,
+}
+
+impl Snapshot {
+    /// A whole state.
+    pub(crate) fn of(state: &State) -> Self {
+        let mut snapshot = Self { epoch: state.epoch(), ..Self::default() };
+        state.job_ids().iter().for_each(|id| snapshot.set_job(state, id, None));
+        snapshot
+    }
+
+    /// Takes over what a turn has changed: `written` are the records it has written down.
+    pub(crate) fn update(
+        &mut self,
+        state: &State,
+        changed: Changed,
+        mut written: BTreeMap<JobId, Arc<JobRecord>>,
+        sessions: &Sessions,
+    ) {
+        let ids: Vec<JobId> = written.keys().filter(|id| !changed.jobs.contains(*id)).cloned().collect();
+        for id in changed.jobs.iter().chain(&ids) {
+            let record = written.remove(id);
+            self.set_job(state, id, record);
+        }
+        if !changed.workers.is_empty() {
+            self.fleet = state.fleet_look();
+        }
+        for id in changed.workers {
+            match state.worker_look(&id) {
+                Some(look) => {
+                    let heard = sessions.last_heard(&id);
+                    self.workers.insert_mut(id, WorkerView { look: Arc::new(look), heard });
+                }
+                None => {
+                    self.workers.remove_mut(&id);
+                }
+            }
+        }
+    }
+
+    fn set_job(&mut self, state: &State, id: &JobId, written: Option<Arc<JobRecord>>) {
+        let before = self.jobs.get(id).cloned();
+        if let Some(before) = &before {
+            let count = self.counts.entry(before.record.state).or_default();
+            *count = count.saturating_sub(1);
+        }
+        let record = written
+            .or_else(|| before.as_ref().map(|before| before.record.clone()))
+            .or_else(|| state.record(id).map(|record| Arc::new(record.clone())));
+        match state.job_look(id).zip(record) {
+            Some((look, record)) => {
+                *self.counts.entry(record.state).or_default() += 1;
+                let place = (record.submitted_unix_ms, id.clone());
+                if before.is_none()
+                    && let Some(request) = &record.request_id
+                {
+                    self.requests.insert_mut(request.clone(), id.clone());
+                }
+                let job = Arc::new(JobView { look, record });
+                self.order.insert_mut(place, job.clone());
+                self.jobs.insert_mut(id.clone(), job);
+            }
+            None => {
+                let Some(before) = before else { return };
+                self.jobs.remove_mut(id);
+                self.order.remove_mut(&(before.record.submitted_unix_ms, id.clone()));
+                if let Some(request) = &before.record.request_id {
+                    self.requests.remove_mut(request);
+                }
+            }
+        }
+    }
+}
