@@ -127,6 +127,11 @@ $(STAMPS)/bench: $(STAMPS)/python $(STAMPS)/system-test tools/setup/bench.txt
 bench-fleet: build $(STAMPS)/bench ## leases, scale, recovery, fail-over and checkpoints, beside HyperQueue, Ray and torchrun
 	$(VENV)/python tests/bench/fleet.py
 
+.PHONY: bench-scale
+bench-scale: build $(STAMPS)/system-test ## takeover of a store with a long history, and load, one JSON line each
+	$(BIN)/lethe-bench-scale takeover
+	$(BIN)/lethe-bench-scale load
+
 .PHONY: chaos
 chaos: build $(STAMPS)/python $(STAMPS)/system-test ## random faults for SECONDS=60, chosen by SEED=1
 	$(BIN)/lethe-chaos --seconds $(SECONDS) --seed $(SEED)

@@ -5,6 +5,7 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a harness of tests fails by panicking")]
 
+pub mod made_up;
 mod process;
 mod spec;
 

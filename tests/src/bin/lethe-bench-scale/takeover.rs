@@ -1,0 +1,202 @@
+//! A store with a long history, and a coordinator that takes it over from one that was killed.
+//!
+//! The history is an honest one: jobs that the coordinator drove through all their phases, and jobs in the middle of their
+//! sampling. Beside it, on demand, keys as they were left behind before jobs that end took their shards with them.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use lethe_client::Client;
+use lethe_domain::{JobSpec, JobState};
+use lethe_store::etcd_cluster::Cluster;
+use lethe_store::{StateStore, Txn, limits};
+use lethe_tests::made_up::{self, Manner, Tally};
+use lethe_tests::no_op;
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::coordinator::Coordinator;
+use crate::load::{reached, submit};
+
+#[derive(Debug, Args)]
+pub(crate) struct Sizes {
+    /// Jobs that have ended
+    #[arg(long, default_value_t = 10_000)]
+    finished: usize,
+    /// Sample shards of each of them
+    #[arg(long, default_value_t = 90)]
+    shards: u64,
+    /// Shards that are done of jobs that have not ended
+    #[arg(long, default_value_t = 100_000)]
+    live: u64,
+    /// Jobs that these belong to
+    #[arg(long, default_value_t = 10)]
+    live_jobs: usize,
+    /// Shards of finished jobs that are there all the same
+    #[arg(long, default_value_t = 0)]
+    stale: u64,
+}
+
+const SHARD: u64 = 1_000;
+/// Jobs submitted before the ones before have ended.
+const WAVE: usize = 1_000;
+const WORKERS: u32 = 16;
+const SLOTS: u32 = 16;
+
+pub(crate) async fn measure(program: &Path, etcd: &Cluster, sizes: &Sizes) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let uri = etcd.uri("/scale");
+    let mut first = Coordinator::start(program, &uri, folder.path())?;
+    let client = first.client().await?;
+    reached("a coordinator leads", async || Ok(first.leads().await)).await?;
+    let begun = Instant::now();
+    finish(&client, &first.grpc, folder.path(), sizes).await?;
+    let building = begun.elapsed().as_secs_f64();
+    let store = lethe_store::connect(&uri).await?;
+    let after_jobs = Content::of(&*store).await?;
+    run_live(&client, &first.grpc, folder.path(), sizes).await?;
+    let before = Content::of(&*store).await?;
+    if sizes.stale > 0 {
+        leave(&*store, sizes.stale).await?;
+    }
+    let second = Coordinator::start(program, &uri, folder.path())?;
+    second.client().await?;
+    let killed = Instant::now();
+    first.kill()?;
+    while !store.list("leader").await?.entries.is_empty() && !second.leads().await {
+        sleep(Duration::from_millis(2)).await;
+    }
+    let free = killed.elapsed();
+    while !second.leads().await {
+        ensure!(killed.elapsed() < Duration::from_secs(120), "nobody leads");
+        sleep(Duration::from_millis(2)).await;
+    }
+    let leads = killed.elapsed();
+    let client = second.client().await?;
+    let page = client.list(1, None).await?;
+    let (memory, peak) = second.memory()?;
+    ensure!(!page.jobs.is_empty(), "the jobs are there");
+    println!(
+        "{}",
+        json!({
+            "benchmark": "takeover",
+            "finished_jobs": sizes.finished,
+            "shards_they_had": sizes.finished as u64 * (sizes.shards + evaluate_shards(sizes)),
+            "live_shards": sizes.live, "stale_shards": sizes.stale,
+            "seconds_from_kill_to_leading": leads.as_secs_f64(),
+            "seconds_from_free_to_leading": (leads - free).as_secs_f64(),
+            "resident_mb": memory, "peak_mb": peak,
+            "keys": before.keys, "bytes": before.bytes,
+            "bytes_after_finished_jobs": after_jobs.bytes,
+            "bytes_of_their_records": after_jobs.record_bytes,
+            "times_their_records": after_jobs.bytes as f64 / after_jobs.record_bytes as f64,
+            "history_built_in_seconds": building,
+        })
+    );
+    Ok(())
+}
+
+fn evaluate_shards(sizes: &Sizes) -> u64 {
+    (sizes.shards / 9).max(1)
+}
+
+/// What the store holds.
+struct Content {
+    keys: usize,
+    bytes: usize,
+    record_bytes: usize,
+}
+
+impl Content {
+    async fn of(store: &dyn StateStore) -> Result<Self> {
+        let entries = store.list("").await?.entries;
+        let size = |entry: &lethe_store::Entry| entry.key.len() + entry.value.len();
+        let records = entries.iter().filter(|entry| !entry.key.contains("/shards/"));
+        Ok(Self {
+            keys: entries.len(),
+            bytes: entries.iter().map(size).sum(),
+            record_bytes: records.map(size).sum(),
+        })
+    }
+}
+
+fn spec(folder: &Path, shards: u64, evaluate: u64) -> Result<JobSpec> {
+    let mut spec = no_op(folder);
+    spec["sample"] = json!({"shard_size": SHARD, "batch": SHARD, "until": {"total": shards * SHARD}});
+    spec["evaluate"] = json!({"shard_size": SHARD, "batch": SHARD, "samples": evaluate * SHARD});
+    spec["resources"] = json!({"slots": {"min": 1, "max": 1}});
+    Ok(JobSpec::from_value(spec)?)
+}
+
+fn fleet(grpc: &str, manner: Manner) -> (JoinSet<()>, Arc<Tally>) {
+    let tally = Arc::new(Tally::default());
+    let mut fleet = JoinSet::new();
+    for number in 0..WORKERS {
+        fleet.spawn(made_up::work(vec![grpc.to_owned()], number, SLOTS, manner, tally.clone()));
+    }
+    (fleet, tally)
+}
+
+/// Drives jobs through all their phases.
+async fn finish(client: &Client, grpc: &str, folder: &Path, sizes: &Sizes) -> Result<()> {
+    let (mut fleet, _) = fleet(grpc, Manner { lease: Duration::ZERO, shards: u64::MAX });
+    let spec = spec(folder, sizes.shards, evaluate_shards(sizes))?;
+    let mut left = sizes.finished;
+    while left > 0 {
+        let wave = left.min(WAVE);
+        let ids = submit(client, &spec, wave).await?;
+        left -= wave;
+        for id in &ids {
+            reached("a job ends", async || {
+                let (status, _) = client.get(id).await?;
+                ensure!(
+                    !matches!(status.state, JobState::Failed | JobState::Cancelled),
+                    "job {id}: {:?}",
+                    status.failure
+                );
+                Ok(status.state == JobState::Succeeded)
+            })
+            .await?;
+        }
+    }
+    fleet.shutdown().await;
+    Ok(())
+}
+
+/// Leaves jobs in the middle of their sampling.
+async fn run_live(client: &Client, grpc: &str, folder: &Path, sizes: &Sizes) -> Result<()> {
+    let spec = spec(folder, 2 * sizes.live / sizes.live_jobs as u64, 1)?;
+    let (mut fleet, tally) = fleet(grpc, Manner { lease: Duration::ZERO, shards: sizes.live });
+    submit(client, &spec, sizes.live_jobs).await?;
+    reached("the live shards are done", async || Ok(tally.shards.load(Ordering::Relaxed) >= sizes.live))
+        .await?;
+    // The last ones are written down before their acknowledgement.
+    sleep(Duration::from_secs(2)).await;
+    fleet.shutdown().await;
+    Ok(())
+}
+
+/// Puts shards of finished jobs back.
+async fn leave(store: &dyn StateStore, count: u64) -> Result<()> {
+    let listing = store.list("jobs/").await?;
+    let mut finished = listing.entries.iter().filter(|entry| entry.key.ends_with("/record"));
+    let folder = finished.next().and_then(|entry| entry.key.strip_suffix("/record")).context("a job")?;
+    let output = json!({"Sample": {"samples": SHARD, "positives": 100, "scores": {
+        "path": format!("{folder}/sample/shard-00000-a1.safetensors"), "sha256": "0123456789abcdef".repeat(4), "size": 8_000
+    }}});
+    let value = serde_json::to_vec(&json!({"version": 1, "output": output}))?;
+    let mut index = 0;
+    while index < count {
+        let end = count.min(index + limits::TXN_OPERATIONS as u64);
+        let txn = (index..end)
+            .fold(Txn::new(), |txn, index| txn.put(format!("{folder}/shards/sample/{index}"), value.clone()));
+        store.commit(txn).await?;
+        index = end;
+    }
+    Ok(())
+}
