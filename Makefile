@@ -19,7 +19,8 @@ SEED ?= 1
 VENV := .venv/bin
 BIN := target/release
 STAMPS := .stamps
-GPU := $(shell test -d /proc/driver/nvidia/gpus && echo yes || echo no)
+# As the agent counts: what the driver lists, or its device files where /proc shows no list.
+GPU := $(shell ls -d /proc/driver/nvidia/gpus/* /dev/nvidia[0-9]* 2>/dev/null | grep -q . && echo yes || echo no)
 
 .PHONY: help
 help: ## list the verbs
@@ -28,6 +29,7 @@ help: ## list the verbs
 .PHONY: demo
 demo: build ## remove thick strokes from a VAE (JOB=thick-dcgan, slant-vae, slant-dcgan, digit-dcgan)
 	$(BIN)/lethe run examples/mnist/$(JOB).yaml --out lethe-out/$(JOB) --slots $(SLOTS) --fresh
+	@$(VENV)/python examples/mnist/check.py lethe-out/$(JOB)/result.json 0.10
 	@echo "look at lethe-out/$(JOB)/before_after.png"
 
 .PHONY: build
@@ -97,7 +99,7 @@ test-rust: build $(STAMPS)/system-test $(STAMPS)/python
 .PHONY: test-python
 test-python: build $(STAMPS)/system-test $(STAMPS)/python
 	@mkdir -p target
-	PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/python -m pytest -q -rs -p no:cacheprovider tools examples deploy | tee target/pytest.txt
+	PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/python -m pytest -q -rs -p no:cacheprovider tools examples deploy tests/gpu | tee target/pytest.txt
 	@sed -n 's/^SKIPPED \[[0-9]*\]/SKIPPED/p' target/pytest.txt >>$(LETHE_SKIPS)
 
 .PHONY: lint
@@ -105,8 +107,12 @@ lint: $(STAMPS)/system $(STAMPS)/libtorch ## formatting and clippy
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 
+.PHONY: gpu-kit
+gpu-kit: build ## pack what test-gpu needs into gpu-kit.tar.gz, to be carried to a machine with a GPU
+	tests/gpu/pack.sh
+
 .PHONY: test-gpu
-test-gpu: ## what needs a GPU; needs only the binaries and a CUDA libtorch (see docs/gpu.md)
+test-gpu: ## what needs a GPU, from gpu-kit/ and a python3 that has torch 2.11 (see docs/gpu.md)
 	tests/gpu/run.sh
 
 # ---- measurements ---------------------------------------------------------------------------------------------------

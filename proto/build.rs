@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use prost::Message;
 
 fn main() -> anyhow::Result<()> {
-    let files =
-        ["lethe/v1/job.proto", "lethe/v1/spec.proto", "lethe/v1/worker.proto", "lethe/v1/executor.proto"];
+    let files = ["job", "phase", "spec", "worker", "executor"].map(|name| format!("lethe/v1/{name}.proto"));
     println!("cargo:rerun-if-changed=lethe/v1");
     let set = protox::compile(files, ["."])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);

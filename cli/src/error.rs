@@ -33,6 +33,14 @@ pub(crate) enum Error {
         /// Everything found.
         problems: SpecError,
     },
+    /// The job spec cannot be read.
+    #[error("cannot read {file}: {source}")]
+    SpecFile {
+        /// The file.
+        file: String,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The command line asks for something impossible.
     #[error("{0}")]
     Usage(String),
@@ -86,10 +94,9 @@ impl Error {
 
     fn code(&self) -> u8 {
         match self {
-            Error::Spec { .. }
-            | Error::Usage(_)
-            | Error::WouldReplace { .. }
-            | Error::Io { what: "read", .. } => exit::USAGE,
+            Error::Spec { .. } | Error::SpecFile { .. } | Error::Usage(_) | Error::WouldReplace { .. } => {
+                exit::USAGE
+            }
             Error::Client(lethe_client::Error::Invalid(_) | lethe_client::Error::Address { .. }) => {
                 exit::USAGE
             }
@@ -122,16 +129,19 @@ impl Error {
             Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 Some("the disk is full: free some space and run the same command again".to_owned())
             }
-            Error::Io { source, what, .. }
+            Error::SpecFile { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                Some("let this user read it".to_owned())
+            }
+            Error::Io { source, .. }
                 if matches!(
                     source.kind(),
                     std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem
                 ) =>
             {
-                Some(match *what {
-                    "read" => "let this user read it".to_owned(),
-                    _ => "name a folder this user may write to, with --out".to_owned(),
-                })
+                Some("name a folder this user may write to, with --out".to_owned())
+            }
+            Error::Client(lethe_client::Error::Rejected(failure)) if !failure.hint.is_empty() => {
+                Some(failure.hint.clone())
             }
             _ => None,
         }

@@ -205,7 +205,10 @@ fn in_the_way(folder: &Path, receipt: &Receipt, names: &[&str]) -> Result<Vec<Pa
 fn look(path: &Path, name: &str, receipt: &Receipt, wanted: Option<Digest>) -> Result<Found, Error> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
+        // Below a file there is nothing either; who makes the folder says what is in the way.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(Found::Nothing);
+        }
         Err(error) => return Err(Error::io("look at", path, error)),
     };
     // Lethe makes no links, and neither a link nor a pipe is to be read.

@@ -72,6 +72,13 @@ pub struct Flags {
     /// Shards of sampling in one lease at most; a slot gets as many as it does in about two seconds.
     #[arg(long, env = "LETHE_SHARDS_PER_LEASE", default_value_t = 32, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub shards_per_lease: u32,
+    /// Jobs that have ended and are kept; beyond that the oldest are deleted, with their files. What they published
+    /// elsewhere stays (see docs/retention.md).
+    #[arg(long, env = "LETHE_KEEP_JOBS", default_value_t = 10_000, value_name = "COUNT")]
+    pub keep_jobs: u32,
+    /// How long a job is kept after its end; then it is deleted, with its files. [default: until --keep-jobs]
+    #[arg(long, env = "LETHE_KEEP_FOR", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub keep_for: Option<Duration>,
     /// Slots that the jobs of an owner (queue.owner of their specs) may hold together; may be given several times.
     #[arg(long = "quota", env = "LETHE_QUOTA", value_name = "OWNER=SLOTS", value_delimiter = ',', value_parser = quota)]
     pub quotas: Vec<(String, u32)>,
@@ -151,6 +158,8 @@ impl Flags {
                 attempts: flags.attempts,
                 preempt: flags.preempt,
                 shards_per_lease: flags.shards_per_lease,
+                keep_jobs: Some(flags.keep_jobs),
+                keep_ms: flags.keep_for.map(ms),
                 quotas,
                 ..defaults
             },

@@ -19,7 +19,7 @@ use crate::driver::Driver;
 use crate::election::{Election, Leader};
 use crate::metrics::Metrics;
 use crate::records::Records;
-use crate::results::Results;
+use crate::upkeep::Upkeep;
 use crate::{CoordinatorConfig, Error, Result, http, rpc};
 
 /// How long the end of the coordinator waits for results that are being written, and for answers that are being given.
@@ -38,7 +38,7 @@ pub struct Handle {
     grpc_address: SocketAddr,
     http_address: Option<SocketAddr>,
     parts: Parts,
-    results: Results,
+    upkeep: Upkeep,
 }
 
 /// The tasks, each with the token that ends it.
@@ -78,10 +78,10 @@ impl Coordinator {
         };
         let election = Election::new(store.clone(), metrics.clone(), me, config.leader_ttl);
         let records = Records::new(store.clone(), metrics.clone());
-        let results = Results::new(artifacts.clone());
+        let upkeep = Upkeep::new(artifacts.clone());
         let root = artifacts.location().to_string();
         let (driver, handle) =
-            Driver::start(config.engine, root, (election, records), metrics.clone(), results.clone()).await?;
+            Driver::start(config.engine, root, (election, records), metrics.clone(), upkeep.clone()).await?;
 
         let http_address = page.as_ref().map(|listener| address_of(listener, config.listen)).transpose()?;
         let driver = Part::thread(DRIVER, |end| driver.run(end))?;
@@ -99,7 +99,7 @@ impl Coordinator {
             http: page.map(|listener| Part::spawn(|end| http::serve(web, listener, end.cancelled_owned()))),
         };
         tracing::info!(grpc = %grpc_address, http = ?http_address, "the coordinator serves");
-        Ok(Handle { grpc_address, http_address, parts, results })
+        Ok(Handle { grpc_address, http_address, parts, upkeep })
     }
 }
 
@@ -162,7 +162,7 @@ impl Handle {
         let Parts { driver, grpc, http } = self.parts;
         driver.stop(PATIENCE).await;
         grpc.stop(PATIENCE).await;
-        self.results.finish(PATIENCE).await;
+        self.upkeep.finish(PATIENCE).await;
         if let Some(http) = http {
             http.stop(PATIENCE).await;
         }

@@ -13,6 +13,7 @@ mod coordinator;
 mod driver;
 mod election;
 mod error;
+mod history;
 mod http;
 mod metrics;
 mod page;
@@ -20,8 +21,9 @@ mod published;
 mod records;
 mod results;
 mod rpc;
+mod upkeep;
 
-pub use admission::{RESULT as RESULT_FILES, look_at_files, replaced};
+pub use admission::{RESULT as RESULT_FILES, changed, look_at_files, replaced};
 pub use config::{CoordinatorConfig, Flags, HttpAddress};
 pub use coordinator::{Coordinator, Handle};
 pub use error::{Error, Result};

@@ -5,58 +5,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lethe_artifacts::{ArtifactStore, Publication};
-use lethe_domain::{ArtifactPaths, JobResult, spec};
-use tokio::time::{sleep, timeout};
-use tokio_util::task::TaskTracker;
+use lethe_domain::{ArtifactPaths, JobResult};
+use tokio::time::sleep;
 
 const FILE: &str = "result.json";
 const TRIES: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// The writer of results. Cheap to clone.
-#[derive(Debug, Clone)]
-pub(crate) struct Results {
-    artifacts: ArtifactStore,
-    tasks: TaskTracker,
-}
-
-impl Results {
-    pub(crate) fn new(artifacts: ArtifactStore) -> Self {
-        Self { artifacts, tasks: TaskTracker::new() }
-    }
-
-    /// Writes a result in the background.
-    pub(crate) fn write(&self, result: JobResult, publish: Option<&spec::Publish>) {
-        let artifacts = self.artifacts.clone();
-        let publish = publish.map(|publish| publish.uri.clone());
-        self.tasks.spawn(async move {
-            let paths = below_folder(&artifacts, &result);
-            write_both(artifacts, JobResult { artifacts: paths, ..result }, publish).await;
-        });
-    }
-
-    /// Writes, in the background, those results that a crash kept from being written: there are published files, and no
-    /// result.json beside them.
-    pub(crate) fn write_missing(&self, results: Vec<(JobResult, Option<spec::Publish>)>) {
-        let this = self.clone();
-        self.tasks.spawn(async move {
-            for (result, publish) in results {
-                let Ok(files) = this.artifacts.list(&folder_of(&result)).await else { continue };
-                let written = files.iter().any(|file| file.path.ends_with(&format!("/{FILE}")));
-                if !files.is_empty() && !written {
-                    this.write(result, publish.as_ref());
-                }
-            }
-        });
-    }
-
-    /// Waits for what is being written, for a while.
-    pub(crate) async fn finish(&self, patience: Duration) {
-        self.tasks.close();
-        if timeout(patience, self.tasks.wait()).await.is_err() {
-            tracing::warn!("results are still being written: the next start writes them");
-        }
-    }
+/// Writes a result. Harmless to repeat.
+pub(crate) async fn write(artifacts: &ArtifactStore, result: JobResult, publish: Option<String>) {
+    let paths = below_folder(artifacts, &result);
+    write_both(artifacts.clone(), JobResult { artifacts: paths, ..result }, publish).await;
 }
 
 /// The folder of a job's published files, below the artifact root.

@@ -32,7 +32,6 @@ fn build() -> Outcome<()> {
     shim.files(["native/store.cpp", "native/group.cpp", "native/reducer.cpp"]).compile("lethe_c10d");
 
     let nccl = build_nccl(&torch)?;
-    println!("cargo:rustc-env=LETHE_TORCH_LIB={}", torch_lib.display());
     println!("cargo:rustc-env=LETHE_NCCL_BUILT={}", nccl.display());
     println!("cargo:torch_lib={}", torch_lib.display());
     println!("cargo:nccl_lib={}", nccl.display());

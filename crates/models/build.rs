@@ -1,4 +1,4 @@
-//! Compiles the C++ shim in `native/` against libtorch's own headers: the parts of TorchScript that tch leaves out.
+//! Compiles the C++ shim in `native/` against libtorch's own headers: the parts that tch leaves out.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ fn compile(torch: &Path) {
     for folder in ["include", "include/torch/csrc/api/include"] {
         build.flag("-isystem").flag(torch.join(folder).as_os_str());
     }
-    build.files(["native/script.cpp", "native/adam.cpp"]).compile("lethe_script");
+    build.files(["native/script.cpp", "native/adam.cpp", "native/repeatable.cpp"]).compile("lethe_script");
     // For this package's own tests and examples; a binary that depends on it sets its own.
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", torch.join("lib").display());
 }

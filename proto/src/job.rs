@@ -1,7 +1,7 @@
 //! Jobs and workers as people see them, and failures.
 
 use lethe_domain::{
-    ErrorCode, Explanation, Failure, JobId, JobState, JobStatus, Phase, PhaseState, PhaseStatus, SlotState,
+    ErrorCode, Explanation, Failure, JobId, JobState, JobStatus, PhaseState, PhaseStatus, SlotState,
     SpecProblem, Warning, WarningCode, WorkerId, WorkerState, WorkerStatus,
 };
 
@@ -12,9 +12,6 @@ use crate::{ConversionError, v1};
 enumeration!(v1::JobState, JobState:
     Queued = Queued, Running = Running, Cancelling = Cancelling,
     Succeeded = Succeeded, Failed = Failed, Cancelled = Cancelled);
-enumeration!(v1::Phase, Phase:
-    Probe = Probe, Sample = Sample, Direction = Direction, FineTune = FineTune,
-    Evaluate = Evaluate, Report = Report, Publish = Publish);
 enumeration!(v1::PhaseState, PhaseState: Pending = Pending, Running = Running, Done = Done, Failed = Failed);
 enumeration!(v1::WorkerState, WorkerState:
     Ready = Ready, Suspect = Suspect, Joining = Joining, Canary = Canary, Busy = Busy,

@@ -269,13 +269,14 @@ impl From<WorkerCommand> for v1::SessionResponse {
 impl WorkerCommand {
     /// As a worker of this protocol reads it.
     pub fn for_protocol(self, protocol: u32) -> v1::SessionResponse {
-        use v1::assignment::Task;
+        use v1::task::Task;
         let mut response = v1::SessionResponse::from(self);
         if protocol > 1 {
             return response;
         }
         if let Some(v1::session_response::Command::Start(start)) = &mut response.command
             && let Some(task) = start.assignment.as_mut().and_then(|assignment| assignment.task.as_mut())
+            && let Some(task) = &mut task.task
         {
             let (plain, list) = match task {
                 Task::Direction(task) => (&mut task.scores, task.list.take()),

@@ -167,6 +167,7 @@ fn code_of(cause: ErrorCode) -> Code {
     match cause {
         ErrorCode::InvalidSpec => Code::InvalidArgument,
         ErrorCode::BadModel
+        | ErrorCode::InputChanged
         | ErrorCode::SpecMismatch
         | ErrorCode::NotFinite
         | ErrorCode::NoPositives

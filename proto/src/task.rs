@@ -1,11 +1,10 @@
-//! Leases and what is done under them: assignments, tasks, progress, how it ended. Outputs have their own file.
+//! Leases and what is done under them: assignments, progress, how it ended. Tasks and outputs are in `phase`.
 
 use lethe_domain::{
     Assignment, Attempt, Cut, Failure, GangRole, Generation, JobId, LeaseId, Progress, Rank, SampleRange,
-    ShardIndex, Task, TaskOutput,
+    ShardIndex, TaskOutput,
 };
 
-use crate::artifacts::{pack, unpack};
 use crate::conversion::{read, required, required_choice};
 use crate::{ConversionError, v1};
 
@@ -151,6 +150,7 @@ impl From<Assignment> for v1::Assignment {
         Self {
             lease: Some(assignment.lease.into()),
             spec: Some(assignment.spec.into()),
+            inputs: Some(assignment.inputs.into()),
             artifacts_uri: assignment.artifacts,
             task: Some(assignment.task.into()),
         }
@@ -164,68 +164,9 @@ impl TryFrom<v1::Assignment> for Assignment {
         Ok(Self {
             lease: required(assignment.lease, "lease")?,
             spec: required(assignment.spec, "spec")?,
+            inputs: read(assignment.inputs.unwrap_or_default(), "inputs")?,
             artifacts: assignment.artifacts_uri,
             task: required(assignment.task, "task")?,
-        })
-    }
-}
-
-impl From<Task> for v1::assignment::Task {
-    fn from(task: Task) -> Self {
-        match task {
-            Task::Probe => Self::Probe(v1::ProbeTask {}),
-            Task::Sample { range } => Self::Sample(v1::SampleTask { range: Some(range.into()) }),
-            Task::Direction { scores } => {
-                let (scores, list) = pack(scores);
-                Self::Direction(v1::DirectionTask { scores, list })
-            }
-            Task::FineTune { target, role } => {
-                Self::FineTune(v1::FineTuneTask { target: Some(target.into()), role: Some(role.into()) })
-            }
-            Task::Standby { target } => Self::Standby(v1::StandbyTask { target: Some(target.into()) }),
-            Task::Evaluate { range, target, weights } => Self::Evaluate(v1::EvaluateTask {
-                range: Some(range.into()),
-                target: Some(target.into()),
-                weights: Some(weights.into()),
-            }),
-            Task::Report { moments, target } => {
-                let (moments, list) = pack(moments);
-                Self::Report(v1::ReportTask { moments, list, target: Some(target.into()) })
-            }
-            Task::Publish { target, weights } => {
-                Self::Publish(v1::PublishTask { target: Some(target.into()), weights: Some(weights.into()) })
-            }
-        }
-    }
-}
-
-impl TryFrom<v1::assignment::Task> for Task {
-    type Error = ConversionError;
-
-    fn try_from(task: v1::assignment::Task) -> Result<Self, ConversionError> {
-        use v1::assignment::Task as Wire;
-        Ok(match task {
-            Wire::Probe(v1::ProbeTask {}) => Task::Probe,
-            Wire::Sample(task) => Task::Sample { range: required(task.range, "range")? },
-            Wire::Direction(task) => Task::Direction { scores: unpack(task.scores, task.list, "scores")? },
-            Wire::FineTune(task) => Task::FineTune {
-                target: required(task.target, "target")?,
-                role: required(task.role, "role")?,
-            },
-            Wire::Standby(task) => Task::Standby { target: required(task.target, "target")? },
-            Wire::Evaluate(task) => Task::Evaluate {
-                range: required(task.range, "range")?,
-                target: required(task.target, "target")?,
-                weights: required(task.weights, "weights")?,
-            },
-            Wire::Report(task) => Task::Report {
-                moments: unpack(task.moments, task.list, "moments")?,
-                target: required(task.target, "target")?,
-            },
-            Wire::Publish(task) => Task::Publish {
-                target: required(task.target, "target")?,
-                weights: required(task.weights, "weights")?,
-            },
         })
     }
 }

@@ -188,7 +188,8 @@ fn output(work: &Assignment) -> Result<TaskOutput> {
     };
     let value = match &work.task {
         Task::Probe => json!({"Probe": {
-            "image_shape": [1, 8, 8], "range": [0.0, 1.0], "batch_seconds": 0.001, "parameters": 1000
+            "image_shape": [1, 8, 8], "range": [0.0, 1.0], "batch_seconds": 0.001, "parameters": 1000,
+            "warnings": []
         }}),
         Task::Sample { range } => in_shards(work, *range, |index, count| {
             let scores = file(format!("sample/shard-{index:05}-a1.safetensors"));

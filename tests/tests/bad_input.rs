@@ -58,21 +58,55 @@ fn damaged_vae(folder: &Path, keep_up: bool, change: impl FnOnce(&mut Vec<u8>)) 
 
 #[test]
 fn another_image_size_than_the_spec_says() {
-    refused(1, &["SPEC_MISMATCH", "28", "32", "hint:"], |spec| {
+    refused(2, &["generator.output.size: found 32, but", "says 28", "hint:"], |spec| {
         spec["generator"]["output"]["size"] = 32.into()
     });
 }
 
 #[test]
 fn another_range_than_the_spec_says() {
-    refused(1, &["SPEC_MISMATCH", "range", "hint:"], |spec| {
+    refused(2, &["generator.output.range: found [0, 0.5], but", "says [0, 1]", "hint:"], |spec| {
         spec["generator"]["output"]["range"] = json!([0, 0.5])
     });
 }
 
 #[test]
 fn another_latent_than_the_spec_says() {
-    refused(1, &["latent", "hint:"], |spec| spec["generator"]["latent"] = json!({"dimension": 3}));
+    let says = ["generator.latent: found dimension: 3, but", "says dimension: 16", "hint:"];
+    refused(2, &says, |spec| spec["generator"]["latent"] = json!({"dimension": 3}));
+}
+
+/// A module of `crates/models/tests/reference/scripts.py`, and a labeller for its 8x8 pixels.
+fn script(spec: &mut Value, generator: &str) {
+    let file = |name: &str| fixtures().join(format!("../reference/scripts/{name}.pt")).display().to_string();
+    spec["generator"] = json!({"uri": file(generator), "format": "torchscript", "latent": {"dimension": 4},
+                               "output": {"range": [0, 1], "channels": 1, "size": 8}});
+    spec["feature"] = json!({"name": "bright", "scorer": {"uri": file("score"), "positive": {"top": 0.2}}});
+    spec["evaluate"] = json!({"samples": 200});
+}
+
+#[test]
+fn a_generator_that_makes_noise_of_its_own() {
+    let says = ["BAD_MODEL", "noise.pt", "is no function of its input", "hint:", "module.eval()"];
+    refused(1, &says, |spec| script(spec, "noise"));
+}
+
+#[test]
+fn pixels_beyond_the_range_unless_they_are_to_be_cut() {
+    let beyond = |spec: &mut Value| {
+        script(spec, "unbounded");
+        spec["generator"]["output"]["range"] = json!([-1, 1]);
+    };
+    refused(1, &["SPEC_MISMATCH", "unbounded.pt", "generator.output.clamp: true", "hint:"], beyond);
+    let folder = tempfile::tempdir().unwrap();
+    run(folder.path(), |spec| {
+        beyond(spec);
+        spec["generator"]["output"]["clamp"] = true.into();
+    })
+    .expect(0);
+    let sidecar = std::fs::read(folder.path().join("out/generator.pt.json")).unwrap();
+    let sidecar: Value = serde_json::from_slice(&sidecar).unwrap();
+    assert_eq!(sidecar["output"]["clamp"], true);
 }
 
 #[test]
@@ -88,7 +122,7 @@ fn nan_in_the_images() {
 #[test]
 fn a_class_that_the_classifier_does_not_have() {
     let classifier = examples().join("models/classifier.pt").display().to_string();
-    refused(1, &["SPEC_MISMATCH", "classifier.pt", "10", "12", "hint:"], |spec| {
+    refused(2, &["feature.classifier.uri: found class 12", "classifier.pt", "10 classes", "hint:"], |spec| {
         spec["feature"] =
             json!({"name": "twelve", "classifier": {"uri": classifier, "output": "logits", "class": 12}});
     });
@@ -146,7 +180,7 @@ fn torchscript_without_forward() {
     let copy = folder.path().join("no_forward.pt");
     std::fs::copy(fixtures().join("broken_no_forward.pt"), &copy).unwrap();
     let uri = copy.display().to_string();
-    refused(1, &["BAD_MODEL", "no_forward.pt", "forward", "export a module"], |spec| {
+    refused(2, &["feature.scorer.uri:", "no_forward.pt", "forward", "export a module"], |spec| {
         spec["feature"]["scorer"]["uri"] = uri.into();
     });
 }
@@ -154,7 +188,7 @@ fn torchscript_without_forward() {
 #[test]
 fn a_pickle_is_never_loaded_and_the_error_says_how_to_convert_it() {
     let uri = fixtures().join("broken_pickled_module.pt").display().to_string();
-    refused(1, &["BAD_MODEL", "pickle", "tools/export"], |spec| {
+    refused(2, &["generator.uri:", "is a pickle", "tools/export"], |spec| {
         spec["generator"]["uri"] = uri.into();
         spec["generator"]["format"] = "torchscript".into();
     });
@@ -170,18 +204,82 @@ fn a_batch_that_does_not_fit() {
 
 #[test]
 fn a_missing_file_an_unknown_key_and_a_wrong_type_are_usage_errors_with_their_paths() {
-    refused(2, &["generator.uri: found", "does not exist", "hint:"], |spec| {
+    refused(2, &["generator.uri: there is no file", "nowhere.pt", "hint:"], |spec| {
         spec["generator"]["uri"] = "nowhere.pt".into()
     });
-    refused(2, &["unlearn.stepz: unknown field `stepz`", "expected one of `steps`"], |spec| {
+    refused(2, &["unlearn.stepz: unknown key; did you mean steps?"], |spec| {
         spec["unlearn"]["stepz"] = 1.into()
     });
-    refused(2, &["unlearn.steps: invalid type: string \"many\", expected u64"], |spec| {
+    refused(2, &["unlearn.steps: found the text \"many\", expected a whole number"], |spec| {
         spec["unlearn"]["steps"] = "many".into()
     });
     refused(2, &["resources.slots.min", "--slots 1"], |spec| {
         spec["resources"]["slots"] = json!({"min": 2, "max": 2})
     });
+}
+
+#[test]
+fn everything_is_told_at_once_and_validate_knows_what_run_knows() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(fixtures().join("broken_no_forward.pt"), folder.path().join("no_forward.pt")).unwrap();
+    std::fs::write(folder.path().join("features.pt"), "version https://git-lfs.github.com/spec/v1\n")
+        .unwrap();
+    thick_vae(folder.path(), |spec| {
+        spec["generator"]["prior"] = json!({"uniform": [-1, 1]});
+        spec["feature"]["scorer"]["uri"] = "no_forward.pt".into();
+        spec["evaluate"]["features"] = "features.pt".into();
+    });
+    for command in [&["job", "validate", "job.json"][..], &["run", "job.json", "--out", "out"]] {
+        let ended = Running::start("lethe", command, folder.path()).finish().expect(2);
+        let says = [
+            "generator.prior: found uniform: [-1, 1], but ",
+            "says normal",
+            "feature.scorer.uri: ",
+            "without the method forward",
+            "evaluate.features: ",
+            "git lfs pull",
+        ];
+        assert_clear(&ended, &says);
+    }
+    assert!(!folder.path().join("out").exists());
+    thick_vae(folder.path(), |spec| {
+        spec["unlearn"] = json!({"stepz": 1, "lr": "fast", "alpha": -1});
+        spec["name"] = "No Spaces".into();
+    });
+    let ended = Running::start("lethe", &["job", "validate", "job.json"], folder.path()).finish().expect(2);
+    assert_clear(
+        &ended,
+        &["did you mean steps?", "unlearn.lr: found the text", "unlearn.alpha: found -1", "name: found"],
+    );
+    std::fs::write(folder.path().join("job.json"), "name: a\nname: b\n").unwrap();
+    let ended = Running::start("lethe", &["job", "validate", "job.json"], folder.path()).finish().expect(2);
+    assert_clear(&ended, &["line 2, column 1: the key name is there twice"]);
+    let ended = Running::start("lethe", &["job", "validate", "none.json"], folder.path()).finish().expect(2);
+    assert_clear(&ended, &["cannot read none.json"]);
+}
+
+#[test]
+fn what_the_sidecar_says_need_not_be_said_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = thick_vae(folder.path(), |spec| {
+        let generator = spec["generator"].as_object_mut().unwrap();
+        generator.retain(|key, _| key == "uri");
+        spec["unlearn"]["steps"] = 4.into();
+    });
+    Running::start("lethe", &["job", "validate", "job.json"], folder.path()).finish().expect(0);
+    Running::start("lethe", &["run", "job.json", "--out", "out", "--slots", "1"], folder.path())
+        .finish()
+        .expect(0);
+    let bare = folder.path().join("bare.safetensors");
+    std::fs::copy(examples().join("models/vae.safetensors"), &bare).unwrap();
+    let mut without: Value = serde_json::from_slice(&std::fs::read(&spec).unwrap()).unwrap();
+    without["generator"]["uri"] = "bare.safetensors".into();
+    std::fs::write(&spec, without.to_string()).unwrap();
+    let ended = Running::start("lethe", &["job", "validate", "job.json"], folder.path()).finish().expect(2);
+    assert_clear(
+        &ended,
+        &["generator.format: missing", "generator.latent: missing", "generator.output: missing", "sidecar"],
+    );
 }
 
 #[test]

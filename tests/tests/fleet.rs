@@ -3,12 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-use lethe_tests::{Finished, Running, children, thick_vae, wait_until};
+use lethe_tests::{Finished, Running, children, examples, thick_vae, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+
+/// The scorer of another feature, under the name of the one the job is accepted with.
+const SCORER: &str = "scorer.pt";
 
 struct Fleet {
     folder: tempfile::TempDir,
@@ -179,4 +183,79 @@ fn an_operator_quarantines_a_slot_and_what_it_did_is_done_elsewhere() {
     fleet.lethe(&["job", "watch", &job]).expect(0);
     let worker = fleet.json(&["worker", "get", "w1"]);
     assert_eq!((&worker["state"], &worker["slots"][0]["lease"]), (&json!("quarantined"), &Value::Null));
+}
+
+/// A job whose scorer is a file of its own.
+fn with_own_scorer(fleet: &Fleet, steps: u64) -> String {
+    std::fs::copy(examples().join("models/thickness.pt"), fleet.path().join(SCORER)).unwrap();
+    thick_vae(fleet.path(), |spec| {
+        spec["feature"]["scorer"]["uri"] = SCORER.into();
+        spec["sample"]["until"]["total"] = 400.into();
+        spec["unlearn"]["steps"] = steps.into();
+    });
+    fleet.lethe(&["job", "submit", "job.json"]).expect(0).stdout.trim().to_owned()
+}
+
+/// The failure of a job that met another file.
+fn changed(fleet: &Fleet, job: &str) -> String {
+    let watched = fleet.lethe(&["job", "watch", job]).expect(1);
+    assert!(watched.stderr.contains("INPUT_CHANGED"), "{}", watched.stderr);
+    let status = fleet.json(&["job", "get", job]);
+    assert_eq!(status["retried"].as_array().unwrap().len(), 0, "it is not tried again");
+    let message = status["failure"]["message"].as_str().unwrap().to_owned();
+    for part in [
+        "scorer.pt on ",
+        &sha256(&examples().join("models/thickness.pt")),
+        &sha256(&examples().join("models/slant.pt")),
+    ] {
+        assert!(message.contains(part), "{part} is not in: {message}");
+    }
+    message
+}
+
+fn sha256(file: &Path) -> String {
+    let summed = Command::new("sha256sum").arg(file).output().unwrap();
+    String::from_utf8(summed.stdout).unwrap().split_whitespace().next().unwrap().to_owned()
+}
+
+#[test]
+fn a_model_replaced_in_the_middle_of_a_job_ends_it() {
+    let fleet = Fleet::start(&[]);
+    let _worker = fleet.joined("w1", &[]);
+    let job = with_own_scorer(&fleet, 150);
+    fleet.trained(&job, 1);
+    let next = fleet.path().join("next.pt");
+    std::fs::copy(examples().join("models/slant.pt"), &next).unwrap();
+    std::fs::rename(&next, fleet.path().join(SCORER)).unwrap();
+    changed(&fleet, &job);
+}
+
+#[test]
+fn a_worker_that_sees_another_file_under_the_name_does_no_work_with_it() {
+    let fleet = Fleet::start(&[]);
+    // It must be there before the mount hides it, from this worker alone.
+    std::fs::write(fleet.path().join(SCORER), "not yet").unwrap();
+    let slant = examples().join("models/slant.pt").display().to_string();
+    let worker = lethe_tests::bin("lethe-worker").display().to_string();
+    let script = format!(
+        "mount --bind {slant} {SCORER} && exec {worker} --coordinator {} --id elsewhere --slots 1 --devices cpu --threads 1",
+        fleet.address
+    );
+    // As root a mount namespace is enough; others get one by being root in a user namespace.
+    let user: &[&str] = if nix::unistd::geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
+    let mut elsewhere = Running::start_command(
+        Command::new("unshare")
+            .args(user)
+            .args(["--mount", "--", "sh", "-c", &script])
+            .current_dir(fleet.path()),
+    );
+    elsewhere.wait_for("joined");
+    let job = with_own_scorer(&fleet, 20);
+    changed(&fleet, &job);
+    drop(elsewhere);
+    let _worker = fleet.joined("here", &[]);
+    let job = with_own_scorer(&fleet, 20);
+    fleet.lethe(&["job", "watch", &job]).expect(0);
+    let status = fleet.json(&["job", "get", &job]);
+    assert_eq!(status["result"]["inputs"]["labeller"]["sha256"], sha256(&fleet.path().join(SCORER)));
 }

@@ -1,57 +1,75 @@
 //! What a spec names on stores beyond this machine: objects that are there, not empty and as described, and a place that
 //! takes the result.
 //!
-//! A model with a description is read once to compare it, and nothing of it is kept but the digest: the same version of the
-//! same object is not read again. Not here: what is on this machine.
+//! Each is read once, and nothing of it is kept but the digest: the same version of the same object is not read again. Not
+//! here: what is on this machine.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use lethe_artifacts::{ArtifactStore, Digest, Environment, Location, Publication, Remote, Version};
-use lethe_domain::{JobSpec, SpecProblem};
+use lethe_domain::{Ends, JobSpec, LAST_BYTES};
 
-use super::{Names, RESULT, kind_of, location, problem};
+use super::content::{Seen, kind_of};
+use super::local::inputs;
+use super::{Findings, RESULT, location};
 
 /// Digests of objects that were read, by uri and version.
 static READ: Mutex<BTreeMap<(String, Version), Digest>> = Mutex::new(BTreeMap::new());
 /// More objects than a fleet's jobs name; then it begins anew.
 const REMEMBERED: usize = 1024;
 
-pub(super) async fn look(spec: &JobSpec, environment: &Environment) -> Vec<SpecProblem> {
-    let mut problems = Vec::new();
+pub(super) async fn look(spec: &JobSpec, environment: &Environment, found: &mut Findings) {
     for (key, uri) in spec.files() {
         // Uris that lead nowhere are told by who looks at this machine.
         let Ok(location) = location(uri) else { continue };
-        if let Err(message) = object(key, &location, spec, environment).await {
-            problems.push(problem(key, message));
+        if let Err(message) = object((key, uri), &location, spec, environment, found).await {
+            found.problem(key, message);
         }
     }
     if let Some(publish) = &spec.publish
         && let Ok(folder @ Location::S3 { .. }) = location(&publish.uri)
         && let Err(message) = publishable(spec, &folder, environment).await
     {
-        problems.push(problem("publish.uri", message));
+        found.problem("publish.uri", message);
     }
-    problems
 }
 
 async fn object(
-    key: &str,
+    (key, uri): (&str, &str),
     location: &Location,
     spec: &JobSpec,
     environment: &Environment,
+    found: &mut Findings,
 ) -> Result<(), String> {
     let said = |error: lethe_artifacts::Error| error.to_string();
     let Some(remote) = Remote::at(location, environment).map_err(said)? else { return Ok(()) };
     let version = remote.version().await.map_err(said)?;
-    if version.size == 0 {
-        return Err(format!("{location} is empty"));
+    let (first, last) = remote.ends(&version, LAST_BYTES as u64).await.map_err(said)?;
+    let sidecar = if kind_of(key).is_some() { remote.sidecar().await.map_err(said)? } else { None };
+    let (name, size) = (remote.uri(), version.size);
+    let ends = Ends { first: &first, last: &last, size };
+    let seen = Seen { key, name: &name, ends, sidecar: sidecar.as_deref() };
+    let problems = seen.problems(spec);
+    if !problems.is_empty() {
+        found.problems.extend(problems);
+        return Ok(());
     }
-    let Some(kind) = kind_of(key) else { return Ok(()) };
-    let names = Names { model: remote.uri(), description: remote.sidecar_uri() };
-    let text = remote.sidecar().await.map_err(said)?;
-    let Some(sidecar) = names.fitting(text.as_deref(), kind, spec)? else { return Ok(()) };
-    names.same(&sidecar, digest(&remote, version).await.map_err(said)?)
+    let digest = digest(&remote, version).await.map_err(said)?;
+    seen.digest(digest)?;
+    found.inputs.0.extend(inputs(key, uri, (digest, size), sidecar.as_deref()));
+    Ok(())
+}
+
+/// The digest of what lies there now.
+pub(super) async fn digest_at(
+    location: &Location,
+    environment: &Environment,
+) -> lethe_artifacts::Result<Digest> {
+    let remote = Remote::at(location, environment)?;
+    let remote = remote.ok_or_else(|| lethe_artifacts::Error::NotFound { object: location.to_string() })?;
+    let version = remote.version().await?;
+    digest(&remote, version).await
 }
 
 async fn digest(remote: &Remote, version: Version) -> lethe_artifacts::Result<Digest> {
@@ -97,8 +115,9 @@ mod tests {
     use super::*;
 
     async fn problems(spec: &JobSpec, environment: &Environment) -> Vec<(String, String)> {
-        let found = look(spec, environment).await;
-        found.into_iter().map(|problem| (problem.path, problem.message)).collect()
+        let mut found = Findings::default();
+        look(spec, environment, &mut found).await;
+        found.problems.into_iter().map(|problem| (problem.path, problem.message)).collect()
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -110,9 +129,13 @@ mod tests {
         let describe = |kind: &str, sha256: String| {
             json!({"schema_version": 1, "kind": kind, "format": "safetensors", "sha256": sha256}).to_string()
         };
-        let weights = store.put("vae.safetensors", "weights").await.unwrap();
+        let empty = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
+        let script =
+            std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/mnist/models/thickness.pt"))
+                .unwrap();
+        let weights = store.put("vae.safetensors", empty("{}")).await.unwrap();
         store.put("vae.safetensors.json", describe("generator", weights.sha256.to_string())).await.unwrap();
-        store.put("thickness.pt", "scorer").await.unwrap();
+        store.put("thickness.pt", script).await.unwrap();
         let spec = JobSpec::from_value(json!({
             "name": "thick-vae",
             "generator": {"uri": "s3://models/x/vae.safetensors", "format": "safetensors",
@@ -123,7 +146,7 @@ mod tests {
         .unwrap();
         assert_eq!(problems(&spec, &environment).await, []);
 
-        store.put("vae.safetensors", "other weights").await.unwrap();
+        store.put("vae.safetensors", empty("{ }")).await.unwrap();
         store.put("thickness.pt", "").await.unwrap();
         let mut bad = spec.clone();
         bad.evaluate.features = Some("s3://models/x/missing.pt".to_owned());
@@ -142,14 +165,14 @@ mod tests {
 
         store.put("vae.safetensors.json", describe("scorer", weights.sha256.to_string())).await.unwrap();
         let found = problems(&spec, &environment).await;
-        assert!(found[0].1.contains("describes a Scorer, expected a Generator"), "{found:?}");
+        assert!(found[0].1.contains("describes a scorer, expected a generator"), "{found:?}");
         store.delete("vae.safetensors.json").await.unwrap();
         let found = problems(&spec, &environment).await;
         assert!(found[0].1.contains("safetensors weights need one"), "{found:?}");
 
         let inside = JobSpec { publish: Some(Publish { uri: "s3://models/x".to_owned() }), ..spec };
         let inside = inside.map_uris(|uri| uri.replace("x/vae.", "x/generator."));
-        store.put("generator.safetensors", "weights").await.unwrap();
+        store.put("generator.safetensors", empty("{}")).await.unwrap();
         let found = problems(&inside, &environment).await;
         assert!(found.iter().any(|(_, message)| message.contains("the result would replace")), "{found:?}");
     }

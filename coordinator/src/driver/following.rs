@@ -95,7 +95,7 @@ impl Driver {
         }
         let begin = Instant::now();
         let loaded = self.records.load().await.map_err(|error| super::recovery::store_down(&error))?;
-        let Loaded { epoch, jobs, workers } = loaded;
+        let Loaded { epoch, jobs, workers, forgotten: _ } = loaded;
         let state = State::restore(self.config.clone(), epoch, self.clock.now(), jobs, workers);
         let snapshot = Snapshot::of(&state);
         let rest = FRESH.max(begin.elapsed() * RESTS);

@@ -11,6 +11,7 @@ mod snapshot;
 mod task;
 #[cfg(test)]
 mod tests;
+mod tidying;
 mod view;
 
 pub(crate) use sessions::{LastHeard, Member};
@@ -20,7 +21,8 @@ pub(crate) use view::View;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use lethe_domain::{JobId, JobSpec, JobStatus, WorkerId, WorkerOrder, WorkerStatus};
+use lethe_domain::{Inputs, JobId, JobSpec, JobStatus, WorkerId, WorkerOrder, WorkerStatus};
+use lethe_engine::Event;
 use lethe_proto::session::{Registered, Registration, WorkerCommand, WorkerEvent};
 use lethe_proto::status::Refusal;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -65,6 +67,7 @@ type Answer = Box<dyn FnOnce(Result<&View, &Refusal>) + Send>;
 enum Request {
     Submit {
         spec: Box<JobSpec>,
+        inputs: Inputs,
         request_id: Option<String>,
         reply: Reply<JobStatus>,
     },
@@ -72,6 +75,14 @@ enum Request {
         job: JobId,
         reason: String,
         reply: Reply<JobStatus>,
+    },
+    Delete {
+        job: JobId,
+        reply: Reply<()>,
+    },
+    /// The upkeep of a job's files is done.
+    Kept {
+        event: Event,
     },
     Join {
         registration: Registration,
@@ -106,18 +117,24 @@ pub(crate) struct DriverHandle {
 }
 
 impl DriverHandle {
-    /// Accepts a checked spec; the same `request_id` and spec twice is the same job.
+    /// Accepts a checked spec, and what the files it names hold; the same `request_id` and spec twice is the same job.
     pub(crate) async fn submit(
         &self,
         spec: JobSpec,
+        inputs: Inputs,
         request_id: Option<String>,
     ) -> Result<JobStatus, Refusal> {
-        self.ask(|reply| Request::Submit { spec: Box::new(spec), request_id, reply }).await
+        self.ask(|reply| Request::Submit { spec: Box::new(spec), inputs, request_id, reply }).await
     }
 
     /// Begins to end a job.
     pub(crate) async fn cancel(&self, job: JobId, reason: String) -> Result<JobStatus, Refusal> {
         self.ask(|reply| Request::Cancel { job, reason, reply }).await
+    }
+
+    /// Forgets a job that has ended.
+    pub(crate) async fn delete(&self, job: JobId) -> Result<(), Refusal> {
+        self.ask(|reply| Request::Delete { job, reply }).await
     }
 
     /// Wants something of a worker.

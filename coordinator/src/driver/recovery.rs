@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use lethe_domain::JobState;
 use lethe_engine::State;
 use lethe_proto::status::Refusal;
 use tokio::sync::mpsc;
@@ -32,6 +31,8 @@ impl Driver {
             error => store_down(error),
         });
         self.sessions.close_all();
+        // Whoever leads next begins it anew.
+        std::mem::take(&mut self.upkeep_end).cancel();
         self.metrics.restored();
     }
 
@@ -100,13 +101,12 @@ impl Driver {
     }
 
     /// Leads from here on: sets the state up, and does what a crash may have left undone.
-    fn begin(&mut self, Loaded { epoch, jobs, workers }: Loaded) {
+    fn begin(&mut self, Loaded { epoch, jobs, workers, forgotten }: Loaded) {
         let now = self.clock.now();
         self.state = State::restore(self.config.clone(), epoch, now, jobs, workers);
-        let records = self.state.job_ids().iter().filter_map(|id| self.state.record(id));
-        let succeeded = records.filter(|record| record.state == JobState::Succeeded);
-        let results = succeeded.map(|record| (record.result(), record.spec.publish.clone()));
-        self.results.write_missing(results.collect());
+        for undone in self.state.left_undone(forgotten) {
+            self.look_after(undone);
+        }
         self.state.take_changed();
         self.progressed.clear();
         self.snapshot = Snapshot::of(&self.state);
@@ -151,7 +151,10 @@ impl Request {
             Request::Read { reply } => {
                 let _ = reply.send(Err(refusal.clone()));
             }
-            Request::Worker { .. } | Request::Leave { .. } => {}
+            Request::Delete { reply, .. } => {
+                let _ = reply.send(Err(refusal.clone()));
+            }
+            Request::Worker { .. } | Request::Leave { .. } | Request::Kept { .. } => {}
         }
     }
 }

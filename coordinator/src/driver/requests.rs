@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use lethe_domain::{JobId, JobSpec, JobState, JobStatus, SpecError, WorkerId, WorkerOrder, WorkerStatus};
+use lethe_domain::{
+    Inputs, JobId, JobSpec, JobState, JobStatus, SpecError, WorkerId, WorkerOrder, WorkerStatus,
+};
 use lethe_engine::{Event, Introduction};
 use lethe_proto::session::{Registered, Registration, WorkerEvent};
 use lethe_proto::status::Refusal;
@@ -17,8 +19,12 @@ impl Driver {
     /// Takes one request.
     pub(super) fn take(&mut self, request: Request, turn: &mut Turn) {
         match request {
-            Request::Submit { spec, request_id, reply } => self.submit(*spec, request_id, reply, turn),
+            Request::Submit { spec, inputs, request_id, reply } => {
+                self.submit(*spec, inputs, request_id, reply, turn);
+            }
             Request::Cancel { job, reason, reply } => self.cancel(job, reason, reply, turn),
+            Request::Delete { job, reply } => self.delete(job, reply, turn),
+            Request::Kept { event } => self.step(event, turn),
             Request::Join { registration, reply } => self.join(registration, reply, turn),
             Request::Order { worker, order, reply } => self.order(worker, order, reply, turn),
             Request::Worker { member, event } => {
@@ -43,6 +49,7 @@ impl Driver {
     fn submit(
         &mut self,
         spec: JobSpec,
+        inputs: Inputs,
         request_id: Option<String>,
         reply: Reply<JobStatus>,
         turn: &mut Turn,
@@ -60,7 +67,7 @@ impl Driver {
                 Ok(id) => {
                     tracing::info!(job = %id, owner = spec.queue.owner, "a job was submitted");
                     let spec = Box::new(spec);
-                    self.step(Event::Submit { job: id.clone(), spec, request_id }, turn);
+                    self.step(Event::Submit { job: id.clone(), spec, inputs, request_id }, turn);
                     id
                 }
                 Err(refusal) => return turn.answers.push(refused(reply, refusal)),

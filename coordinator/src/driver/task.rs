@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lethe_domain::{Assignment, Epoch, JobId, JobState, WorkerId};
+use lethe_domain::{Assignment, Epoch, JobId, WorkerId};
 use lethe_engine::{Command, Config, Effect, Event, JobRecord, Metric, State, Write};
 use lethe_proto::session::WorkerCommand;
 use lethe_proto::status::Refusal;
@@ -27,7 +27,7 @@ use crate::clock::Clock;
 use crate::election::{Election, Outcome};
 use crate::metrics::Metrics;
 use crate::records::Records;
-use crate::results::Results;
+use crate::upkeep::Upkeep;
 use crate::{Error, Result};
 
 /// Requests taken in one turn, and so the most that one transaction holds.
@@ -58,7 +58,11 @@ pub(crate) struct Driver {
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) readiness: watch::Sender<Readiness>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) results: Results,
+    pub(super) upkeep: Upkeep,
+    /// Ends what is done for jobs that have ended, when another may do it too.
+    pub(super) upkeep_end: CancellationToken,
+    /// Where it says that it is done.
+    pub(super) myself: mpsc::WeakSender<Request>,
 }
 
 /// What a turn has decided and not yet done.
@@ -69,6 +73,7 @@ pub(super) struct Turn {
     ended: Vec<Member>,
     metrics: Vec<Metric>,
     changed: Vec<JobId>,
+    chores: Vec<Effect>,
     pub(super) answers: Vec<Answer>,
 }
 
@@ -88,7 +93,7 @@ impl Driver {
         artifacts: String,
         (election, records): (Election, Records),
         metrics: Arc<Metrics>,
-        results: Results,
+        upkeep: Upkeep,
     ) -> Result<(Self, DriverHandle)> {
         // What a worker lets pass between two heartbeats is no pause.
         let (clock, beats) = Clock::start(Duration::from_millis(heartbeat_ms(&config).into()));
@@ -117,7 +122,9 @@ impl Driver {
             requests,
             readiness,
             metrics,
-            results,
+            upkeep,
+            upkeep_end: CancellationToken::new(),
+            myself: sender.downgrade(),
         };
         match driver.enter().await {
             Ok(Outcome::Leads) => {}
@@ -244,6 +251,7 @@ impl Driver {
                 }
                 Effect::CloseSession { worker } => turn.ended.extend(self.sessions.member(&worker)),
                 Effect::Notify { job } => turn.changed.push(job),
+                Effect::TidyUp { .. } | Effect::Erase { .. } => turn.chores.push(effect),
                 Effect::Metric(metric) => turn.metrics.push(metric),
             }
         }
@@ -282,12 +290,12 @@ impl Driver {
 
     /// Does what has been written down: first of all it can be read.
     fn act(&mut self, mut turn: Turn) {
-        let records = turn.writes.into_iter().filter_map(|write| match write {
-            Write::Job(record) => Some((record.id.clone(), Arc::from(record))),
-            Write::Shard { .. } | Write::Worker(_) => None,
+        let records = turn.writes.into_iter().filter_map(|write| {
+            if let Write::Job(record) = write { Some((record.id.clone(), Arc::from(record))) } else { None }
         });
         let records: BTreeMap<JobId, Arc<JobRecord>> = records.collect();
-        let ended: Vec<_> = records.values().filter(|record| record.state.is_final()).cloned().collect();
+        let ended = records.values().filter(|record| record.state.is_final() && !record.tidy);
+        let ended: Vec<_> = ended.cloned().collect();
         self.show(records, &mut turn.changed);
         for (worker, way, command) in turn.commands {
             self.sessions.send(&worker, &way, command);
@@ -301,10 +309,8 @@ impl Driver {
         for record in ended {
             let failure = record.failure.as_ref().map(ToString::to_string).unwrap_or_default();
             tracing::info!(job = %record.id, state = %record.state, failure, "a job has ended");
-            if record.state == JobState::Succeeded {
-                self.results.write(record.result(), record.spec.publish.as_ref());
-            }
         }
+        turn.chores.into_iter().for_each(|chore| self.look_after(chore));
         let view = View::new(self.snapshot.clone(), self.clock.now());
         turn.answers.into_iter().for_each(|answer| answer(Ok(&view)));
     }

@@ -8,7 +8,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use lethe_artifacts::ArtifactStore;
 use lethe_domain::{
-    HeldLease, JobState, LeaseId, Phase, ProbeOutput, ShardIndex, SlotIndex, SlotReport, TaskOutput, WorkerId,
+    HeldLease, Inputs, JobState, LeaseId, Phase, ProbeOutput, ShardIndex, SlotIndex, SlotReport, TaskOutput,
+    WorkerId,
 };
 use lethe_proto::{LeaseOutcome, PROTOCOL};
 use lethe_store::{Entry, Error, LeaseId as StoreLease, Listing, Revision, StateStore, Txn, Watch};
@@ -19,7 +20,7 @@ use super::*;
 use crate::election::{Election, Leader};
 use crate::metrics::Metrics;
 use crate::records::Records;
-use crate::results::Results;
+use crate::upkeep::Upkeep;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -111,9 +112,9 @@ impl Bench {
         let me = Leader { address: format!("{name}:1"), id: name.to_owned(), started_unix_ms: 1 };
         let election = Election::new(store.clone(), metrics.clone(), me, Duration::from_secs(3));
         let config = lethe_engine::Config::default();
-        let results = Results::new(artifacts);
+        let upkeep = Upkeep::new(artifacts);
         let restored =
-            Driver::start(config, "file:///root".to_owned(), (election, records), metrics.clone(), results)
+            Driver::start(config, "file:///root".to_owned(), (election, records), metrics.clone(), upkeep)
                 .await;
         let (driver, handle) = restored.unwrap();
         let stop = CancellationToken::new();
@@ -164,8 +165,13 @@ fn spec() -> JobSpec {
 }
 
 fn probed(lease: LeaseId) -> WorkerEvent {
-    let output =
-        ProbeOutput { image_shape: vec![1, 8, 8], range: [0.0, 1.0], batch_seconds: 0.1, parameters: 1 };
+    let output = ProbeOutput {
+        image_shape: vec![1, 8, 8],
+        range: [0.0, 1.0],
+        batch_seconds: 0.1,
+        parameters: 1,
+        warnings: vec![],
+    };
     let outcome = LeaseOutcome { lease, outcome: Ok(TaskOutput::Probe(output)) };
     WorkerEvent::Finished { slot: SlotIndex(0), outcome: Box::new(outcome) }
 }
@@ -173,7 +179,7 @@ fn probed(lease: LeaseId) -> WorkerEvent {
 #[tokio::test(start_paused = true)]
 async fn a_write_that_fails_is_never_seen_and_everybody_joins_again() {
     let bench = Bench::new().await;
-    let job = bench.driver.submit(spec(), None).await.unwrap();
+    let job = bench.driver.submit(spec(), Inputs::default(), None).await.unwrap();
     let mut member = bench.join(vec![]).await;
     let Some(WorkerCommand::Start { epoch, assignment, .. }) = member.commands.recv().await else {
         panic!("expected the probe")
@@ -184,7 +190,7 @@ async fn a_write_that_fails_is_never_seen_and_everybody_joins_again() {
     bench.down(true);
     bench.driver.room().await.unwrap().tell(&member.member, probed(lease.clone()));
     assert_eq!(member.commands.recv().await, None, "no acknowledgement: the session ends");
-    let refused = bench.driver.submit(spec(), Some("r".to_owned())).await.unwrap_err();
+    let refused = bench.driver.submit(spec(), Inputs::default(), Some("r".to_owned())).await.unwrap_err();
     assert!(
         matches!(&refused, Refusal::Unavailable { message } if message.contains("unplugged")),
         "{refused}"
@@ -220,7 +226,7 @@ async fn a_write_that_fails_is_never_seen_and_everybody_joins_again() {
 #[tokio::test(start_paused = true)]
 async fn the_driver_sleeps_until_something_is_due() {
     let bench = Bench::new().await;
-    let job = bench.driver.submit(spec(), None).await.unwrap();
+    let job = bench.driver.submit(spec(), Inputs::default(), None).await.unwrap();
     let mut member = bench.join(vec![]).await;
     assert!(matches!(member.commands.recv().await, Some(WorkerCommand::Start { .. })));
     assert_eq!(bench.driver.status(&job.id).await.unwrap().slots, 1);
@@ -237,7 +243,7 @@ async fn the_driver_sleeps_until_something_is_due() {
 #[tokio::test(start_paused = true)]
 async fn a_commit_that_takes_six_seconds_buries_nobody() {
     let bench = Bench::new().await;
-    let job = bench.driver.submit(spec(), None).await.unwrap();
+    let job = bench.driver.submit(spec(), Inputs::default(), None).await.unwrap();
     let mut member = bench.join(vec![]).await;
     assert!(matches!(member.commands.recv().await, Some(WorkerCommand::Start { .. })));
     bench.store.commit_ms.store(6_000, Ordering::SeqCst);
@@ -248,7 +254,7 @@ async fn a_commit_that_takes_six_seconds_buries_nobody() {
             member.heard.note();
         }
     };
-    let (slow, ()) = tokio::join!(bench.driver.submit(spec(), None), heartbeats);
+    let (slow, ()) = tokio::join!(bench.driver.submit(spec(), Inputs::default(), None), heartbeats);
     slow.unwrap();
     // Whatever the driver makes of these seconds it makes of them at its next turn.
     bench.store.commit_ms.store(0, Ordering::SeqCst);
@@ -264,11 +270,11 @@ async fn a_commit_that_takes_six_seconds_buries_nobody() {
 #[tokio::test(start_paused = true)]
 async fn reading_waits_for_no_write_and_sees_none_before_it_is_done() {
     let bench = Bench::new().await;
-    let job = bench.driver.submit(spec(), None).await.unwrap();
+    let job = bench.driver.submit(spec(), Inputs::default(), None).await.unwrap();
     bench.store.commit_ms.store(6_000, Ordering::SeqCst);
     let submit = tokio::spawn({
         let driver = bench.driver.clone();
-        async move { driver.submit(spec(), Some("late".to_owned())).await }
+        async move { driver.submit(spec(), Inputs::default(), Some("late".to_owned())).await }
     });
     let cancel = bench.driver.cancel(job.id.clone(), String::new());
     let mut cancel = std::pin::pin!(cancel);
@@ -294,8 +300,8 @@ async fn a_refusal_that_speaks_of_a_write_waits_for_it() {
     let other = JobSpec { name: "other".to_owned(), ..spec() };
     // Both in one turn: the second would be refused because of the first, which never was.
     let (first, second) = tokio::join!(
-        bench.driver.submit(spec(), Some("r".to_owned())),
-        bench.driver.submit(other, Some("r".to_owned()))
+        bench.driver.submit(spec(), Inputs::default(), Some("r".to_owned())),
+        bench.driver.submit(other, Inputs::default(), Some("r".to_owned()))
     );
     for refused in [first.unwrap_err(), second.unwrap_err()] {
         assert!(
@@ -309,7 +315,7 @@ async fn a_refusal_that_speaks_of_a_write_waits_for_it() {
 async fn a_follower_reads_the_store_once_a_second_whoever_asks() {
     let store = lethe_store::memory();
     let leader = Bench::over(store.clone(), "a", true).await;
-    let job = leader.driver.submit(spec(), None).await.unwrap();
+    let job = leader.driver.submit(spec(), Inputs::default(), None).await.unwrap();
     let follower = Bench::over(store, "b", true).await;
     assert!(matches!(follower.driver.watch(&job.id), Err(Refusal::NotLeader { .. })));
     // It may still stand for election.
@@ -326,7 +332,7 @@ async fn a_follower_reads_the_store_once_a_second_whoever_asks() {
         assert_eq!(view.status(&job.id).unwrap().waiting, None, "only the leader knows");
     }
     assert_eq!(follower.store.lists.load(Ordering::SeqCst), lists);
-    leader.driver.submit(spec(), None).await.unwrap();
+    leader.driver.submit(spec(), Inputs::default(), None).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(follower.driver.view().await.unwrap().job_count(), 2);
 }
@@ -334,7 +340,7 @@ async fn a_follower_reads_the_store_once_a_second_whoever_asks() {
 #[tokio::test(start_paused = true)]
 async fn a_driver_that_has_ended_says_so() {
     let bench = Bench::new().await;
-    let job = bench.driver.submit(spec(), None).await.unwrap();
+    let job = bench.driver.submit(spec(), Inputs::default(), None).await.unwrap();
     let mut changed = bench.driver.watch(&job.id).unwrap();
     assert!(bench.driver.is_alive());
     bench.stop.cancel();

@@ -2,7 +2,7 @@
 
 use futures::stream::BoxStream;
 use lethe_artifacts::ArtifactStore;
-use lethe_domain::{JobId, JobSpec, SlotIndex, SpecError, WorkerId, WorkerOrder};
+use lethe_domain::{Inputs, JobId, JobSpec, SlotIndex, SpecError, WorkerId, WorkerOrder};
 use lethe_proto::status::Refusal;
 use lethe_proto::v1::job_service_server::JobService;
 use lethe_proto::{ConversionError, LEADER_HEADER, v1};
@@ -69,13 +69,15 @@ impl JobService for Jobs {
         let spec = read_spec(spec).map_err(Refusal::from)?;
         let request_id = Some(request_id).filter(|id| !id.is_empty());
         self.driver.refuse_unless_leading()?;
-        if validate_only || !self.is_known(&request_id).await? {
-            admission::check(&spec, &self.artifacts).await.map_err(Refusal::from)?;
-        }
+        let inputs = if validate_only || !self.is_known(&request_id).await? {
+            admission::check(&spec, &self.artifacts).await?
+        } else {
+            Inputs::default()
+        };
         if validate_only {
             return Ok(Response::new(v1::SubmitJobResponse { job: None }));
         }
-        let job = self.driver.submit(spec, request_id).await?;
+        let job = self.driver.submit(spec, inputs, request_id).await?;
         Ok(Response::new(v1::SubmitJobResponse { job: Some(job.into()) }))
     }
 
@@ -85,9 +87,13 @@ impl JobService for Jobs {
     ) -> Result<Response<v1::ValidateJobResponse>, Status> {
         let checked = match read_spec(request.into_inner().spec) {
             Ok(spec) => admission::check(&spec, &self.artifacts).await,
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         };
-        let problems = checked.err().map_or_else(Vec::new, |error| error.problems);
+        let problems = match checked {
+            Ok(_) => Vec::new(),
+            Err(Refusal::Spec(error)) => error.problems,
+            Err(refusal) => return Err(refusal.into()),
+        };
         let problems = problems.into_iter().map(Into::into).collect();
         Ok(Response::new(v1::ValidateJobResponse { problems }))
     }
@@ -99,8 +105,13 @@ impl JobService for Jobs {
         let id = read_id(request.into_inner().job_id)?;
         let view = self.driver.view().await?;
         let (job, record) = view.status(&id).zip(view.record(&id)).ok_or_else(|| no_such_job(&id))?;
-        let spec = record.spec.clone();
-        Ok(seen(v1::GetJobResponse { job: Some(job.into()), spec: Some(spec.into()) }, view.leader()))
+        let (spec, inputs) = (record.spec.clone(), record.inputs.clone());
+        let response = v1::GetJobResponse {
+            job: Some(job.into()),
+            spec: Some(spec.into()),
+            inputs: Some(inputs.into()),
+        };
+        Ok(seen(response, view.leader()))
     }
 
     async fn list_jobs(
@@ -144,6 +155,14 @@ impl JobService for Jobs {
         let reason = one_line(&reason);
         let job = self.driver.cancel(read_id(job_id)?, reason).await?;
         Ok(Response::new(v1::CancelJobResponse { job: Some(job.into()) }))
+    }
+
+    async fn delete_job(
+        &self,
+        request: Request<v1::DeleteJobRequest>,
+    ) -> Result<Response<v1::DeleteJobResponse>, Status> {
+        self.driver.delete(read_id(request.into_inner().job_id)?).await?;
+        Ok(Response::new(v1::DeleteJobResponse {}))
     }
 
     async fn download_artifact(

@@ -294,6 +294,7 @@ mod tests {
             range: [0.0, high],
             batch_seconds: 0.1 + 0.2,
             parameters: 7,
+            warnings: vec![],
         })
     }
 

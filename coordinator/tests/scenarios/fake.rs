@@ -270,6 +270,7 @@ async fn output(assignment: &Assignment) -> TaskOutput {
             range: [0.0, 1.0],
             batch_seconds: 0.2,
             parameters: 1000,
+            warnings: vec![],
         }),
         Task::Sample { .. } => in_shards(assignment, |SampleRange { start, count }| {
             let scores = named(format!("scores-{start}"));

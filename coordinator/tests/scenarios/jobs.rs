@@ -65,22 +65,6 @@ async fn a_job_goes_through_every_phase_and_its_files_can_be_fetched() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_result_that_a_crash_kept_from_being_written_is_written_by_the_next_start() {
-    let world = World::new();
-    let coordinator = world.start().await;
-    let client_ = client(coordinator.grpc_address()).await;
-    let _worker = FakeWorker::start(&url(coordinator.grpc_address()), "one", 2, FREELY);
-    let job = client_.submit(&world.job(), None).await.unwrap();
-    succeeded(&client_, &job.id).await;
-    coordinator.shutdown().await;
-    let file = world.path(&format!("artifacts/jobs/{}/result/result.json", job.id));
-    let before = std::fs::read(&file).unwrap();
-    std::fs::remove_file(&file).unwrap();
-    world.start().await.shutdown().await;
-    assert_eq!(std::fs::read(&file).unwrap(), before);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_is_cancelled_when_its_slots_are_free() {
     let world = World::new();
     let coordinator = world.start().await;

@@ -9,5 +9,6 @@ mod ha;
 mod jobs;
 mod operators;
 mod refusals;
+mod retention;
 mod sessions;
 mod world;

@@ -134,7 +134,7 @@ async fn the_page_shows_everything_and_escapes_what_is_hostile() {
         "10.0\u{a0}%",
         "0.40\u{a0}%",
         "<strong>4.00\u{a0}%</strong>",
-        "0.983",
+        "distance",
         "1,280 samples/s",
         "<polyline points=\"0.0,",
         "before_after.png",

@@ -93,6 +93,20 @@ impl Remote {
         }
     }
 
+    /// Its first and its last bytes, so many of each or all.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn ends(&self, version: &Version, bytes: u64) -> Result<(Bytes, Bytes)> {
+        let size = version.size;
+        let first = self.store.range(&self.name, 0..size.min(bytes)).await?;
+        let last = match size.checked_sub(bytes) {
+            Some(from) => self.store.range(&self.name, from..size).await?,
+            None => first.clone(),
+        };
+        Ok((first, last))
+    }
+
     /// Its digest, by reading all of it and keeping nothing.
     ///
     /// # Errors

@@ -374,7 +374,7 @@ impl ArtifactStore {
         Ok(Version { size: head.size, tag })
     }
 
-    async fn range(&self, path: &str, range: std::ops::Range<u64>) -> Result<Bytes> {
+    pub(crate) async fn range(&self, path: &str, range: std::ops::Range<u64>) -> Result<Bytes> {
         if range.is_empty() {
             return Ok(Bytes::new());
         }

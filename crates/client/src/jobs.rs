@@ -1,6 +1,6 @@
 //! Calls about jobs.
 
-use lethe_domain::{Explanation, JobId, JobSpec, JobStatus, SpecError, SpecProblem};
+use lethe_domain::{Explanation, Inputs, JobId, JobSpec, JobStatus, SpecError, SpecProblem};
 use lethe_proto::{ConversionError, v1};
 use tonic::Streaming;
 
@@ -54,6 +54,16 @@ impl Client {
         Ok((self.understood(answer.job, "job")?, self.understood(answer.spec, "spec")?))
     }
 
+    /// The files a job reads, as they were when it was accepted.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn inputs(&self, id: &JobId) -> Result<Inputs, Error> {
+        let request = v1::GetJobRequest { job_id: id.to_string() };
+        let answer = self.call(request, async |mut client, request| client.get_job(request).await).await?;
+        self.understood(answer.inputs, "inputs")
+    }
+
     /// One page of jobs, newest first. `size` 0 leaves it to the coordinator; `after` is the `next` of the page before.
     ///
     /// # Errors
@@ -76,6 +86,16 @@ impl Client {
         let request = v1::CancelJobRequest { job_id: id.to_string(), reason: reason.to_owned() };
         let answer = self.call(request, async |mut client, request| client.cancel_job(request).await).await?;
         self.understood(answer.job, "job")
+    }
+
+    /// Has a job that has ended forgotten, with its files. What it published elsewhere stays.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Conflict`] when it has not ended, or only just.
+    pub async fn delete(&self, id: &JobId) -> Result<(), Error> {
+        let request = v1::DeleteJobRequest { job_id: id.to_string() };
+        self.call(request, async |mut client, request| client.delete_job(request).await).await?;
+        Ok(())
     }
 
     /// Opens the stream of a job's states.

@@ -61,7 +61,8 @@ int lethe_nccl_backend(
   });
 }
 
-// Makes the communicator. Apart from the constructor, so that it can be aborted while it waits for a peer.
+// Makes the communicator now, so that a peer that cannot be reached fails the joining and not the first collective. While it waits
+// for a peer it cannot be aborted: libtorch knows a communicator only once NCCL has made it. Only the end of the process ends that.
 int lethe_nccl_connect(const Backend* backend, int device, char** message) {
   return guarded(message, [&] {
     (*backend)->eagerConnectSingleDevice(

@@ -15,13 +15,16 @@ namespace {
 
 // Adds a gradient to a sum, rounded to multiples of a step: (x + shift) - shift, where the last bit of `shift` is that step.
 // Numbers on one grid add up exactly as long as their sum has no more than 53 bits above it, so their order does not matter.
+// `shift` is a number, or a scalar tensor on the gradient's device.
+template <typename Shift>
+void add_on_grid_anywhere(at::Tensor sum, const at::Tensor& gradient, const Shift& shift) {
+  sum.add_(gradient.to(at::kDouble).add_(shift).sub_(shift));
+}
+
 void add_on_grid(at::Tensor sum, const at::Tensor& gradient, double shift) {
   const bool plain = sum.device().is_cpu() && gradient.device().is_cpu() && sum.is_contiguous() && gradient.is_contiguous() &&
       gradient.scalar_type() == at::kFloat && sum.sizes() == gradient.sizes();
-  if (!plain) {
-    sum.add_(gradient.to(at::kDouble).add_(shift).sub_(shift));
-    return;
-  }
+  if (!plain) return add_on_grid_anywhere(std::move(sum), gradient, shift);
   double* out = sum.data_ptr<double>();
   const float* in = gradient.data_ptr<float>();
   at::parallel_for(0, sum.numel(), 1 << 16, [&](int64_t begin, int64_t end) {
@@ -40,6 +43,19 @@ class Parts {
   // Sets the step of each parameter's grid, a power of two.
   void set_grid(const double* steps) {
     for (size_t i = 0; i < shifts_.size(); i++) shifts_[i] = std::ldexp(1.5, 52) * steps[i];
+    on_device_ = at::Tensor();
+  }
+
+  // The same from a tensor [parameters], f64, where the gradients are: this process does not wait for its numbers.
+  void set_grid(const at::Tensor& steps) { on_device_ = steps.mul(std::ldexp(1.5, 52)); }
+
+  // Adds a gradient of the parameter at `place` to a sum, on its grid.
+  void add(at::Tensor sum, const at::Tensor& gradient, size_t place) const {
+    if (on_device_.defined()) {
+      add_on_grid_anywhere(std::move(sum), gradient, on_device_[static_cast<int64_t>(place)]);
+    } else {
+      add_on_grid(std::move(sum), gradient, shifts_[place]);
+    }
   }
 
   // Forgets the gradients and what was kept.
@@ -54,7 +70,7 @@ class Parts {
       auto& grad = params_[i].mutable_grad();
       if (!grad.defined()) continue;
       if (!sums_[i].defined()) sums_[i] = at::zeros_like(grad, grad.options().dtype(at::kDouble));
-      add_on_grid(sums_[i], grad, shifts_[i]);
+      add(sums_[i], grad, i);
       grad.reset();
     }
   }
@@ -65,19 +81,19 @@ class Parts {
       auto& grad = params_[i].mutable_grad();
       if (!sums_[i].defined() && grad.defined()) sums_[i] = at::zeros_like(grad, grad.options().dtype(at::kDouble));
       if (!sums_[i].defined()) continue;
-      if (grad.defined()) add_on_grid(sums_[i], grad, shifts_[i]);
+      if (grad.defined()) add(sums_[i], grad, i);
       grad = sums_[i].to(params_[i].scalar_type());
     }
   }
 
   size_t place(const at::Tensor& param) const { return places_.at(param.unsafeGetTensorImpl()); }
   const at::Tensor& sum(size_t place) const { return sums_[place]; }
-  double shift(size_t place) const { return shifts_[place]; }
 
  private:
   std::vector<at::Tensor> params_;
   std::vector<at::Tensor> sums_;
   std::vector<double> shifts_;
+  at::Tensor on_device_; // the same numbers, where they are not known here
   std::unordered_map<const c10::TensorImpl*, size_t> places_;
 };
 
@@ -99,7 +115,7 @@ class SumHook final : public c10d::CommHookInterface {
       const auto offset = gradients[i].storage_offset() - buffer.storage_offset();
       auto sum = sums[0].as_strided(like.sizes(), like.strides(), offset);
       const auto last = buffer.as_strided(like.sizes(), like.strides(), gradients[i].storage_offset());
-      add_on_grid(sum, last, parts_->shift(place));
+      parts_->add(sum, last, place);
       if (parts_->sum(place).defined()) sum.add_(parts_->sum(place));
     }
     return group_->allreduce(sums)->getFuture()->then(
@@ -170,6 +186,11 @@ int lethe_reducer_new(
 
 // `steps`: one for each parameter, a power of two.
 void lethe_reducer_set_grid(Reducer* reducer, const double* steps) { reducer->parts->set_grid(steps); }
+
+// `steps`: f64 [parameters], powers of two, on the parameters' device.
+int lethe_reducer_set_grid_on_device(Reducer* reducer, const at::Tensor* steps, char** message) {
+  return guarded(message, [&] { reducer->parts->set_grid(*steps); });
+}
 
 // The backward pass of a part that is not the last one. Nothing is sent: the hooks act only between
 // prepare_for_backward and the end of a pass.

@@ -38,8 +38,8 @@ impl Abort {
     }
 
     /// Ends the group: a collective that is blocked returns [`Error::Aborted`](crate::Error::Aborted), as does every
-    /// later one, and joining. Returns at once with Gloo. NCCL has been seen to hang in its own abort: whoever needs
-    /// the device back ends the process after a grace period.
+    /// later one, and joining. Returns at once with Gloo. Joining an NCCL group cannot be broken off while NCCL connects,
+    /// and NCCL has been seen to hang in its own abort: whoever needs the device back ends the process after a grace period.
     pub fn abort(&self) {
         self.state.requested.store(true, Ordering::SeqCst);
         self.sever();

@@ -230,6 +230,11 @@ unsafe extern "C" {
         message: Message,
     ) -> c_int;
     pub(crate) fn lethe_reducer_set_grid(reducer: *mut Reducer, steps: *const f64);
+    pub(crate) fn lethe_reducer_set_grid_on_device(
+        reducer: *mut Reducer,
+        steps: TensorPtr,
+        message: Message,
+    ) -> c_int;
     pub(crate) fn lethe_reducer_accumulate(reducer: *mut Reducer, loss: TensorPtr, message: Message)
     -> c_int;
     pub(crate) fn lethe_reducer_finish(reducer: *mut Reducer, loss: TensorPtr, message: Message) -> c_int;

@@ -97,6 +97,13 @@ pub(crate) struct Peers {
     cuda: Option<Cuda>,
 }
 
+/// Whether an operation sends anything: only then is a GPU waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sends {
+    Something,
+    Nothing,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Cuda {
     library: &'static nccl::Library,
@@ -164,6 +171,11 @@ impl Group {
     /// The number of ranks.
     pub fn world(&self) -> usize {
         self.inner.place.world
+    }
+
+    /// Whether this is [`Group::loopback`]: no backend, nothing is sent. A joined group may have one rank too.
+    pub fn is_loopback(&self) -> bool {
+        self.inner.peers.is_none()
     }
 
     /// This group's seat, with its generation.
@@ -245,6 +257,16 @@ impl Inner {
         operation: &'static str,
         run: impl FnOnce(Option<&Peers>) -> Result<T, Failure>,
     ) -> Result<T, Error> {
+        self.run(operation, Sends::Something, run)
+    }
+
+    /// As [`Inner::collective`], for what need not send anything.
+    pub(crate) fn run<T>(
+        &self,
+        operation: &'static str,
+        sends: Sends,
+        run: impl FnOnce(Option<&Peers>) -> Result<T, Failure>,
+    ) -> Result<T, Error> {
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(error) = &*failed {
             return Err(error.clone());
@@ -252,10 +274,9 @@ impl Inner {
         let result = if self.abort.is_aborted() {
             Err(Error::Aborted { operation, place: self.place })
         } else {
+            let waits = self.peers.as_ref().filter(|_| sends == Sends::Something);
             run(self.peers.as_ref())
-                .and_then(|value| {
-                    self.peers.as_ref().map_or(Ok(()), |p| p.settle(self.timeout)).map(|()| value)
-                })
+                .and_then(|value| waits.map_or(Ok(()), |peers| peers.settle(self.timeout)).map(|()| value))
                 .map_err(|failure| match self.abort.is_aborted() {
                     true => Error::Aborted { operation, place: self.place },
                     false => classify(failure, operation, self.place, self.timeout),

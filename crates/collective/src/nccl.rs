@@ -2,11 +2,11 @@
 //!
 //! Both stay loaded for the life of the process. Not here: any CUDA call of our own; libtorch makes them.
 
-use std::env;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
+use std::{env, fs};
 
 use crate::error::Error;
 use crate::ffi::{self, Failure, Message, Owned};
@@ -14,6 +14,7 @@ use crate::store::{Store, c_string, milliseconds};
 
 const LIBRARY: &str = "liblethe_nccl.so";
 const TORCH_CUDA: &str = "libtorch_cuda.so";
+const TORCH_CPU: &str = "libtorch_cpu.so";
 
 type Devices = unsafe extern "C" fn(*mut c_int, Message) -> c_int;
 type NewBackend = unsafe extern "C" fn(
@@ -46,12 +47,19 @@ pub fn load_cuda() -> Result<(), Error> {
     static LOADED: OnceLock<Result<(), Error>> = OnceLock::new();
     LOADED
         .get_or_init(|| {
-            let built = Path::new(env!("LETHE_TORCH_LIB")).join(TORCH_CUDA);
-            // Elsewhere than where it was built, the loader's own search (rpath, LD_LIBRARY_PATH) finds it.
-            let path = if built.exists() { built } else { PathBuf::from(TORCH_CUDA) };
+            // Beside the rest of libtorch: that of another version would load too, and crash later.
+            let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+            let path = beside_torch(&maps).unwrap_or_else(|| PathBuf::from(TORCH_CUDA));
             open(&path, libc::RTLD_NOW | libc::RTLD_GLOBAL).map(drop)
         })
         .clone()
+}
+
+/// Where libtorch_cuda is, from the list of what is loaded.
+fn beside_torch(maps: &str) -> Option<PathBuf> {
+    let mut paths = maps.lines().filter_map(|line| Some(Path::new(&line[line.find('/')?..])));
+    let torch = paths.find(|path| path.file_name().is_some_and(|name| name == TORCH_CPU))?;
+    Some(torch.with_file_name(TORCH_CUDA))
 }
 
 /// `liblethe_nccl.so`, loaded on the first call.
@@ -158,5 +166,24 @@ impl Library {
             // SAFETY: `backend` outlives the call and is an NCCL one.
             unsafe { (self.settle)(backend.as_ptr(), device, milliseconds(timeout), message) }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cuda_side_is_looked_for_beside_the_torch_that_is_loaded() {
+        let maps = "7f00-7f01 r-xp 00000000 08:01 42                  /usr/lib/libc.so.6\n\
+                    7f02-7f03 rw-p 00000000 00:00 0 \n\
+                    7f04-7f05 r-xp 00000000 08:01 43                  /opt/my torch/lib/libtorch_cpu.so\n";
+        let expected = PathBuf::from("/opt/my torch/lib/libtorch_cuda.so");
+        assert_eq!(beside_torch(maps), Some(expected));
+        assert_eq!(beside_torch(""), None);
+        // This process has it loaded itself, once something of libtorch was called.
+        assert_eq!(tch::Tensor::from(1.0).double_value(&[]), 1.0);
+        let own = beside_torch(&fs::read_to_string("/proc/self/maps").unwrap());
+        assert!(own.is_some_and(|path| path.is_absolute()));
     }
 }

@@ -14,11 +14,11 @@ use std::ffi::c_int;
 use std::ptr;
 use std::sync::Arc;
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use crate::error::Error;
 use crate::ffi::{self, Owned};
-use crate::group::{Group, Inner, pointers};
+use crate::group::{Group, Inner, Sends, pointers};
 
 /// Settings of a reducer; the same on every rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,24 +86,37 @@ impl Reducer {
         Ok(Self { inner: Some(hooks), parameters: params.len(), group: Arc::clone(inner) })
     }
 
-    /// Sets how coarse gradients are rounded from now on: `bounds` gives for each parameter what no entry of a part's gradient
-    /// exceeds, `parts` how many parts are added up, over all ranks. The same on every rank. One that exceeds its bound does
-    /// no harm but that its sum may round. A bound that is no positive number stands for 1.
+    /// Sets how coarse gradients are rounded from now on: `bounds`, f64 [parameters], gives for each parameter what no entry of a
+    /// part's gradient exceeds, `parts` how many parts are added up, over all ranks. The same on every rank. One that exceeds its
+    /// bound does no harm but that its sum may round. A bound that is no positive number stands for 1. Bounds on a GPU stay there:
+    /// nobody waits for them.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when there is not one bound for each parameter.
-    pub fn set_grid(&mut self, bounds: &[f64], parts: u64) -> Result<(), Error> {
-        if bounds.len() != self.parameters {
-            let reason = format!("{} bounds for {} parameters", bounds.len(), self.parameters);
+    /// [`Error::Invalid`] when there is not one bound for each parameter; [`Error::Torch`].
+    pub fn set_grid(&mut self, bounds: &Tensor, parts: u64) -> Result<(), Error> {
+        if bounds.size() != [self.parameters as i64] {
+            let reason = format!("bounds {:?} for {} parameters", bounds.size(), self.parameters);
             return Err(Error::Invalid { operation: "reducer", reason });
         }
-        let steps: Vec<f64> = bounds.iter().map(|bound| grid_step(*bound, parts)).collect();
-        if let Some(inner) = &self.inner {
+        let Some(inner) = &self.inner else { return Ok(()) };
+        if bounds.device() == Device::Cpu {
+            let bounds = Vec::<f64>::try_from(bounds).map_err(|error| self.failed(error))?;
+            let steps: Vec<f64> = bounds.iter().map(|bound| grid_step(*bound, parts)).collect();
             // SAFETY: the reducer is owned by `self`, which is borrowed mutably: no pass is going on. It copies `steps`, one for
             // each of its parameters.
             unsafe { ffi::lethe_reducer_set_grid(inner.as_ptr(), steps.as_ptr()) };
+            return Ok(());
         }
-        Ok(())
+        let steps = grid_steps(bounds, parts).map_err(|error| self.failed(error))?;
+        // SAFETY: as above; it takes its own share of `steps`.
+        ffi::call(|message| unsafe {
+            ffi::lethe_reducer_set_grid_on_device(inner.as_ptr(), steps.as_ptr().cast(), message)
+        })
+        .map_err(|failure| self.failed(failure.detail))
+    }
+
+    fn failed(&self, detail: impl ToString) -> Error {
+        Error::Torch { operation: "reducer", place: self.group.place(), detail: detail.to_string() }
     }
 
     /// The backward pass of one part of a rank's share, not its last. `loss` is a scalar. Nothing is sent; the gradients are
@@ -112,7 +125,7 @@ impl Reducer {
     /// # Errors
     /// As [`Reducer::finish`].
     pub fn accumulate(&mut self, loss: &Tensor) -> Result<(), Error> {
-        self.pass("accumulate", loss, ffi::lethe_reducer_accumulate)
+        self.pass("accumulate", loss, ffi::lethe_reducer_accumulate, Sends::Nothing)
     }
 
     /// The backward pass of a rank's last part: makes every parameter's gradient the sum over all parts of all ranks since
@@ -123,12 +136,12 @@ impl Reducer {
     /// See [`Group`]. The gradients are then worthless and the parameters untouched. Also an [`Error::Torch`] when
     /// a parameter got no gradient.
     pub fn finish(&mut self, loss: &Tensor) -> Result<(), Error> {
-        self.pass("finish", loss, ffi::lethe_reducer_finish)
+        self.pass("finish", loss, ffi::lethe_reducer_finish, Sends::Something)
     }
 
-    fn pass(&mut self, operation: &'static str, loss: &Tensor, run: Pass) -> Result<(), Error> {
+    fn pass(&mut self, operation: &'static str, loss: &Tensor, run: Pass, sends: Sends) -> Result<(), Error> {
         let inner = self.inner.as_ref();
-        let result = self.group.collective(operation, |_| {
+        let result = self.group.run(operation, sends, |_| {
             let inner = inner.ok_or_else(|| ffi::Failure {
                 code: ffi::Code::Torch,
                 detail: "the reducer failed before".to_owned(),
@@ -154,6 +167,14 @@ fn grid_step(bound: f64, parts: u64) -> f64 {
     (sum - 51.0).clamp(-900.0, 900.0).exp2()
 }
 
+/// The same for bounds in a tensor, where they are.
+fn grid_steps(bounds: &Tensor, parts: u64) -> Result<Tensor, tch::TchError> {
+    let positive = bounds.f_gt(0.0)?.f_logical_and(&bounds.f_lt(f64::INFINITY)?)?;
+    let bounds = bounds.f_where_scalarother(&positive, 1.0)?;
+    let sums = bounds.f_log2()?.f_ceil()?.f_add_scalar((parts.max(1) as f64).log2().ceil() - 51.0)?;
+    sums.f_clamp(-900.0, 900.0)?.f_exp2()
+}
+
 /// One of the two passes.
 type Pass = unsafe extern "C" fn(*mut ffi::Reducer, ffi::TensorPtr, ffi::Message) -> c_int;
 
@@ -174,6 +195,48 @@ mod tests {
         let halves = rounded[3..].iter().sum::<f64>() + rounded[..3].iter().sum::<f64>();
         assert_eq!((forward, forward), (backward, halves));
         assert_eq!(rounded[0], 0.5, "what is on the grid stays");
+    }
+
+    #[test]
+    fn bounds_in_a_tensor_give_the_same_grid() {
+        let bounds = [0.75, 1.0, 1e-30, 3e38, 1e-320, 0.0, -1.0, f64::NAN, f64::INFINITY, 6.1e-5, 1234.5];
+        for parts in [0, 1, 6, 8, 1000] {
+            let steps = grid_steps(&Tensor::from_slice(&bounds), parts).unwrap();
+            let expected = bounds.map(|bound| grid_step(bound, parts));
+            assert_eq!(Vec::<f64>::try_from(steps).unwrap(), expected, "{parts}");
+        }
+    }
+
+    /// What a GPU does, done on the cpu.
+    #[test]
+    fn a_grid_in_a_tensor_rounds_alike() {
+        tch::manual_seed(5);
+        let weights = || vec![Tensor::ones([50], tch::kind::FLOAT_CPU).set_requires_grad(true)];
+        let slopes = Tensor::randn([3, 50], tch::kind::FLOAT_CPU);
+        let gradient = |on_device: bool| {
+            let params = weights();
+            let mut reducer = Reducer::new(&Group::loopback(), &params, ReducerOptions::default()).unwrap();
+            // So coarse that the rounding shows.
+            let bounds = Tensor::from_slice(&[2_f64.powi(40)]);
+            if on_device {
+                let (steps, inner) = (grid_steps(&bounds, 3).unwrap(), reducer.inner.as_ref().unwrap());
+                // SAFETY: both live through the call.
+                ffi::call(|message| unsafe {
+                    ffi::lethe_reducer_set_grid_on_device(inner.as_ptr(), steps.as_ptr().cast(), message)
+                })
+                .unwrap();
+            } else {
+                reducer.set_grid(&bounds, 3).unwrap();
+            }
+            let loss = |part: i64| params[0].dot(&slopes.get(part));
+            reducer.accumulate(&loss(0)).unwrap();
+            reducer.accumulate(&loss(1)).unwrap();
+            reducer.finish(&loss(2)).unwrap();
+            params[0].grad()
+        };
+        let (here, there) = (gradient(false), gradient(true));
+        assert!(here.equal(&there));
+        assert!(!here.equal(&slopes.sum_dim_intlist([0_i64].as_slice(), false, tch::Kind::Float)));
     }
 
     #[test]

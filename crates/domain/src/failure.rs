@@ -30,6 +30,8 @@ pub enum ErrorCode {
     Storage,
     /// An artifact does not have the digest that was recorded for it.
     Damaged,
+    /// A file that the job reads is not the one it was accepted with.
+    InputChanged,
     /// A rank got another training state than was sent to it.
     StateDiffers,
     /// Another rank of the gang failed first.
@@ -50,7 +52,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every cause.
-    pub const ALL: [ErrorCode; 18] = [
+    pub const ALL: [ErrorCode; 19] = [
         ErrorCode::InvalidSpec,
         ErrorCode::BadModel,
         ErrorCode::SpecMismatch,
@@ -61,6 +63,7 @@ impl ErrorCode {
         ErrorCode::DiskFull,
         ErrorCode::Storage,
         ErrorCode::Damaged,
+        ErrorCode::InputChanged,
         ErrorCode::StateDiffers,
         ErrorCode::GangAborted,
         ErrorCode::ExecutorDied,
@@ -84,6 +87,7 @@ impl ErrorCode {
             ErrorCode::DiskFull => "DISK_FULL",
             ErrorCode::Storage => "STORAGE",
             ErrorCode::Damaged => "DAMAGED",
+            ErrorCode::InputChanged => "INPUT_CHANGED",
             ErrorCode::StateDiffers => "STATE_DIFFERS",
             ErrorCode::GangAborted => "GANG_ABORTED",
             ErrorCode::ExecutorDied => "EXECUTOR_DIED",
@@ -124,6 +128,7 @@ impl ErrorCode {
             | ErrorCode::NoNegatives
             | ErrorCode::OutOfMemory
             | ErrorCode::Damaged
+            | ErrorCode::InputChanged
             | ErrorCode::Cancelled
             | ErrorCode::Internal => false,
         }

@@ -53,6 +53,8 @@ pub enum FileKind {
     OtherZip,
     /// Safetensors, as far as the length of the header and its first byte tell.
     Safetensors,
+    /// A file of another kind that is known: what it is, and what to do.
+    Foreign(&'static str),
     /// Safetensors whose header is longer than the file: it was cut off.
     CutSafetensors,
     /// None of these.
@@ -75,7 +77,7 @@ impl FileKind {
             [0x80, 2..=5, ..] => Self::Pickle,
             _ => match first.split_at_checked(8) {
                 Some((header, [b'{', ..])) => safetensors(header, size),
-                _ => Self::Unknown,
+                _ => foreign(first).map_or_else(|| in_words(text), Self::Foreign),
             },
         }
     }
@@ -86,13 +88,14 @@ impl FileKind {
             (Self::TorchScript, ModelFormat::TorchScript) | (Self::Safetensors, ModelFormat::Safetensors) => {
                 None
             }
-            (Self::Empty, _) => Some("is empty"),
+            (Self::Empty, _) => Some("is empty: copy or export it again"),
+            (Self::Foreign(what), _) => Some(what),
             (Self::LfsPointer, _) => {
                 Some("is a Git LFS pointer, not the file it stands for: run `git lfs pull`")
             }
-            (Self::WebPage, _) => Some(
-                "is a web page, not a model: download the file itself, and look whether it asks for a login",
-            ),
+            (Self::WebPage, _) => {
+                Some("is a web page: download the file itself, and look whether it asks for a login")
+            }
             (Self::Pickle, _) => Some("is a pickle, which Lethe never loads"),
             (Self::ExportedProgram, _) => Some(
                 "is a program of torch.export, which libtorch cannot train: export the module as TorchScript with `python tools/export --module`",
@@ -118,6 +121,61 @@ impl FileKind {
     }
 }
 
+/// What files begin with that people name by mistake: where, with which bytes.
+const BEGINNINGS: [(usize, &[u8], &str); 19] = [
+    (0, b"/annex/objects/", "is a git-annex pointer, not the file it stands for: run `git annex get`"),
+    (0, b"\x1f\x8b", "is compressed (gzip): unpack it, and name the model in it"),
+    (0, b"BZh", "is compressed (bzip2): unpack it, and name the model in it"),
+    (0, b"\xfd7zXZ\0", "is compressed (xz): unpack it, and name the model in it"),
+    (0, b"\x28\xb5\x2f\xfd", "is compressed (zstd): unpack it, and name the model in it"),
+    (0, b"7z\xbc\xaf\x27\x1c", "is a 7z archive: unpack it, and name the model in it"),
+    (0, b"Rar!", "is a rar archive: unpack it, and name the model in it"),
+    (257, b"ustar", "is a tar archive: unpack it, and name the model in it"),
+    (
+        0,
+        b"\x89HDF\r\n\x1a\n",
+        "is an HDF5 file (Keras writes such): convert the model to PyTorch, then use tools/export",
+    ),
+    (
+        0,
+        b"\x93NUMPY",
+        "is a NumPy array, not a model: load it in a PyTorch module, and export that with tools/export",
+    ),
+    (0, b"GGUF", "is a GGUF file: export the PyTorch module with tools/export"),
+    (4, b"PTMF", "is a module for PyTorch Mobile: export the PyTorch module with tools/export"),
+    (4, b"ET12", "is a program for ExecuTorch: export the PyTorch module with tools/export"),
+    (4, b"TFL3", "is a TensorFlow Lite model: convert it to PyTorch, then use tools/export"),
+    (0, b"\x89PNG", "is a PNG image, not a model"),
+    (0, b"\xff\xd8\xff", "is a JPEG image, not a model"),
+    (0, b"GIF8", "is a GIF image, not a model"),
+    (0, b"%PDF", "is a PDF document, not a model"),
+    (0, b"\x7fELF", "is a program or a shared library, not a model"),
+];
+
+const ONNX: &str = "looks like an ONNX model: export the PyTorch module itself with tools/export";
+
+fn foreign(first: &[u8]) -> Option<&'static str> {
+    let begins =
+        |(at, bytes, _): &&(usize, &[u8], &str)| first.get(*at..).is_some_and(|rest| rest.starts_with(bytes));
+    // ONNX: the first fields of the protobuf are the format's version and a text.
+    let onnx = matches!(first, [0x08, 1..=20, 0x12 | 0x1a | 0x22 | 0x3a, ..]);
+    BEGINNINGS.iter().find(begins).map(|(_, _, what)| *what).or(onnx.then_some(ONNX))
+}
+
+/// Text is a message or a description, never a model.
+fn in_words(text: &[u8]) -> FileKind {
+    let text = &text[..text.len().min(512)];
+    let words =
+        text.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace() || *byte >= 0x80);
+    match text.first() {
+        Some(b'{' | b'[') if words => FileKind::Foreign("is JSON, not a model: name the model's own file"),
+        Some(_) if words => FileKind::Foreign(
+            "is text, not a model: read it, it may be what a server answered instead of the file",
+        ),
+        _ => FileKind::Unknown,
+    }
+}
+
 fn safetensors(length: &[u8], size: u64) -> FileKind {
     let length = length.try_into().map_or(u64::MAX, u64::from_le_bytes);
     match length {
@@ -133,7 +191,7 @@ fn zip(last: &[u8]) -> FileKind {
     if !last.windows(END.len()).any(|window| window == END) {
         return FileKind::CutZip;
     }
-    let has = |found: fn(&[u8]) -> bool| zip_names(last).any(found);
+    let has = |found: fn(&[u8]) -> bool| zip_entries(last).any(|entry| found(entry.name));
     if has(|name| name.ends_with(b"archive_format") || name.ends_with(b"serialized_exported_program.json")) {
         FileKind::ExportedProgram
     } else if has(|name| name.ends_with(b"/constants.pkl") || name.windows(6).any(|part| part == b"/code/")) {
@@ -146,12 +204,28 @@ fn zip(last: &[u8]) -> FileKind {
     }
 }
 
-/// Names in the directory of a zip archive, which lies at its end. A stray match in what comes before only adds a name.
-fn zip_names(last: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// An entry of a zip archive, as its directory has it.
+#[derive(Debug, Clone, Copy)]
+pub struct ZipEntry<'a> {
+    /// Its name.
+    pub name: &'a [u8],
+    /// How it is packed: 0 = as it is, 8 = deflated.
+    pub method: u16,
+    /// Bytes it takes.
+    pub packed: u32,
+    /// Where its own header lies; `u32::MAX` in archives too large for this number.
+    pub at: u32,
+}
+
+/// The directory of a zip archive, which lies at its end. A stray match in what comes before only adds an entry.
+pub fn zip_entries(last: &[u8]) -> impl Iterator<Item = ZipEntry<'_>> {
     const HEADER: usize = 46;
     last.windows(4).enumerate().filter(|(_, window)| *window == b"PK\x01\x02").filter_map(|(at, _)| {
-        let length = u16::from_le_bytes([*last.get(at + 28)?, *last.get(at + 29)?]) as usize;
-        last.get(at + HEADER..at + HEADER + length)
+        let header = last.get(at..at + HEADER)?;
+        let short = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
+        let long = |at: usize| u32::from(short(at)) | u32::from(short(at + 2)) << 16;
+        let name = last.get(at + HEADER..at + HEADER + usize::from(short(28)))?;
+        Some(ZipEntry { name, method: short(10), packed: long(20), at: long(42) })
     })
 }
 
@@ -224,9 +298,30 @@ mod tests {
             (header(2, b"{}"), FileKind::Safetensors),
             (header(2000, b"{\"a\""), FileKind::CutSafetensors),
             (header(u64::MAX, b"{}"), FileKind::Unknown),
-            (b"weights".to_vec(), FileKind::Unknown),
+            (b"\x01\x02weights\0".to_vec(), FileKind::Unknown),
         ] {
             assert_eq!(of(&bytes), kind, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn files_that_are_named_by_mistake_are_recognised() {
+        let tar = [[b'a'; 257].as_slice(), b"ustar\x0000"].concat();
+        let files: [(&[u8], &str); 8] = [
+            (b"\x1f\x8b\x08\0\0\0", "gzip"),
+            (&tar, "a tar archive: unpack it"),
+            (b"\x08\x07\x12\x07pytorch\x1a\x05", "ONNX"),
+            (b"\x93NUMPY\x01\0v\0", "NumPy"),
+            (b"\x89HDF\r\n\x1a\n", "HDF5"),
+            (b"{\"schema_version\": 1}", "JSON"),
+            (b"Not Found\n", "is text"),
+            (b"/annex/objects/SHA256E-s3--ab.pt\n", "git annex get"),
+        ];
+        for (bytes, words) in files {
+            for format in [ModelFormat::TorchScript, ModelFormat::Safetensors] {
+                let why = of(bytes).refusal(format).unwrap();
+                assert!(why.contains(words), "{why}");
+            }
         }
     }
 

@@ -11,12 +11,15 @@ mod figure;
 mod file_kind;
 mod fleet;
 mod ids;
+mod inputs;
 mod interval;
+mod lease;
 mod model;
 mod phase;
 mod portions;
 mod progress;
 mod result;
+mod sidecar;
 pub mod spec;
 mod task;
 mod warning;
@@ -24,12 +27,14 @@ mod warning;
 pub use digest::{sha256_bytes, sha256_text};
 pub use failure::{ErrorCode, Failure};
 pub use figure::{Better, Figure, REMAINING_SHARE, Unit};
-pub use file_kind::{Ends, FIRST_BYTES, FileKind, LAST_BYTES, conversion};
+pub use file_kind::{Ends, FIRST_BYTES, FileKind, LAST_BYTES, ZipEntry, conversion, zip_entries};
 pub use fleet::{SlotReport, SlotState, WorkerOrder, WorkerState, WorkerStatus};
 pub use ids::{
     Attempt, Epoch, Generation, IdError, JobId, LeaseId, Rank, ShardIndex, SlotIndex, SlotRef, WorkerId,
 };
+pub use inputs::{Input, InputRole, Inputs};
 pub use interval::{Paired, mean_ci95, proportion_ci95};
+pub use lease::{ArtifactRef, Assignment, GangRole, HeldLease, SampleRange};
 pub use model::{
     Architecture, HiddenActivation, ModelKind, OutputActivation, Sidecar, SidecarLatent, SidecarOutput,
 };
@@ -40,8 +45,5 @@ pub use result::{
     ArtifactPaths, DirectionSummary, JobResult, JudgeSummary, RESULT_VERSION, TrainSummary, Versions,
 };
 pub use spec::{JobSpec, SpecError, SpecProblem};
-pub use task::{
-    ArtifactRef, Assignment, Cut, DirectionOutput, EvaluateOutput, FineTuneOutput, GangRole, HeldLease,
-    ProbeOutput, PublishOutput, ReportOutput, SampleOutput, SampleRange, ShardOutput, Task, TaskOutput,
-};
+pub use task::*;
 pub use warning::{Warning, WarningCode};

@@ -92,6 +92,17 @@ pub enum ModelKind {
     Features,
 }
 
+impl std::fmt::Display for ModelKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Generator => "generator",
+            Self::Classifier => "classifier",
+            Self::Scorer => "scorer",
+            Self::Features => "features",
+        })
+    }
+}
+
 /// The description beside a model file, written by the exporter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Sidecar {
@@ -143,4 +154,7 @@ pub struct SidecarOutput {
     pub height: i64,
     /// Pixels.
     pub width: i64,
+    /// Whether pixels may lie a little beyond the range, and are to be cut to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub clamp: bool,
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, Figure, JobId, JobState, REMAINING_SHARE, Warning};
+use crate::{Failure, Figure, Inputs, JobId, JobState, REMAINING_SHARE, Warning};
 
 /// Version of result.json.
 pub const RESULT_VERSION: u32 = 2;
@@ -42,6 +42,9 @@ pub struct JobResult {
     pub seconds: BTreeMap<String, f64>,
     /// Versions of what computed it.
     pub versions: Option<Versions>,
+    /// The files it was made from, by their role.
+    #[serde(default)]
+    pub inputs: Inputs,
     /// Where the files are.
     pub artifacts: ArtifactPaths,
 }

@@ -3,29 +3,11 @@
 //! Outputs are small; bulk (scores, moments, weights) goes to artifact storage and comes back as an [`ArtifactRef`].
 //! Not here: doing it (worker/executor), deciding it (crate `engine`).
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::{Figure, Generation, JobSpec, JudgeSummary, LeaseId, Phase, Rank, SlotIndex, Warning};
-
-/// A stored object, by content.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ArtifactRef {
-    /// Path below the artifact root.
-    pub path: String,
-    /// SHA-256, lower-case hexadecimal.
-    pub sha256: String,
-    /// Bytes.
-    pub size: u64,
-}
-
-/// Consecutive sample indices of one stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SampleRange {
-    /// First index.
-    pub start: u64,
-    /// How many.
-    pub count: u64,
-}
+use crate::{ArtifactRef, Figure, GangRole, JudgeSummary, Phase, SampleRange, Warning};
 
 /// Which scores mean the feature is there, fixed after sampling: positive when `sign * score > sign * threshold`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -41,21 +23,6 @@ impl Cut {
     pub fn is_positive(self, score: f64) -> bool {
         self.sign * score > self.sign * self.threshold
     }
-}
-
-/// A slot's place in a gang.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GangRole {
-    /// The incarnation.
-    pub generation: Generation,
-    /// This slot's place.
-    pub rank: Rank,
-    /// Slots in the gang.
-    pub world: u32,
-    /// Where rank 0 serves the rendezvous store, host:port. None for rank 0, which opens it and says where.
-    pub store: Option<String>,
-    /// The furthest step that any rank of the job has reported. Memory that is more than a step behind it is stale.
-    pub floor: u64,
 }
 
 /// A piece of work for one slot.
@@ -124,6 +91,27 @@ impl Task {
         }
     }
 
+    /// The work of a lease over these samples, with what earlier phases gave: their outputs, and by phase what each shard
+    /// gave, in order. None while something is missing, and for a gang, whose ranks are told of each other.
+    pub fn of(
+        phase: Phase,
+        range: SampleRange,
+        outputs: &Outputs,
+        shards: impl Fn(Phase) -> Vec<ArtifactRef>,
+    ) -> Option<Self> {
+        let target = || outputs.direction().map(|direction| direction.target.clone());
+        let weights = || outputs.fine_tune().map(|trained| trained.weights.clone());
+        Some(match phase {
+            Phase::Probe => Task::Probe,
+            Phase::Sample => Task::Sample { range },
+            Phase::Direction => Task::Direction { scores: shards(Phase::Sample) },
+            Phase::FineTune => return None,
+            Phase::Evaluate => Task::Evaluate { range, target: target()?, weights: weights()? },
+            Phase::Report => Task::Report { moments: shards(Phase::Evaluate), target: target()? },
+            Phase::Publish => Task::Publish { target: target()?, weights: weights()? },
+        })
+    }
+
     /// The phase this work belongs to.
     pub fn phase(&self) -> Phase {
         match self {
@@ -138,19 +126,6 @@ impl Task {
     }
 }
 
-/// A task with everything a slot needs to do it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Assignment {
-    /// The lease it is done under.
-    pub lease: LeaseId,
-    /// The whole job.
-    pub spec: JobSpec,
-    /// Artifact root, a uri. The job's own objects lie below `jobs/JOB/`.
-    pub artifacts: String,
-    /// The work.
-    pub task: Task,
-}
-
 /// What a probe saw.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProbeOutput {
@@ -162,6 +137,8 @@ pub struct ProbeOutput {
     pub batch_seconds: f64,
     /// Trainable parameters of the generator.
     pub parameters: u64,
+    /// What makes the result doubtful.
+    pub warnings: Vec<Warning>,
 }
 
 /// What a sample shard gives.
@@ -254,32 +231,6 @@ pub struct PublishOutput {
     pub versions: crate::Versions,
 }
 
-impl Assignment {
-    /// Shards in a row that it covers, from the lease's own on.
-    pub fn shards(&self) -> u32 {
-        let portions = self.task.phase().portions(&self.spec);
-        self.task.range().map_or(1, |range| portions.shards_of(range.count))
-    }
-}
-
-/// A lease that a worker holds when it joins: at work, or over and not yet acknowledged.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HeldLease {
-    /// Where.
-    pub slot: SlotIndex,
-    /// Which.
-    pub lease: LeaseId,
-    /// Shards in a row that it covers, at least one.
-    pub shards: u32,
-}
-
-impl From<(SlotIndex, LeaseId)> for HeldLease {
-    /// One over a single shard.
-    fn from((slot, lease): (SlotIndex, LeaseId)) -> Self {
-        Self { slot, lease, shards: 1 }
-    }
-}
-
 /// What a task gives back.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum TaskOutput {
@@ -368,4 +319,46 @@ pub struct ShardOutput<'a> {
     pub positives: Option<u64>,
     /// The bulk of what it gave.
     pub artifact: &'a ArtifactRef,
+}
+
+/// What each phase gave that is not sharded, as far as they are done. Outputs of shards are kept by themselves.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Outputs(BTreeMap<Phase, TaskOutput>);
+
+impl Outputs {
+    /// Keeps what a phase gave.
+    pub fn keep(&mut self, output: TaskOutput) {
+        self.0.insert(output.phase(), output);
+    }
+
+    /// What a phase gave.
+    pub fn get(&self, phase: Phase) -> Option<&TaskOutput> {
+        self.0.get(&phase)
+    }
+
+    /// What the probe saw.
+    pub fn probe(&self) -> Option<&ProbeOutput> {
+        if let TaskOutput::Probe(output) = self.get(Phase::Probe)? { Some(output) } else { None }
+    }
+
+    /// Where the feature is.
+    pub fn direction(&self) -> Option<&DirectionOutput> {
+        if let TaskOutput::Direction(output) = self.get(Phase::Direction)? { Some(output) } else { None }
+    }
+
+    /// What training gave.
+    pub fn fine_tune(&self) -> Option<&FineTuneOutput> {
+        if let TaskOutput::FineTune(output) = self.get(Phase::FineTune)? { output.as_ref() } else { None }
+    }
+
+    /// The figures.
+    pub fn report(&self) -> Option<&ReportOutput> {
+        if let TaskOutput::Report(output) = self.get(Phase::Report)? { Some(output) } else { None }
+    }
+
+    /// What was published.
+    pub fn publish(&self) -> Option<&PublishOutput> {
+        if let TaskOutput::Publish(output) = self.get(Phase::Publish)? { Some(output) } else { None }
+    }
 }

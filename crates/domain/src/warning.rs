@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum WarningCode {
+    /// Parameters of the generator stay as they are.
+    NotTrained,
     /// The difference of means is mostly noise.
     NoisyDirection,
     /// One direction hardly tells the feature.
@@ -34,7 +36,8 @@ pub enum WarningCode {
 
 impl WarningCode {
     /// Every reason.
-    pub const ALL: [WarningCode; 9] = [
+    pub const ALL: [WarningCode; 10] = [
+        WarningCode::NotTrained,
         WarningCode::NoisyDirection,
         WarningCode::WeakDirection,
         WarningCode::CommonFeature,
@@ -49,6 +52,7 @@ impl WarningCode {
     /// The name used in result.json, on the wire and in docs.
     pub fn name(self) -> &'static str {
         match self {
+            WarningCode::NotTrained => "NOT_TRAINED",
             WarningCode::NoisyDirection => "NOISY_DIRECTION",
             WarningCode::WeakDirection => "WEAK_DIRECTION",
             WarningCode::CommonFeature => "COMMON_FEATURE",

@@ -29,8 +29,16 @@ fn the_page_and_the_schema_are_up_to_date() {
 
 const HEAD: &str = "# The job spec
 
-A job is a YAML or JSON file. Paths are relative to the file. Unknown keys, wrong types, impossible combinations and missing
-files are refused with the path of the key, what was found and what is allowed: `lethe job validate JOB.yaml`. The JSON schema
+A job is a YAML or JSON file. Paths are relative to the file. With a generator that has a sidecar this is a whole job:
+
+```yaml
+name: no-smile
+generator: {uri: generator.pt}
+feature: {name: smile, classifier: {uri: smile.pt, output: logits}}
+```
+
+Unknown keys, wrong types, impossible combinations, files that are missing or something else, and what contradicts a sidecar
+are refused, all at once, with the path of the key, what was found and what is allowed: `lethe job validate JOB.yaml`. The JSON schema
 is in [job-spec.schema.json](job-spec.schema.json) and printed by `lethe job schema`; examples are in
 [examples/mnist](../examples/mnist). This page is made from the types in `crates/domain/src/spec`.
 ";
@@ -63,6 +71,7 @@ fn section(root: &Value, object: &Value, path: &str) -> String {
         let resolved = resolve(root, property);
         let default = match (&property["default"], required.contains(&key.as_str())) {
             (_, true) => "required".to_owned(),
+            (Value::Null, _) if path.starts_with("generator") && key != "uri" => "the sidecar's".to_owned(),
             (Value::Null, _) => "-".to_owned(),
             (value, _)
                 if resolved["properties"].is_object()

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use lethe_domain::{
-    ArtifactPaths, Better, DirectionSummary, ErrorCode, Failure, Figure, JobId, JobResult, JobState,
-    JudgeSummary, RESULT_VERSION, TrainSummary, Unit, Versions, Warning, WarningCode,
+    ArtifactPaths, Better, DirectionSummary, ErrorCode, Failure, Figure, Input, InputRole, Inputs, JobId,
+    JobResult, JobState, JudgeSummary, RESULT_VERSION, TrainSummary, Unit, Versions, Warning, WarningCode,
 };
 use serde_json::Value;
 
@@ -53,6 +53,9 @@ fn full() -> JobResult {
         }),
         seconds: Default::default(),
         versions: Some(Versions::default()),
+        inputs: Inputs(
+            [(InputRole::Generator, Input { uri: String::new(), sha256: String::new(), size: 0 })].into(),
+        ),
         artifacts: ArtifactPaths {
             generator: some(),
             before_after_png: some(),

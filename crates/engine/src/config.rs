@@ -10,6 +10,9 @@ const CLAIM_MS: u64 = 8_000;
 /// Probes that may find a disk full before the job fails: over about seven seconds.
 const PROBES_OF_A_FULL_DISK: u32 = 4;
 
+/// A worker that is away for a month does not come back under its name.
+const MARKS_MS: u64 = 30 * 24 * 60 * 60 * 1000;
+
 /// Times in milliseconds, and budgets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -51,6 +54,12 @@ pub struct Config {
     pub resize_after_ms: u64,
     /// Whether a gang yields its slots to a job of higher priority, by checkpoint.
     pub preempt: bool,
+    /// Jobs that have ended and are kept; the oldest are forgotten. None: all.
+    pub keep_jobs: Option<u32>,
+    /// How long a job is kept after its end. None: for ever.
+    pub keep_ms: Option<u64>,
+    /// How long what is decided about a worker is kept after the worker was here last.
+    pub keep_marks_ms: u64,
     /// Slots that the jobs of an owner may hold together; an owner that is not named here may hold all.
     pub quotas: BTreeMap<String, u32>,
 }
@@ -77,6 +86,9 @@ impl Default for Config {
             yield_ms: 10_000,
             resize_after_ms: 5_000,
             preempt: false,
+            keep_jobs: None,
+            keep_ms: None,
+            keep_marks_ms: MARKS_MS,
             quotas: BTreeMap::new(),
         }
     }

@@ -23,6 +23,18 @@ pub enum Effect {
         /// Whose.
         worker: WorkerId,
     },
+    /// A job has ended and holds no slot any more: write its result where people look for it, and remove what only its
+    /// work needed. Then [`crate::Event::TidiedUp`]. Doing it twice does no harm.
+    TidyUp {
+        /// Which.
+        job: JobId,
+    },
+    /// A job is forgotten: remove everything it has in artifact storage. Then [`crate::Event::Erased`]. Doing it twice does
+    /// no harm.
+    Erase {
+        /// Which.
+        job: JobId,
+    },
     /// A job looks different now.
     Notify {
         /// Which.
@@ -48,8 +60,28 @@ pub enum Write {
         /// What it gave.
         output: Box<TaskOutput>,
     },
+    /// The shards of a job that has ended: none is kept.
+    ForgetShards {
+        /// The job.
+        job: JobId,
+    },
+    /// A job is forgotten, all but its name: its artifacts are still there.
+    ForgetJob {
+        /// The job.
+        job: JobId,
+    },
+    /// Its artifacts are gone too.
+    Erased {
+        /// The job.
+        job: JobId,
+    },
     /// What operators and failures have decided about a worker.
     Worker(Box<WorkerRecord>),
+    /// Nothing is decided about a worker any more.
+    ForgetWorker {
+        /// Which.
+        worker: WorkerId,
+    },
 }
 
 /// Something to tell a worker.

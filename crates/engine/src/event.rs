@@ -1,8 +1,8 @@
 //! Everything that can happen to the engine.
 
 use lethe_domain::{
-    Failure, HeldLease, JobId, JobSpec, LeaseId, Progress, SlotIndex, SlotReport, TaskOutput, WorkerId,
-    WorkerOrder,
+    Failure, HeldLease, Inputs, JobId, JobSpec, LeaseId, Progress, SlotIndex, SlotReport, TaskOutput,
+    WorkerId, WorkerOrder,
 };
 
 /// The time, as the driver read it just before the step.
@@ -40,6 +40,8 @@ pub enum Event {
         job: JobId,
         /// The spec.
         spec: Box<JobSpec>,
+        /// What the files it names hold.
+        inputs: Inputs,
         /// Makes a repeated submission the same job.
         request_id: Option<String>,
     },
@@ -49,6 +51,21 @@ pub enum Event {
         job: JobId,
         /// Why, for people.
         reason: String,
+    },
+    /// Somebody wants a job that has ended to be forgotten. Nothing happens while [`crate::State::undeletable`] says why.
+    Delete {
+        /// Which.
+        job: JobId,
+    },
+    /// What [`crate::Effect::TidyUp`] asked for is done.
+    TidiedUp {
+        /// Of which job.
+        job: JobId,
+    },
+    /// What [`crate::Effect::Erase`] asked for is done.
+    Erased {
+        /// Of which job.
+        job: JobId,
     },
     /// A worker opened its session, for the first time or again.
     WorkerJoined {

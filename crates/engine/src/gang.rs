@@ -194,7 +194,7 @@ impl State {
         };
         let task = Task::FineTune { target: direction.target.clone(), role };
         let Some(Some(slot)) = gang.slots.get(rank.0 as usize) else { return };
-        effects.push(self.start(slot, gang.lease(id, rank.0), &job.record.spec, task));
+        effects.push(self.start(slot, gang.lease(id, rank.0), &job.record, task));
     }
 
     /// A rank failed or yielded, or its worker is gone: the gang dissolves.

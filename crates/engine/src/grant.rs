@@ -3,15 +3,13 @@
 //! Not here: who gets which slot (`plan`), saying why something waits (`explain`).
 
 use lethe_domain::spec::Device as Wanted;
-use lethe_domain::{
-    ArtifactRef, Assignment, JobId, JobSpec, JobState, LeaseId, Phase, SampleRange, Shape, SlotRef, Task,
-};
+use lethe_domain::{Assignment, JobId, JobSpec, JobState, LeaseId, Phase, SampleRange, Shape, SlotRef, Task};
 
 use crate::fleet::PROTOCOL_OF_FLEETS;
 use crate::lease_work::Grant;
 use crate::planner::{Slots, Wants};
 use crate::state::{Job, Work};
-use crate::{Command, Effect, Metric, State, Write};
+use crate::{Command, Effect, JobRecord, Metric, State, Write};
 
 /// Which slots suit a job.
 pub(crate) fn wants(spec: &JobSpec) -> Wants {
@@ -95,32 +93,20 @@ impl State {
         by_speed.min(fair).clamp(1, self.config.shards_per_lease.max(1))
     }
 
-    fn start_for(&self, id: &JobId, slot: &SlotRef, lease: LeaseId, task: Task) -> Option<Effect> {
-        self.jobs.get(id).map(|job| self.start(slot, lease, &job.record.spec, task))
+    pub(crate) fn start_for(&self, id: &JobId, slot: &SlotRef, lease: LeaseId, task: Task) -> Option<Effect> {
+        self.jobs.get(id).map(|job| self.start(slot, lease, &job.record, task))
     }
 
     /// The command that starts a task. The driver fills in the artifact root.
-    pub(crate) fn start(&self, slot: &SlotRef, lease: LeaseId, spec: &JobSpec, task: Task) -> Effect {
-        let assignment = Box::new(Assignment { lease, spec: spec.clone(), artifacts: String::new(), task });
+    pub(crate) fn start(&self, slot: &SlotRef, lease: LeaseId, record: &JobRecord, task: Task) -> Effect {
+        let (spec, inputs) = (record.spec.clone(), record.inputs.clone());
+        let assignment = Box::new(Assignment { lease, spec, inputs, artifacts: String::new(), task });
         Effect::Send { worker: slot.worker.clone(), command: Command::Start { slot: slot.slot, assignment } }
     }
 }
 
-/// The task of some shards in a row, with the outputs of earlier phases it works on.
+/// The task of some shards in a row, with what earlier phases gave.
 fn task(job: &Job, phase: Phase, range: SampleRange) -> Option<Task> {
-    let outputs = &job.record.outputs;
-    let target = || outputs.direction().map(|direction| direction.target.clone());
-    let weights = || outputs.fine_tune().map(|trained| trained.weights.clone());
-    let shards = |of: Phase| -> Vec<ArtifactRef> {
-        job.done.get(&of).into_iter().flat_map(|done| done.artifacts()).collect()
-    };
-    Some(match phase {
-        Phase::Probe => Task::Probe,
-        Phase::Sample => Task::Sample { range },
-        Phase::Direction => Task::Direction { scores: shards(Phase::Sample) },
-        Phase::FineTune => return None,
-        Phase::Evaluate => Task::Evaluate { range, target: target()?, weights: weights()? },
-        Phase::Report => Task::Report { moments: shards(Phase::Evaluate), target: target()? },
-        Phase::Publish => Task::Publish { target: target()?, weights: weights()? },
-    })
+    let shards = |of| job.done.get(&of).into_iter().flat_map(|done| done.artifacts()).collect();
+    Task::of(phase, range, &job.record.outputs, shards)
 }

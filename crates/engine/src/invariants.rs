@@ -6,12 +6,12 @@ use std::fmt;
 use lethe_domain::{JobState, Phase, Shape, SlotIndex, SlotRef};
 
 use crate::State;
-use crate::state::Work;
+use crate::state::{Job, Work};
 
 /// An invariant that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// I1 to I10.
+    /// I1 to I11.
     pub invariant: &'static str,
     /// What was found.
     pub found: String,
@@ -25,7 +25,7 @@ impl fmt::Display for Violation {
 
 type Check = fn(&State) -> Option<String>;
 
-const INVARIANTS: [(&str, Check); 10] = [
+const INVARIANTS: [(&str, Check); 11] = [
     ("I1: a lease and its slot point at each other", leases_match_slots),
     ("I2: a shard is never both done and open", done_is_not_open),
     (
@@ -39,6 +39,7 @@ const INVARIANTS: [(&str, Check); 10] = [
     ("I8: no generation is newer than the record says", generations_are_recorded),
     ("I9: the pool's free slots are those that may work and hold nothing", pool_is_right),
     ("I10: an owner holds as many slots as its jobs have leases", holds_are_right),
+    ("I11: a job is live or has ended, in that index alone, and is not forgotten too", indexes_are_right),
 ];
 
 impl State {
@@ -112,12 +113,8 @@ fn cancelled_is_free(state: &State) -> Option<String> {
 }
 
 fn final_is_idle(state: &State) -> Option<String> {
-    let idle = |work: &Work| matches!(work, Work::None);
-    state
-        .jobs
-        .iter()
-        .find(|(_, job)| job.record.state.is_final() && !idle(&job.work))
-        .map(|(id, _)| id.to_string())
+    let idle = |job: &Job| matches!(job.work, Work::None) && job.done.is_empty();
+    state.jobs.iter().find(|(_, job)| job.record.state.is_final() && !idle(job)).map(|(id, _)| id.to_string())
 }
 
 fn gangs_are_whole(state: &State) -> Option<String> {
@@ -184,4 +181,19 @@ fn holds_are_right(state: &State) -> Option<String> {
         .iter()
         .find(|(owner, count)| holds.get(owner.as_str()).copied().unwrap_or(0) != **count)
         .map(|(owner, count)| format!("{owner} is said to hold {count}"))
+}
+
+fn indexes_are_right(state: &State) -> Option<String> {
+    let wrong = state.jobs.iter().find(|(id, job)| {
+        let (live, ended) = (state.live.contains(&job.place()), state.finished.contains(&job.end()));
+        let over = job.record.state.is_final();
+        live == over || ended != over || state.erasing.contains(*id)
+    });
+    let counted = state.live.len() + state.finished.len() == state.jobs.len();
+    let known = state.order.len() == state.jobs.len()
+        && state.requests.values().all(|id| state.jobs.contains_key(id));
+    wrong
+        .map(|(id, _)| id.to_string())
+        .or_else(|| (!counted).then(|| "an index names a job that nobody knows".to_owned()))
+        .or_else(|| (!known).then(|| "the order or a request names a job that nobody knows".to_owned()))
 }

@@ -1,8 +1,8 @@
 //! A job's way through its phases: opening, finishing, failing, cancelling.
 
 use lethe_domain::{
-    Epoch, ErrorCode, Failure, JobId, JobSpec, JobState, LeaseId, Phase, Shape, ShardIndex, TaskOutput,
-    spec::Until,
+    Epoch, ErrorCode, Failure, Inputs, JobId, JobSpec, JobState, LeaseId, Phase, Shape, ShardIndex,
+    TaskOutput, spec::Until,
 };
 
 use crate::lease_work::LeaseWork;
@@ -54,6 +54,7 @@ impl State {
         &mut self,
         id: JobId,
         spec: JobSpec,
+        inputs: Inputs,
         request_id: Option<String>,
         effects: &mut Vec<Effect>,
     ) {
@@ -61,7 +62,7 @@ impl State {
         if known || self.jobs.contains_key(&id) {
             return;
         }
-        let record = JobRecord::new(id.clone(), spec, request_id, self.now.unix_ms);
+        let record = JobRecord::new(id.clone(), spec, inputs, request_id, self.now.unix_ms);
         effects.push(Effect::Persist(Write::Job(Box::new(record.clone()))));
         effects.push(Effect::Metric(Metric::JobSubmitted));
         effects.push(Effect::Notify { job: id.clone() });
@@ -120,10 +121,15 @@ impl State {
         job.done.clear();
         job.touch();
         self.live.remove(&job.place());
+        self.finished.insert(job.end());
         self.disturbed.insert(id.clone());
         effects.push(Effect::Persist(Write::Job(Box::new(job.record.clone()))));
+        effects.push(Effect::Persist(Write::ForgetShards { job: id.clone() }));
         effects.push(Effect::Metric(Metric::JobFinished { state }));
         effects.push(Effect::Notify { job: id.clone() });
+        self.settle_end(id, effects);
+        let due = self.next_to_forget();
+        due.into_iter().for_each(|at| self.wake(at));
     }
 
     /// Tells the slots of a job to stop, those whose lease the filter names.

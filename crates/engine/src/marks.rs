@@ -10,13 +10,14 @@ use crate::{Effect, Metric, State, Write};
 impl State {
     /// An operator wants something of a worker.
     pub(crate) fn on_order(&mut self, id: &WorkerId, order: WorkerOrder, effects: &mut Vec<Effect>) {
-        let mark = self.marks.entry(id.clone()).or_insert_with(|| WorkerRecord::new(id.clone()));
+        let now = self.now.unix_ms;
+        let mark = self.marks.entry(id.clone()).or_insert_with(|| WorkerRecord::new(id.clone(), now));
         let before = mark.clone();
         match order.clone() {
             WorkerOrder::Drain => mark.draining = true,
             WorkerOrder::Quarantine { slot: None, reason } => mark.quarantine = Some(reason),
             WorkerOrder::Quarantine { slot: Some(slot), reason } => drop(mark.slots.insert(slot, reason)),
-            WorkerOrder::Release { slot: None } => *mark = WorkerRecord::new(id.clone()),
+            WorkerOrder::Release { slot: None } => *mark = WorkerRecord::new(id.clone(), before.seen_unix_ms),
             WorkerOrder::Release { slot: Some(slot) } => drop(mark.slots.remove(&slot)),
         }
         let barred = match &order {
@@ -28,7 +29,14 @@ impl State {
             WorkerOrder::Drain | WorkerOrder::Release { .. } => 0,
         };
         effects.extend((0..barred).map(|_| Effect::Metric(Metric::SlotQuarantined)));
-        if *mark != before {
+        let changed = *mark != before;
+        if mark.decides_nothing() {
+            self.marks.remove(id);
+            if changed {
+                effects.push(Effect::Persist(Write::ForgetWorker { worker: id.clone() }));
+            }
+        } else if changed {
+            mark.seen_unix_ms = now;
             effects.push(Effect::Persist(Write::Worker(Box::new(mark.clone()))));
         }
         self.refresh_worker(id, 0);

@@ -5,8 +5,7 @@
 use std::collections::BTreeMap;
 
 use lethe_domain::{
-    DirectionOutput, Failure, FineTuneOutput, Generation, JobId, JobSpec, JobState, Phase, PublishOutput,
-    ReportOutput, SlotIndex, TaskOutput, WorkerId,
+    Failure, Generation, Inputs, JobId, JobSpec, JobState, Outputs, Phase, SlotIndex, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +21,9 @@ pub struct JobRecord {
     pub id: JobId,
     /// What was asked for.
     pub spec: JobSpec,
+    /// What the files it reads held when it was accepted.
+    #[serde(default)]
+    pub inputs: Inputs,
     /// Makes a repeated submission the same job.
     pub request_id: Option<String>,
     /// When, milliseconds since 1970.
@@ -50,6 +52,12 @@ pub struct JobRecord {
     pub retried: Vec<Failure>,
     /// Why it failed, or was cancelled.
     pub failure: Option<Failure>,
+    /// It has ended, its result is written, and what only its work needed is gone from artifact storage.
+    #[serde(default)]
+    pub tidy: bool,
+    /// Somebody has deleted it before it was tidy: it is forgotten when it is.
+    #[serde(default)]
+    pub unwanted: bool,
 }
 
 /// How far a phase was.
@@ -87,48 +95,25 @@ pub struct WorkerRecord {
     pub quarantine: Option<String>,
     /// Why single slots get none.
     pub slots: BTreeMap<SlotIndex, String>,
+    /// When the worker was here last, roughly, or this was decided: milliseconds since 1970.
+    pub seen_unix_ms: u64,
 }
 
 impl WorkerRecord {
-    pub(crate) fn new(id: WorkerId) -> Self {
-        Self { version: RECORD_VERSION, id, draining: false, quarantine: None, slots: BTreeMap::new() }
-    }
-}
-
-/// What each phase gave that is not sharded, as far as they are done. Outputs of shards are kept beside the record.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Outputs(BTreeMap<Phase, TaskOutput>);
-
-impl Outputs {
-    /// Keeps what a phase gave.
-    pub(crate) fn keep(&mut self, output: TaskOutput) {
-        self.0.insert(output.phase(), output);
+    pub(crate) fn new(id: WorkerId, seen_unix_ms: u64) -> Self {
+        Self {
+            version: RECORD_VERSION,
+            id,
+            draining: false,
+            quarantine: None,
+            slots: BTreeMap::new(),
+            seen_unix_ms,
+        }
     }
 
-    /// What a phase gave.
-    pub fn get(&self, phase: Phase) -> Option<&TaskOutput> {
-        self.0.get(&phase)
-    }
-
-    /// Where the feature is.
-    pub fn direction(&self) -> Option<&DirectionOutput> {
-        if let TaskOutput::Direction(output) = self.get(Phase::Direction)? { Some(output) } else { None }
-    }
-
-    /// What training gave.
-    pub fn fine_tune(&self) -> Option<&FineTuneOutput> {
-        if let TaskOutput::FineTune(output) = self.get(Phase::FineTune)? { output.as_ref() } else { None }
-    }
-
-    /// The figures.
-    pub fn report(&self) -> Option<&ReportOutput> {
-        if let TaskOutput::Report(output) = self.get(Phase::Report)? { Some(output) } else { None }
-    }
-
-    /// What was published.
-    pub fn publish(&self) -> Option<&PublishOutput> {
-        if let TaskOutput::Publish(output) = self.get(Phase::Publish)? { Some(output) } else { None }
+    /// Whether the worker is as if nobody had ever decided anything about it.
+    pub(crate) fn decides_nothing(&self) -> bool {
+        !self.draining && self.quarantine.is_none() && self.slots.is_empty()
     }
 }
 
@@ -137,11 +122,18 @@ pub(crate) const RETRIED_KEPT: usize = 10;
 
 impl JobRecord {
     /// A job just submitted.
-    pub(crate) fn new(id: JobId, spec: JobSpec, request_id: Option<String>, unix_ms: u64) -> Self {
+    pub(crate) fn new(
+        id: JobId,
+        spec: JobSpec,
+        inputs: Inputs,
+        request_id: Option<String>,
+        unix_ms: u64,
+    ) -> Self {
         Self {
             version: RECORD_VERSION,
             id,
             spec,
+            inputs,
             request_id,
             submitted_unix_ms: unix_ms,
             finished_unix_ms: None,
@@ -155,6 +147,8 @@ impl JobRecord {
             reached: BTreeMap::new(),
             retried: Vec::new(),
             failure: None,
+            tidy: false,
+            unwanted: false,
         }
     }
 

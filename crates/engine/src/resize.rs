@@ -163,8 +163,7 @@ impl State {
         let lease = gang.lease(id, gang.world() + gang.spares);
         gang.spares += 1;
         let task = Task::Standby { target: direction.target.clone() };
-        let spec = job.record.spec.clone();
-        effects.push(self.start(&at, lease.clone(), &spec, task));
+        effects.extend(self.start_for(id, &at, lease.clone(), task));
         self.occupy(lease, 1, at);
     }
 

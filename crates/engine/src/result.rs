@@ -1,8 +1,10 @@
 //! A job's result, put together from what its phases gave.
 
-use lethe_domain::{ArtifactPaths, DirectionSummary, JobResult, RESULT_VERSION, TrainSummary, Warning};
+use lethe_domain::{
+    ArtifactPaths, DirectionSummary, JobResult, Outputs, RESULT_VERSION, TrainSummary, Warning,
+};
 
-use crate::{JobRecord, Outputs};
+use crate::JobRecord;
 
 impl JobRecord {
     /// The result of a job as far as it has one; paths are below the artifact root.
@@ -43,6 +45,7 @@ impl JobRecord {
                 .map(|(phase, seconds)| (phase.name().to_owned(), *seconds))
                 .collect(),
             versions: outputs.publish().map(|published| published.versions.clone()),
+            inputs: record.inputs.clone(),
             artifacts: ArtifactPaths {
                 generator: outputs.publish().map(|published| published.generator.path.clone()),
                 before_after_png: outputs.publish().map(|published| published.before_after_png.path.clone()),
@@ -55,7 +58,8 @@ impl JobRecord {
 
 /// What every phase so far found doubtful, in their order.
 fn warnings(outputs: &Outputs) -> Vec<Warning> {
+    let probe = outputs.probe().into_iter().flat_map(|probe| &probe.warnings);
     let direction = outputs.direction().into_iter().flat_map(|direction| &direction.warnings);
     let report = outputs.report().into_iter().flat_map(|report| &report.warnings);
-    direction.chain(report).cloned().collect()
+    probe.chain(direction).chain(report).cloned().collect()
 }

@@ -205,6 +205,7 @@ impl State {
     fn settle_job(&mut self, lease: &LeaseId, effects: &mut Vec<Effect>) {
         self.settle_gang(&lease.job, effects);
         self.settle_cancel(&lease.job, effects);
+        self.settle_end(&lease.job, effects);
     }
 
     pub(crate) fn stamped(&self, failure: Failure) -> Failure {

@@ -28,6 +28,10 @@ pub struct State {
     pub(crate) order: Vec<JobId>,
     /// Jobs that are not final, in that order.
     pub(crate) live: BTreeSet<(u64, JobId)>,
+    /// Those that are, by when they ended.
+    pub(crate) finished: BTreeSet<(u64, JobId)>,
+    /// Jobs that are forgotten, whose artifacts are not gone yet.
+    pub(crate) erasing: BTreeSet<JobId>,
     /// Live jobs that could use a slot now.
     pub(crate) hungry: BTreeMap<(u64, JobId), Hungry>,
     /// Live jobs in a phase that is a gang's.
@@ -65,6 +69,8 @@ pub(crate) struct Job {
     pub(crate) version: u64,
     /// Outputs of the shards of earlier phases that count, which later tasks need.
     pub(crate) done: BTreeMap<Phase, DoneShards>,
+    /// Its files are being put in order: said once by this leader.
+    pub(crate) tidying: bool,
     /// A job found half cancelled after a restart waits this long for workers that may still hold its leases.
     pub(crate) settle_after_ms: u64,
 }
@@ -152,6 +158,8 @@ impl State {
             jobs: BTreeMap::new(),
             order: Vec::new(),
             live: BTreeSet::new(),
+            finished: BTreeSet::new(),
+            erasing: BTreeSet::new(),
             hungry: BTreeMap::new(),
             gangs: BTreeSet::new(),
             stale: false,
@@ -194,6 +202,9 @@ impl State {
             .sort_by_key(|id| (jobs.get(id).map_or(0, |job| job.record.submitted_unix_ms), id.clone()));
         // Nobody has joined: nothing can be granted, but everybody learns what it waits for.
         state.on_plan(&mut Vec::new());
+        if !state.finished.is_empty() || !state.marks.is_empty() {
+            state.wake(claim_by_ms);
+        }
         state
     }
 
@@ -203,7 +214,9 @@ impl State {
         if let Some(request) = &job.record.request_id {
             self.requests.insert(request.clone(), id.clone());
         }
-        if !job.record.state.is_final() {
+        if job.record.state.is_final() {
+            self.finished.insert(job.end());
+        } else {
             self.live.insert(job.place());
         }
         self.order.push(id.clone());
@@ -264,6 +277,9 @@ impl State {
             && let Some(holds) = self.holds.get_mut(&job.record.spec.queue.owner)
         {
             *holds = holds.saturating_sub(1);
+            if *holds == 0 {
+                self.holds.remove(&job.record.spec.queue.owner);
+            }
         }
         self.refresh_slot(&held.slot);
         self.stale = true;
@@ -322,8 +338,14 @@ pub(crate) fn slots_of(worker: &WorkerId, count: usize) -> impl Iterator<Item = 
 
 impl Job {
     pub(crate) fn new(record: JobRecord, now: Now, epoch: Epoch) -> Self {
-        let mut job =
-            Self { record, work: Work::None, version: 1, done: BTreeMap::new(), settle_after_ms: 0 };
+        let mut job = Self {
+            record,
+            work: Work::None,
+            version: 1,
+            done: BTreeMap::new(),
+            tidying: false,
+            settle_after_ms: 0,
+        };
         if job.record.phase_began_unix_ms == 0 {
             job.record.phase_began_unix_ms = now.unix_ms;
         }
@@ -360,6 +382,11 @@ impl Job {
     /// Its place among jobs: (time of submission, id).
     pub(crate) fn place(&self) -> (u64, JobId) {
         (self.record.submitted_unix_ms, self.record.id.clone())
+    }
+
+    /// Its place among jobs that have ended: (when, id).
+    pub(crate) fn end(&self) -> (u64, JobId) {
+        (self.record.finished_unix_ms.unwrap_or_default(), self.record.id.clone())
     }
 
     /// Marks a change that people can see.

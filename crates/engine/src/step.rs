@@ -10,8 +10,13 @@ impl State {
         self.now = now;
         let mut effects = Vec::new();
         match event {
-            Event::Submit { job, spec, request_id } => self.on_submit(job, *spec, request_id, &mut effects),
+            Event::Submit { job, spec, inputs, request_id } => {
+                self.on_submit(job, *spec, inputs, request_id, &mut effects);
+            }
             Event::Cancel { job, reason } => self.on_cancel(&job, &reason, &mut effects),
+            Event::Delete { job } => self.on_delete(&job, &mut effects),
+            Event::TidiedUp { job } => self.on_tidied(&job, &mut effects),
+            Event::Erased { job } => self.on_erased(&job, &mut effects),
             Event::WorkerJoined { worker, introduction } => {
                 self.on_joined(&worker, *introduction, &mut effects);
             }
@@ -49,7 +54,11 @@ fn in_order(effects: Vec<Effect>) -> Vec<Effect> {
     for effect in effects {
         match effect {
             Effect::Persist(_) => persist.push(effect),
-            Effect::Send { .. } | Effect::CloseSession { .. } | Effect::Metric(_) => act.push(effect),
+            Effect::Send { .. }
+            | Effect::CloseSession { .. }
+            | Effect::TidyUp { .. }
+            | Effect::Erase { .. }
+            | Effect::Metric(_) => act.push(effect),
             Effect::Notify { .. } if notify.contains(&effect) => {}
             Effect::Notify { .. } => notify.push(effect),
         }

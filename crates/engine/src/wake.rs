@@ -24,6 +24,8 @@ impl State {
         self.watch_heartbeats(effects);
         self.expire_leases(effects);
         self.watch_gangs(effects);
+        self.forget_old(effects);
+        self.forget_marks(effects);
         let ids: Vec<JobId> = self.live.iter().map(|(_, id)| id.clone()).collect();
         for id in &ids {
             self.settle_cancel(id, effects);
@@ -46,7 +48,8 @@ impl State {
         let jobs = self.live.iter().filter_map(|(_, id)| self.jobs.get(id));
         let jobs = jobs.filter_map(|job| self.next_of(job));
         // What is due and could not be done must not spin the driver: only the future counts.
-        self.wake_ms = workers.chain(leases).chain(jobs).filter(|at| *at > now).min();
+        let forget = self.next_to_forget();
+        self.wake_ms = workers.chain(leases).chain(jobs).chain(forget).filter(|at| *at > now).min();
     }
 
     /// When a job needs attention if nothing else happens.

@@ -7,9 +7,9 @@
 )]
 
 use lethe_domain::{
-    ArtifactRef, Cut, DirectionOutput, Epoch, ErrorCode, Failure, FineTuneOutput, HeldLease, JobId, JobSpec,
-    JobState, LeaseId, Phase, ProbeOutput, Progress, SampleOutput, ShardIndex, SlotIndex, SlotReport, Task,
-    TaskOutput, Waiting, WorkerId, WorkerOrder, WorkerState,
+    ArtifactRef, Cut, DirectionOutput, Epoch, ErrorCode, Failure, FineTuneOutput, HeldLease, Input,
+    InputRole, Inputs, JobId, JobSpec, JobState, LeaseId, Phase, ProbeOutput, Progress, SampleOutput,
+    ShardIndex, SlotIndex, SlotReport, Task, TaskOutput, Waiting, WorkerId, WorkerOrder, WorkerState,
 };
 use lethe_engine::{Command, Config, Effect, Event, Introduction, JobRecord, Metric, Now, State, Write};
 use serde_json::{Value, json};
@@ -25,6 +25,11 @@ fn job() -> JobId {
 
 fn worker(name: &str) -> WorkerId {
     WorkerId::new(name).unwrap()
+}
+
+fn inputs() -> Inputs {
+    let generator = Input { uri: "g.pt".to_owned(), sha256: "a".repeat(64), size: 7 };
+    Inputs([(InputRole::Generator, generator)].into())
 }
 
 fn spec(change: impl FnOnce(&mut Value)) -> Box<JobSpec> {
@@ -58,6 +63,7 @@ fn probe() -> TaskOutput {
         range: [0.0, 1.0],
         batch_seconds: 0.1,
         parameters: 1,
+        warnings: vec![],
     })
 }
 
@@ -98,7 +104,7 @@ impl Bench {
     }
 
     fn submit(&mut self, change: impl FnOnce(&mut Value)) -> Vec<Effect> {
-        self.step(Event::Submit { job: job(), spec: spec(change), request_id: None })
+        self.step(Event::Submit { job: job(), spec: spec(change), inputs: inputs(), request_id: None })
     }
 
     fn join(&mut self, name: &str, slots: usize) -> Vec<Effect> {
@@ -221,6 +227,7 @@ fn the_same_request_is_the_same_job() {
     let submit = |id: &str| Event::Submit {
         job: JobId::new(id).unwrap(),
         spec: spec(|_| {}),
+        inputs: inputs(),
         request_id: Some("r".to_owned()),
     };
     bench.step(submit("one"));
@@ -846,7 +853,8 @@ fn an_urgent_job_has_a_gang_yield_by_checkpoint_where_that_is_allowed() {
         let urgent = JobId::new("urgent").unwrap();
         let mut spec = spec(|_| {});
         spec.queue.priority = 10;
-        let effects = bench.step(Event::Submit { job: urgent.clone(), spec, request_id: None });
+        let effects =
+            bench.step(Event::Submit { job: urgent.clone(), spec, inputs: inputs(), request_id: None });
         let expected = if preempt { vec![(0, true), (1, true)] } else { vec![] };
         assert_eq!(yields(&effects), expected);
         if preempt {
@@ -865,7 +873,12 @@ fn a_quota_is_told_to_whoever_waits_for_it() {
     for name in ["a", "b"] {
         let mut spec = spec(|_| {});
         spec.queue.owner = "team-a".to_owned();
-        bench.step(Event::Submit { job: JobId::new(name).unwrap(), spec, request_id: None });
+        bench.step(Event::Submit {
+            job: JobId::new(name).unwrap(),
+            spec,
+            inputs: inputs(),
+            request_id: None,
+        });
     }
     let waits = bench.state.waiting(&JobId::new("b").unwrap()).unwrap();
     assert_eq!(waits, Waiting::OverQuota { owner: "team-a".to_owned(), holds: 1, quota: 1 });
@@ -1047,4 +1060,68 @@ fn a_probe_asks_again_whether_a_full_disk_has_room_but_not_for_long() {
     let message = failure.unwrap().message;
     assert_eq!(message, "phase probe failed 4 times, last: the disk of file:///a is full");
     assert!((5_000..10_000).contains(&(bench.now - begun)), "{} ms", bench.now - begun);
+}
+
+#[test]
+fn a_mark_goes_a_month_after_its_worker_was_here_last() {
+    let day = 24 * 60 * 60 * 1_000;
+    let mut bench = Bench::new(Config::default());
+    for name in ["stays", "leaves"] {
+        bench.join(name, 1);
+        let order = WorkerOrder::Quarantine { slot: None, reason: "noisy".to_owned() };
+        bench.step(Event::Order { worker: worker(name), order });
+    }
+    let mut gone = Vec::new();
+    for days in 0..100 {
+        if days == 50 {
+            bench.step(Event::WorkerLeft { worker: worker("leaves") });
+        }
+        bench.now += day;
+        let workers = ["stays", "leaves"].map(|name| (worker(name), bench.now)).to_vec();
+        let heard = bench.step(Event::Heard { workers });
+        for effect in heard.into_iter().chain(bench.step(Event::Tick)) {
+            if let Effect::Persist(Write::ForgetWorker { worker }) = effect {
+                gone.push((days, worker));
+            }
+        }
+    }
+    let [(day, left)] = &gone[..] else { panic!("{gone:?}") };
+    assert!((65..=81).contains(day) && left == &worker("leaves"), "{gone:?}");
+    // Who is here loses no mark by being here for long, and a release leaves nothing.
+    let release = Event::Order { worker: worker("stays"), order: WorkerOrder::Release { slot: None } };
+    let effects = bench.step(release);
+    assert!(
+        effects.contains(&Effect::Persist(Write::ForgetWorker { worker: worker("stays") })),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn a_job_that_cannot_go_yet_keeps_nobody_awake() {
+    let mut bench = Bench::new(Config { keep_ms: Some(1_000), ..Config::default() });
+    bench.submit(|_| {});
+    let effects = bench.step(Event::Cancel { job: job(), reason: String::new() });
+    assert!(
+        effects.contains(&Effect::TidyUp { job: job() }) && effects.contains(&forget_shards()),
+        "{effects:?}"
+    );
+    // Storage does not answer for a while.
+    for _ in 0..3 {
+        bench.now += 600_000;
+        bench.step(Event::Tick);
+        let next = bench.state.next_deadline();
+        assert!(next.is_none_or(|at| at > bench.now + 1_000), "{next:?}");
+        assert!(bench.state.undeletable(&job()).is_none() && bench.state.record(&job()).is_some());
+    }
+    let effects = bench.step(Event::TidiedUp { job: job() });
+    assert!(effects.contains(&Effect::Persist(Write::ForgetJob { job: job() })), "{effects:?}");
+    assert!(effects.contains(&Effect::Erase { job: job() }) && bench.state.record(&job()).is_none());
+    assert!(
+        bench.step(Event::Erased { job: job() }).contains(&Effect::Persist(Write::Erased { job: job() }))
+    );
+    assert_eq!(bench.step(Event::Erased { job: job() }), [], "said twice");
+}
+
+fn forget_shards() -> Effect {
+    Effect::Persist(Write::ForgetShards { job: job() })
 }

@@ -12,9 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lethe_domain::{
     ArtifactRef, Assignment, Cut, DirectionOutput, Epoch, ErrorCode, EvaluateOutput, Failure, FineTuneOutput,
-    HeldLease, JobId, JobSpec, JobState, JudgeSummary, LeaseId, Phase, ProbeOutput, Progress, PublishOutput,
-    ReportOutput, SampleOutput, SampleRange, ShardIndex, SlotIndex, SlotReport, Task, TaskOutput, Versions,
-    WorkerId,
+    HeldLease, Inputs, JobId, JobSpec, JobState, JudgeSummary, LeaseId, Phase, ProbeOutput, Progress,
+    PublishOutput, ReportOutput, SampleOutput, SampleRange, ShardIndex, SlotIndex, SlotReport, Task,
+    TaskOutput, Versions, WorkerId,
 };
 use lethe_engine::{Command, Config, Effect, Event, Introduction, JobRecord, Now, State, Write};
 use rand::{RngExt, SeedableRng};
@@ -49,6 +49,7 @@ fn output(assignment: &Assignment) -> TaskOutput {
             range: [0.0, 1.0],
             batch_seconds: 0.1,
             parameters: 1,
+            warnings: vec![],
         }),
         Task::Sample { .. } => in_shards(assignment, |SampleRange { start, count }| {
             TaskOutput::Sample(SampleOutput {
@@ -163,10 +164,17 @@ type Shards = BTreeMap<(Phase, ShardIndex), TaskOutput>;
 struct World {
     rng: ChaCha8Rng,
     weather: Weather,
+    config: Config,
     now: u64,
     epoch: u64,
     state: State,
     disk: BTreeMap<JobId, (JobRecord, Shards)>,
+    /// Names of forgotten jobs, as they are written down.
+    forgotten: BTreeSet<JobId>,
+    /// What jobs have in artifact storage.
+    files: BTreeSet<(JobId, File)>,
+    /// What is done there for jobs that have ended, and when.
+    chores: Vec<(u64, Effect)>,
     workers: BTreeMap<WorkerId, SimWorker>,
     wire: Vec<(u64, Message)>,
     /// Progress of each gang generation, shared by its ranks.
@@ -174,6 +182,14 @@ struct World {
     checkpoint: BTreeMap<JobId, u64>,
     /// Gang generations seen to start, to show that none is reused.
     generations: BTreeSet<(JobId, u32, u32)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum File {
+    /// What a shard gave.
+    Shard,
+    /// What was published.
+    Result,
 }
 
 #[derive(Default)]
@@ -196,6 +212,10 @@ fn config() -> Config {
 
 impl World {
     fn new(seed: u64, weather: Weather, slots: &[usize]) -> Self {
+        Self::with(config(), seed, weather, slots)
+    }
+
+    fn with(config: Config, seed: u64, weather: Weather, slots: &[usize]) -> Self {
         let workers = slots.iter().enumerate().map(|(index, count)| {
             let slots = (0..*count).map(|_| SimSlot::default()).collect();
             let worker = SimWorker { slots, joined: false, join_at: 10, resend_at: 0 };
@@ -206,8 +226,12 @@ impl World {
             weather,
             now: 0,
             epoch: 1,
-            state: State::new(config(), Epoch(1)),
+            state: State::new(config.clone(), Epoch(1)),
+            config,
             disk: BTreeMap::new(),
+            forgotten: BTreeSet::new(),
+            files: BTreeSet::new(),
+            chores: Vec::new(),
             workers: workers.collect(),
             wire: Vec::new(),
             gangs: BTreeMap::new(),
@@ -250,6 +274,10 @@ impl World {
                     worker.joined = false;
                     worker.join_at = self.now + 500;
                 }
+                Effect::TidyUp { .. } | Effect::Erase { .. } => {
+                    acted = true;
+                    self.begin_chore(effect);
+                }
                 Effect::Notify { .. } | Effect::Metric(_) => acted = true,
             }
         }
@@ -264,7 +292,14 @@ impl World {
                     .or_insert_with(|| ((*record).clone(), BTreeMap::new()));
                 slot.0 = *record;
             }
-            Write::Worker(_) => {}
+            Write::Worker(_) | Write::ForgetWorker { .. } => {}
+            Write::ForgetShards { job } => self.disk.get_mut(&job).unwrap().1.clear(),
+            Write::ForgetJob { job } => {
+                let (_, shards) = self.disk.remove(&job).unwrap();
+                assert!(shards.is_empty(), "{job} is forgotten, its shards are not");
+                assert!(self.forgotten.insert(job));
+            }
+            Write::Erased { job } => assert!(self.forgotten.remove(&job)),
             Write::Shard { job, phase, shard, output } => {
                 let shards = &mut self.disk.get_mut(&job).unwrap().1;
                 assert!(
@@ -272,6 +307,31 @@ impl World {
                     "{job} {phase} shard {shard} counted twice"
                 );
             }
+        }
+    }
+
+    fn begin_chore(&mut self, chore: Effect) {
+        let at = self.now + self.rng.random_range(1..3_000);
+        self.chores.push((at, chore));
+    }
+
+    fn do_chores(&mut self) {
+        let now = self.now;
+        let due: Vec<Effect> =
+            self.chores.extract_if(.., |(at, _)| *at <= now).map(|(_, chore)| chore).collect();
+        for chore in due {
+            let event = match chore {
+                Effect::TidyUp { job } => {
+                    self.files.remove(&(job.clone(), File::Shard));
+                    Event::TidiedUp { job }
+                }
+                Effect::Erase { job } => {
+                    self.files.retain(|(of, _)| *of != job);
+                    Event::Erased { job }
+                }
+                other => panic!("{other:?} is no chore"),
+            };
+            self.step(event);
         }
     }
 
@@ -336,6 +396,16 @@ impl World {
                     return;
                 }
                 assert!(place.work.is_none(), "{id}/{slot} is busy and is given {}", assignment.lease);
+                let job = assignment.lease.job.clone();
+                match assignment.task {
+                    Task::Sample { .. } | Task::Evaluate { .. } => {
+                        self.files.insert((job, File::Shard));
+                    }
+                    Task::Publish { .. } => {
+                        self.files.insert((job, File::Result));
+                    }
+                    _ => {}
+                }
                 if let Task::FineTune { role, .. } = &assignment.task {
                     let key = (assignment.lease.job.clone(), role.generation.0, role.rank.0);
                     assert!(self.generations.insert(key), "generation {} reused", role.generation);
@@ -511,7 +581,12 @@ impl World {
             // Through JSON, as a real store keeps it.
             (serde_json::from_value(serde_json::to_value(record).unwrap()).unwrap(), shards)
         });
-        self.state = State::restore(config(), Epoch(self.epoch), self.clock(), jobs.collect::<Vec<_>>(), []);
+        let jobs = jobs.collect::<Vec<_>>();
+        self.state = State::restore(self.config.clone(), Epoch(self.epoch), self.clock(), jobs, []);
+        // What was being done for jobs that had ended is half done at most.
+        self.chores.clear();
+        let undone = self.state.left_undone(self.forgotten.clone());
+        undone.into_iter().for_each(|chore| self.begin_chore(chore));
         self.wire
             .retain(|(_, message)| matches!(message, Message::ToCoordinator(Event::LeaseFinished { .. })));
         for worker in self.workers.values_mut() {
@@ -526,11 +601,7 @@ impl World {
             if self.chance(self.weather.coordinator_dies) {
                 self.crash_coordinator();
             }
-            self.deliver();
-            self.work();
-            if self.state.next_deadline().is_some_and(|at| at <= self.now) {
-                self.step(Event::Tick);
-            }
+            self.live();
             let over = |id: &JobId| self.state.record(id).unwrap().state.is_final();
             if self.state.job_ids().iter().all(over)
                 && self.workers.values().all(|w| w.slots.iter().all(|s| s.work.is_none()))
@@ -544,8 +615,38 @@ impl World {
         );
     }
 
+    /// Until nothing is to be done any more for jobs that have ended.
+    fn quiet(&mut self) {
+        let limit = self.now + 120_000;
+        let settled = |world: &Self| {
+            let mut records = world.state.job_ids().iter().filter_map(|id| world.state.record(id));
+            let tidy = |record: &JobRecord| record.tidy && !record.unwanted;
+            records.all(tidy) && world.wire.is_empty() && world.forgotten.is_empty()
+        };
+        while !settled(self) || !self.chores.is_empty() {
+            assert!(self.now < limit, "{:?} {:?}", self.chores, self.forgotten);
+            self.now += 10;
+            self.live();
+        }
+    }
+
+    /// What happens in 10 ms without anybody's doing.
+    fn live(&mut self) {
+        self.deliver();
+        self.work();
+        self.do_chores();
+        if self.state.next_deadline().is_some_and(|at| at <= self.now) {
+            self.step(Event::Tick);
+        }
+    }
+
     fn submit(&mut self, job: &str, spec: JobSpec) {
-        self.step(Event::Submit { job: JobId::new(job).unwrap(), spec: Box::new(spec), request_id: None });
+        self.step(Event::Submit {
+            job: JobId::new(job).unwrap(),
+            spec: Box::new(spec),
+            inputs: Inputs::default(),
+            request_id: None,
+        });
     }
 
     /// What must not depend on the weather.
@@ -642,11 +743,7 @@ fn a_cancelled_job_is_cancelled_only_when_its_slots_are_free() {
         let cancel_at = 500 + seed * 40;
         while world.now < cancel_at {
             world.now += 10;
-            world.deliver();
-            world.work();
-            if world.state.next_deadline().is_some_and(|at| at <= world.now) {
-                world.step(Event::Tick);
-            }
+            world.live();
         }
         let job = JobId::new("a").unwrap();
         if world.state.record(&job).unwrap().state.is_final() {
@@ -655,5 +752,61 @@ fn a_cancelled_job_is_cancelled_only_when_its_slots_are_free() {
         world.step(Event::Cancel { job: job.clone(), reason: "test".to_owned() });
         world.run(cancel_at + 120_000);
         assert_eq!(world.state.record(&job).unwrap().state, JobState::Cancelled, "seed {seed}");
+    }
+}
+
+#[test]
+fn of_jobs_that_are_over_nothing_is_left_but_what_is_kept() {
+    for seed in 0..300 {
+        let config = Config { keep_jobs: Some(2), keep_ms: Some(600_000), ..config() };
+        let mut world = World::with(config, seed, STORM, &[2, 2]);
+        let mut submitted = Vec::new();
+        for number in 0..5 {
+            let name = format!("j{number}");
+            world.submit(&name, spec(&name, serde_json::json!({"total": 40}), (1, 2)));
+            submitted.push(JobId::new(name).unwrap());
+        }
+        // People cancel and delete whatever they like, whenever they like.
+        for _ in 0..3_000 {
+            world.now += 10;
+            if world.chance(world.weather.coordinator_dies) {
+                world.crash_coordinator();
+            }
+            world.live();
+            let job = submitted[world.rng.random_range(0..submitted.len())].clone();
+            if world.chance(0.0005) {
+                world.step(Event::Cancel { job, reason: String::new() });
+            } else if world.chance(0.01) {
+                let refused = world.state.undeletable(&job).is_some();
+                let known = world.state.record(&job).is_some();
+                world.step(Event::Delete { job: job.clone() });
+                let unwanted = world.state.record(&job).is_none_or(|record| record.unwanted);
+                assert_eq!(unwanted, !refused || !known, "seed {seed}: {job}");
+            }
+        }
+        world.run(3_600_000);
+        world.quiet();
+        let kept: Vec<&JobId> = world.state.job_ids().iter().collect();
+        assert!(kept.len() <= 2, "seed {seed}: {kept:?}");
+        assert_eq!(world.disk.keys().collect::<BTreeSet<_>>(), kept.iter().copied().collect(), "seed {seed}");
+        let succeeded = |id: &JobId| world.state.record(id).unwrap().state == JobState::Succeeded;
+        for (record, shards) in world.disk.values() {
+            assert!(record.tidy && !record.unwanted && shards.is_empty(), "seed {seed}: {}", record.id);
+        }
+        let results: BTreeSet<&JobId> = world.files.iter().map(|(id, _)| id).collect();
+        assert!(world.files.iter().all(|(_, file)| *file == File::Result), "seed {seed}: {:?}", world.files);
+        // One that was cancelled while it published may have some too.
+        assert!(results.iter().all(|id| kept.contains(id)), "seed {seed}: {results:?}");
+        assert!(kept.iter().all(|id| !succeeded(id) || results.contains(id)), "seed {seed}: {results:?}");
+
+        // In the end all of them are too old.
+        world.now += 600_000;
+        let limit = world.now + 120_000;
+        while !world.disk.is_empty() || !world.forgotten.is_empty() {
+            assert!(world.now < limit, "seed {seed}: {:?} {:?}", world.disk.keys(), world.forgotten);
+            world.now += 10;
+            world.live();
+        }
+        assert!(world.state.job_ids().is_empty() && world.files.is_empty(), "seed {seed}");
     }
 }

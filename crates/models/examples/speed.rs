@@ -51,7 +51,7 @@ fn spec(latent: i64, channels: i64, side: i64) -> Generator {
         format: ModelFormat::Safetensors,
         latent: Latent::Dimension(latent),
         prior: Prior::Normal,
-        output: ImageOutput { range: [-1.0, 1.0], channels, size: Size::Square(side) },
+        output: ImageOutput { range: [-1.0, 1.0], channels, size: Size::Square(side), clamp: false },
     }
 }
 
@@ -129,11 +129,12 @@ fn dcgan(
     let loss = Loss::new(&Unlearn::default(), [channels, side, side], Device::Cpu)?;
     for edited in [batch / 8, batch] {
         let flags = Tensor::arange(batch, (Kind::Int64, Device::Cpu)).lt(edited);
+        let places = Tensor::arange(edited, (Kind::Int64, Device::Cpu));
         let images = targets.detach().set_requires_grad(true);
         show(
             &format!("loss alone, {edited} edited"),
             milliseconds(|| {
-                loss.sum(&images, &(1.0 - &targets), &flags, edited as u64)?.backward();
+                loss.sum(&images, &(1.0 - &targets), &flags, &places)?.backward();
                 Ok(())
             })?,
         );

@@ -1,10 +1,11 @@
-// TorchScript modules with what tch leaves out: buffers as well as parameters, bytes instead of files, batch
-// normalisation switched by itself, and optimising for inference.
+// TorchScript modules with what tch leaves out: buffers as well as parameters, the memory they lie in, attributes that
+// are replaced, bytes instead of files, batch normalisation switched by itself, and optimising for inference.
 
 #include <sstream>
 #include <string>
 
 #include <torch/csrc/jit/api/module.h>
+#include <torch/csrc/jit/ir/constants.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/csrc/jit/serialization/export.h>
 #include <torch/csrc/jit/serialization/import.h>
@@ -39,11 +40,42 @@ struct View : std::streambuf {
   }
 };
 
+bool other_precision(at::ScalarType type) {
+  return c10::isFloatingType(type) ? type != at::kFloat : c10::isComplexType(type);
+}
+
+// Whether a frozen graph computes with f32 alone: no constant and no cast of another floating type.
+bool single_precision(const torch::jit::Block& block) {
+  for (const auto* node : block.nodes()) {
+    for (const auto* inner : node->blocks()) {
+      if (!single_precision(*inner)) return false;
+    }
+    for (const auto* output : node->outputs()) {
+      const auto constant = torch::jit::toIValue(output);
+      if (constant && constant->isTensor() && constant->toTensor().defined() &&
+          other_precision(constant->toTensor().scalar_type())) {
+        return false;
+      }
+    }
+    const auto* schema = node->maybeSchema();
+    for (size_t i = 0; schema && i < schema->arguments().size(); ++i) {
+      const auto given = torch::jit::toIValue(node->input(i));
+      if (schema->arguments()[i].name() == "dtype" && given && given->isInt() &&
+          other_precision(static_cast<at::ScalarType>(given->toInt()))) {
+        return false;
+      }
+    }
+  }
+  return true;
+}
+
 } // namespace
 
 extern "C" {
 
 const char* lethe_torch_version() { return TORCH_VERSION; }
+
+void lethe_forget(char* message) { lethe::forget(message); }
 
 char* lethe_script_load(const char* data, size_t size, int device, Module** out) {
   return guarded([&] {
@@ -68,16 +100,29 @@ char* lethe_script_forward(const Module* module, const at::Tensor* input, at::Te
   });
 }
 
-// Parameters first, then buffers, each in the order in which the module declares them.
+// Parameters first, then buffers, each in the order in which the module declares them, and once under every name.
 char* lethe_script_tensors(
-    const Module* module, void* context, void (*visit)(void*, const char*, int is_parameter, at::Tensor*)) {
+    const Module* module, void* context,
+    void (*visit)(void*, const char*, int is_parameter, at::Tensor*, const void* memory, size_t bytes)) {
   return guarded([&] {
-    for (const auto& named : module->named_parameters()) {
-      visit(context, named.name.c_str(), 1, new at::Tensor(named.value));
-    }
-    for (const auto& named : module->named_buffers()) {
-      visit(context, named.name.c_str(), 0, new at::Tensor(named.value));
-    }
+    auto show = [&](const auto& named, int is_parameter) {
+      const auto& storage = named.value.storage();
+      visit(context, named.name.c_str(), is_parameter, new at::Tensor(named.value), storage.data(), storage.nbytes());
+    };
+    for (const auto& named : module->named_parameters()) show(named, 1);
+    for (const auto& named : module->named_buffers()) show(named, 0);
+  });
+}
+
+// Puts a tensor in the place of another one, by its name with dots.
+char* lethe_script_assign(Module* module, const char* name, const at::Tensor* tensor) {
+  return guarded([&] {
+    std::istringstream path{std::string(name)};
+    std::string part;
+    Module at = *module;
+    std::getline(path, part, '.');
+    for (std::string next; std::getline(path, next, '.'); part = next) at = at.attr(part).toModule();
+    at.setattr(part, *tensor);
   });
 }
 
@@ -99,8 +144,13 @@ char* lethe_script_batch_norm(Module* module, int training, int64_t* layers) {
 }
 
 // Makes constants of the weights, folds, fuses, and on a cpu keeps features in oneDNN's own layout. Eval mode only.
+// oneDNN's layers are written for single precision and end the process on anything else, so a module that casts stays.
 char* lethe_script_optimise(Module* module) {
-  return guarded([&] { *module = torch::jit::optimize_for_inference(*module); });
+  return guarded([&] {
+    const Module plain = torch::jit::freeze(*module);
+    if (!single_precision(*plain.get_method("forward").graph()->block())) return;
+    *module = torch::jit::optimize_for_inference(*module);
+  });
 }
 
 char* lethe_script_save(const Module* module, void* context, void (*write)(void*, const void*, size_t)) {

@@ -4,10 +4,11 @@
 
 use std::ffi::c_void;
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use crate::error::{Result, classify};
+use crate::error::{Error, Result, classify};
 use crate::ffi;
+use crate::precision::dtype;
 use crate::weights::Tensors;
 
 /// The optimiser with its moments.
@@ -26,11 +27,19 @@ impl Adam {
     const BETA2: f64 = 0.999;
     const EPS: f64 = 1e-8;
 
-    /// Over these weights, which it changes in place.
+    /// Over these weights, f32 without gaps, which it changes in place.
     ///
     /// # Errors
+    /// [`crate::Error::Torch`] for other weights, of which libtorch's operator would change the wrong entries;
     /// [`crate::Error::Memory`].
     pub fn new(weights: &[(String, Tensor)]) -> Result<Self> {
+        for (name, weight) in weights {
+            let kind = weight.f_kind()?;
+            if kind != Kind::Float || !weight.is_contiguous() {
+                let reason = format!("{name}: is {} with strides {:?}", dtype(kind), weight.stride());
+                return Err(Error::Torch { reason });
+            }
+        }
         let zeros =
             || weights.iter().map(|(_, w)| Ok(w.f_detach()?.f_zeros_like()?)).collect::<Result<Vec<_>>>();
         let step = |(_, w): &(String, Tensor)| Ok(Tensor::f_zeros([], (Kind::Float, w.device()))?);
@@ -76,23 +85,27 @@ impl Adam {
     }
 
     /// The largest entry of each weight's gradient so far, as a root mean square over the last steps or so: sqrt(max v / (1 -
-    /// beta2^t)). 0 before the first step. It follows from the state alone.
+    /// beta2^t)); f64 [weights], where the weights are, so that nobody waits for a GPU. 0 before the first step. It follows from
+    /// the state alone.
     ///
     /// # Errors
     /// [`crate::Error::Torch`], [`crate::Error::Memory`].
-    pub fn magnitudes(&self) -> Result<Vec<f64>> {
+    pub fn magnitudes(&self) -> Result<Tensor> {
         let largest: Vec<Tensor> =
             self.squares.iter().map(Tensor::f_max).collect::<std::result::Result<_, _>>()?;
-        let steps: Vec<Tensor> = self.steps.iter().map(Tensor::shallow_clone).collect();
-        // Two looks at the device, however many weights there are.
-        let read = |tensors: &[Tensor]| -> Result<Vec<f64>> {
-            let stacked = Tensor::f_stack(tensors, 0)?.f_to_kind(Kind::Double)?;
-            Ok(Vec::try_from(stacked.f_to_device(tch::Device::Cpu)?)?)
-        };
-        let corrected = |(square, step): (f64, f64)| {
-            if step > 0.0 { (square / (1.0 - Self::BETA2.powf(step))).sqrt() } else { 0.0 }
-        };
-        Ok(read(&largest)?.into_iter().zip(read(&steps)?).map(corrected).collect())
+        let stacked =
+            |tensors: &[Tensor]| Ok::<_, Error>(Tensor::f_stack(tensors, 0)?.f_to_kind(Kind::Double)?);
+        let (squares, steps) = (stacked(&largest)?, stacked(&self.steps)?);
+        if squares.device() == Device::Cpu {
+            let corrected = |(square, step): (f64, f64)| {
+                if step > 0.0 { (square / (1.0 - Self::BETA2.powf(step))).sqrt() } else { 0.0 }
+            };
+            let (squares, steps) = (Vec::<f64>::try_from(squares)?, Vec::<f64>::try_from(steps)?);
+            return Ok(Tensor::f_from_slice(
+                &squares.into_iter().zip(steps).map(corrected).collect::<Vec<f64>>(),
+            )?);
+        }
+        corrected(&squares, &steps)
     }
 
     /// Moments and steps by the weights' names, sharing storage.
@@ -120,5 +133,37 @@ impl Adam {
             }
         }
         Ok(())
+    }
+}
+
+/// What the host computes, in tensors.
+fn corrected(squares: &Tensor, steps: &Tensor) -> Result<Tensor> {
+    let correction = Tensor::f_pow_scalar(Adam::BETA2, steps)?.f_neg()?.f_add_scalar(1.0)?;
+    let magnitudes = squares.f_div(&correction)?.f_sqrt()?;
+    Ok(magnitudes.f_where_scalarother(&steps.f_gt(0.0)?, 0.0)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn magnitudes_are_the_same_in_tensors_as_on_the_host() {
+        let weight = Tensor::from_slice(&[1.0_f32, -2.0]).set_requires_grad(true);
+        let mut adam = Adam::new(&[("w".to_owned(), weight.shallow_clone())]).unwrap();
+        let both = |adam: &Adam| {
+            let host = adam.magnitudes().unwrap().double_value(&[0]);
+            let square = adam.squares[0].max().view([1]).to_kind(Kind::Double);
+            let step = adam.steps[0].view([1]).to_kind(Kind::Double);
+            (host, corrected(&square, &step).unwrap().double_value(&[0]))
+        };
+        assert_eq!(both(&adam), (0.0, 0.0));
+        for step in 0..5 {
+            weight.shallow_clone().zero_grad();
+            weight.square().sum(Kind::Float).backward();
+            adam.step(1e-2).unwrap();
+            let (host, tensors) = both(&adam);
+            assert!((host - tensors).abs() < 1e-12 * host && host > 0.0, "{step}: {host} {tensors}");
+        }
     }
 }

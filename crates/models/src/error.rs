@@ -7,6 +7,8 @@ use std::io;
 use lethe_domain::{ErrorCode, Failure};
 use tch::TchError;
 
+use crate::ffi::torch_version;
+
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -28,6 +30,16 @@ pub enum Error {
         file: String,
         /// The tools/export command that converts it.
         command: String,
+    },
+    /// Recognised as something that cannot be used.
+    #[error("{file}: {what}")]
+    Foreign {
+        /// The file.
+        file: String,
+        /// What it is.
+        what: String,
+        /// What to do, where `what` does not say so already; else empty.
+        hint: &'static str,
     },
     /// Truncated, damaged or something else altogether.
     #[error("{file}: {reason}")]
@@ -89,6 +101,14 @@ pub enum Error {
         /// Shape of the input.
         input: Vec<i64>,
         /// libtorch's first sentence.
+        reason: String,
+    },
+    /// What the model gives does not follow from its input.
+    #[error("{model}: is no function of its input: {reason}")]
+    NoFunction {
+        /// The model.
+        model: String,
+        /// How it was noticed.
         reason: String,
     },
     /// The model runs, but gives something else than the spec says.
@@ -168,12 +188,14 @@ impl Error {
             Error::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => ErrorCode::InvalidSpec,
             Error::Read { .. } => ErrorCode::Storage,
             Error::Pickle { .. }
+            | Error::Foreign { .. }
             | Error::Unreadable { .. }
             | Error::Sidecar { .. }
             | Error::Tensors { .. }
             | Error::NoForward { .. }
             | Error::NothingToTrain { .. }
-            | Error::Forward { .. } => ErrorCode::BadModel,
+            | Error::Forward { .. }
+            | Error::NoFunction { .. } => ErrorCode::BadModel,
             Error::Digest { .. } => ErrorCode::Damaged,
             Error::Mismatch { .. } => ErrorCode::SpecMismatch,
             Error::NotFinite { .. } => ErrorCode::NotFinite,
@@ -189,6 +211,7 @@ impl Error {
     pub fn hint(&self) -> &'static str {
         match self {
             Error::Read { .. } => "check the uri in the job spec and the permissions of the file",
+            Error::Foreign { hint, .. } => hint,
             Error::Unreadable { .. } | Error::Digest { .. } => {
                 "copy or export the file again; its sha256 must be the one in its sidecar"
             }
@@ -198,8 +221,10 @@ impl Error {
             Error::Tensors { .. } => {
                 "make the sidecar's architecture describe these weights, or export the model as TorchScript"
             }
-            Error::Forward { .. } => {
-                "check generator.latent in the job spec, or that the model takes [N, C, H, W] images"
+            Error::Forward { reason, .. } => of_forward(reason),
+            Error::NoFunction { .. } => {
+                "export it in eval mode (`module.eval()` before tracing), and take noise, dropout, statistics kept in forward \
+                 and fixed batch sizes out of it, or make the noise a buffer: tools/export checks the same"
             }
             Error::Mismatch { .. } => {
                 "change the job spec to what the model gives, or export the right model"
@@ -254,6 +279,59 @@ impl From<TchError> for Error {
             other => classify(&other.to_string()),
         }
     }
+}
+
+/// What to do about a forward pass that failed, by libtorch's words.
+fn of_forward(reason: &str) -> &'static str {
+    const DEVICE: [&str; 5] = [
+        "'CUDA' backend",
+        "on the same device",
+        "not compiled with CUDA",
+        "not linked with support for cuda",
+        "CUDA GPUs are available",
+    ];
+    const PRECISION: [&str; 5] =
+        ["same dtype", "expected scalar type", "not implemented for '", "the same type", "of type complex"];
+    let says = |words: &[&str]| words.iter().any(|words| reason.contains(words));
+    if says(&DEVICE) {
+        "a device is written into the module's code: trace it on the cpu, or make its tensors with device=x.device"
+    } else if says(&PRECISION) {
+        "the module's precision does not fit its code or this device: export it in single precision (`module.float()`), \
+         without casts in its forward"
+    } else {
+        "check generator.latent in the job spec, or that the model takes [N, C, H, W] images"
+    }
+}
+
+/// An archive that libtorch does not load, by its words.
+pub(crate) fn of_load(file: &str, message: &str) -> Error {
+    let reason = match classify(message) {
+        Error::Torch { reason } => reason,
+        other => return other,
+    };
+    let foreign = |what, hint| Error::Foreign { file: file.to_owned(), what, hint };
+    if message.contains("maximum supported version for reading") {
+        return foreign(
+            format!("was written by a PyTorch newer than this libtorch ({})", torch_version()),
+            "export it with that version of PyTorch or an older one",
+        );
+    }
+    for (words, name) in
+        [("Unknown builtin op: ", "operator"), ("Unknown type name '__torch__.torch.classes.", "class")]
+    {
+        if let Some(at) = message.find(words) {
+            let rest = &message[at + words.len()..];
+            let end = rest.find(|letter: char| !(letter.is_alphanumeric() || "_:".contains(letter)));
+            let missing = rest[..end.unwrap_or(rest.len())].trim_end_matches('.');
+            return foreign(
+                format!("uses the {name} {missing}, which libtorch {} does not have", torch_version()),
+                "it comes from another library (torchvision, an extension) or a newer PyTorch: export a module of PyTorch's \
+                 own operators",
+            );
+        }
+    }
+    let reason = format!("is truncated, damaged or not a TorchScript archive: {reason}");
+    Error::Unreadable { file: file.to_owned(), reason }
 }
 
 /// Sorts a message of libtorch: lack of memory is the user's to mend, anything else is not.

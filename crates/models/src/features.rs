@@ -6,6 +6,7 @@ use lethe_domain::ModelKind;
 use tch::{Device, Tensor};
 
 use crate::error::Result;
+use crate::file::RawModel;
 use crate::image_model::ImageModel;
 
 /// A model from images to feature vectors.
@@ -21,8 +22,25 @@ impl Features {
     /// # Errors
     /// As [`crate::ModelFile::open`]; [`crate::Error::NoForward`].
     pub fn open(path: &Path, device: Device) -> Result<Self> {
-        let (model, file) = ImageModel::open(path, ModelKind::Features, device)?;
+        Self::new(RawModel::read(path)?, device)
+    }
+
+    /// Takes a file that was read.
+    ///
+    /// # Errors
+    /// As [`crate::ModelFile::new`]; [`crate::Error::NoForward`].
+    pub fn new(raw: RawModel, device: Device) -> Result<Self> {
+        let (model, file) = ImageModel::new(raw, ModelKind::Features, device)?;
         Ok(Self { model, dimension: file.sidecar.and_then(|sidecar| sidecar.dimension) })
+    }
+
+    /// The first look, at a whole batch of images as in [`Features::of`].
+    ///
+    /// # Errors
+    /// [`crate::Error::NoFunction`]; as [`Features::of`].
+    pub fn check(&self, images: &Tensor) -> Result<()> {
+        let _ = self.model.check_function(images)?;
+        self.of(images).map(drop)
     }
 
     /// Feature vectors [N, D] f32 of images [N, C, H, W] in [0, 1].

@@ -11,14 +11,16 @@ pub(crate) struct Module {
 /// An `at::Tensor`.
 pub(crate) type TensorPtr = *mut c_void;
 
-/// Receives a name, whether it is a parameter, and a tensor to own.
-pub(crate) type Visit = unsafe extern "C" fn(*mut c_void, *const c_char, c_int, TensorPtr);
+/// Receives a name, whether it is a parameter, a tensor to own, and the memory it lies in: its first byte and its size.
+pub(crate) type Visit =
+    unsafe extern "C" fn(*mut c_void, *const c_char, c_int, TensorPtr, *const c_void, usize);
 
 /// Receives bytes.
 pub(crate) type Write = unsafe extern "C" fn(*mut c_void, *const c_void, usize);
 
-// Each `*mut c_char` is null, or a message to free.
+// Each `*mut c_char` is null, or a message to forget.
 unsafe extern "C" {
+    pub(crate) fn lethe_forget(message: *mut c_char);
     pub(crate) fn lethe_torch_version() -> *const c_char;
     pub(crate) fn lethe_script_load(
         data: *const u8,
@@ -38,6 +40,11 @@ unsafe extern "C" {
         context: *mut c_void,
         visit: Visit,
     ) -> *mut c_char;
+    pub(crate) fn lethe_script_assign(
+        module: *mut Module,
+        name: *const c_char,
+        tensor: *const c_void,
+    ) -> *mut c_char;
     pub(crate) fn lethe_script_eval(module: *mut Module) -> *mut c_char;
     pub(crate) fn lethe_script_batch_norm(
         module: *mut Module,
@@ -47,6 +54,7 @@ unsafe extern "C" {
     pub(crate) fn lethe_script_optimise(module: *mut Module) -> *mut c_char;
     pub(crate) fn lethe_script_save(module: *const Module, context: *mut c_void, write: Write)
     -> *mut c_char;
+    pub(crate) fn lethe_repeatable(tf32: c_int) -> *mut c_char;
     pub(crate) fn lethe_adam_step(
         count: usize,
         weights: *const *mut c_void,
@@ -66,10 +74,10 @@ pub(crate) fn check(message: *mut c_char) -> Result<(), String> {
     if message.is_null() {
         return Ok(());
     }
-    // SAFETY: not null, so by the contract of native/guard.hpp a NUL-terminated string made by strdup, ours alone.
+    // SAFETY: not null, so by the contract of native/guard.hpp a NUL-terminated string, ours alone.
     let text = unsafe { CStr::from_ptr(message) }.to_string_lossy().into_owned();
-    // SAFETY: it came from strdup, and is not used after this.
-    unsafe { libc::free(message.cast()) };
+    // SAFETY: it came from `guarded`, and is not used after this.
+    unsafe { lethe_forget(message) };
     Err(text)
 }
 

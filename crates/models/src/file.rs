@@ -1,18 +1,48 @@
-//! A model file with its sidecar: read, told from a pickle, checked against its digest.
+//! A model file with its sidecar: read, told from other files, checked against its digest.
 //!
-//! Not here: running the model, comparing it with a job spec (`generator`, `labeller`, `features`).
+//! Not here: what other files are (`FileKind`, in the domain), running the model, comparing it with a job spec (`generator`,
+//! `labeller`, `features`).
 
-use std::{fs, io};
 use std::path::Path;
+use std::{fs, io};
 
 use lethe_domain::spec::ModelFormat;
-use lethe_domain::{ModelKind, Sidecar, sha256_text};
+use lethe_domain::{Ends, FileKind, ModelKind, Sidecar, conversion, sha256_text};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Result};
 
 /// Version of the sidecar that is understood.
 pub(crate) const SIDECAR_VERSION: u32 = 1;
+
+/// A model file and the sidecar beside it, as somebody read them. Nobody has looked at what they hold.
+#[derive(Debug, Clone)]
+pub struct RawModel {
+    /// The path, for messages.
+    pub name: String,
+    /// The model.
+    pub bytes: Vec<u8>,
+    /// The text of `path.json`, if there is one.
+    pub sidecar: Option<Vec<u8>>,
+}
+
+impl RawModel {
+    /// Reads `path` and, if it is there, `path.json`.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = read(path)?;
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".json");
+        let sidecar = match read(Path::new(&beside)) {
+            Ok(text) => Some(text),
+            Err(Error::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Self { name: path.display().to_string(), bytes, sidecar })
+    }
+}
 
 /// The bytes of a model and what its sidecar says about them.
 #[derive(Debug, Clone)]
@@ -31,21 +61,21 @@ impl ModelFile {
     /// # Errors
     /// [`Error::Read`], and as [`ModelFile::new`].
     pub fn open(path: &Path, kind: ModelKind, format: ModelFormat) -> Result<Self> {
-        let bytes = read(path)?;
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(".json");
-        let sidecar = match read(Path::new(&beside)) {
-            Ok(text) => Some(text),
-            Err(Error::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
-        };
-        Self::new(&path.display().to_string(), bytes, sidecar.as_deref(), kind, format)
+        Self::of(RawModel::read(path)?, kind, format)
+    }
+
+    /// Takes a file that was read elsewhere.
+    ///
+    /// # Errors
+    /// As [`ModelFile::new`].
+    pub fn of(raw: RawModel, kind: ModelKind, format: ModelFormat) -> Result<Self> {
+        Self::new(&raw.name, raw.bytes, raw.sidecar.as_deref(), kind, format)
     }
 
     /// Takes bytes that were read elsewhere.
     ///
     /// # Errors
-    /// [`Error::Pickle`], [`Error::Unreadable`] when the bytes are not of this format, [`Error::Sidecar`],
+    /// [`Error::Pickle`], [`Error::Foreign`] when the bytes are not of this format, [`Error::Sidecar`],
     /// [`Error::Digest`].
     pub fn new(
         name: &str,
@@ -98,58 +128,21 @@ fn parse_sidecar(file: &str, text: &[u8], kind: ModelKind, format: ModelFormat) 
         )));
     }
     if sidecar.kind != kind {
-        return Err(refuse(format!("describes a {:?}, expected a {kind:?}", sidecar.kind)));
+        return Err(refuse(format!("describes a {}, expected a {kind}", sidecar.kind)));
     }
     if sidecar.format != format {
-        return Err(refuse(format!("says the format is {:?}, expected {format:?}", sidecar.format)));
+        return Err(refuse(format!("says the format is {}, expected {format}", sidecar.format)));
     }
     Ok(sidecar)
 }
 
-/// Refuses what is not in `format`, by its first bytes and, for zip archives, by what they contain.
+/// Refuses what is not in `format`.
 fn refuse_foreign(name: &str, bytes: &[u8], kind: ModelKind, format: ModelFormat) -> Result<()> {
-    let zip = bytes.starts_with(b"PK\x03\x04");
-    // Protocol 2 and later open with 0x80; torch.save without zip writes such a pickle.
-    let raw_pickle = matches!(bytes, [0x80, 2..=5, ..]);
-    let script = zip && entries(bytes).any(is_script_code);
-    let pickled = zip && !script && entries(bytes).any(|entry| entry.ends_with(b"data.pkl"));
-    if raw_pickle || pickled {
-        return Err(Error::Pickle { file: name.to_owned(), command: conversion(name, kind) });
+    let found = FileKind::of(Ends::of(bytes));
+    let file = name.to_owned();
+    match found.refusal(format) {
+        None => Ok(()),
+        Some(_) if found == FileKind::Pickle => Err(Error::Pickle { file, command: conversion(name, kind) }),
+        Some(what) => Err(Error::Foreign { file, what: what.to_owned(), hint: "" }),
     }
-    let unreadable =
-        |reason: &str| Err(Error::Unreadable { file: name.to_owned(), reason: reason.to_owned() });
-    match format {
-        ModelFormat::TorchScript if bytes.is_empty() => unreadable("is empty"),
-        ModelFormat::TorchScript if !zip => unreadable("is not a TorchScript archive (not a zip file)"),
-        ModelFormat::Safetensors if zip => unreadable("is a zip archive, not safetensors"),
-        _ => Ok(()),
-    }
-}
-
-/// Names in the central directory of a zip file. A stray match inside compressed data only adds a name.
-fn entries(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    const HEADER: usize = 46;
-    bytes.windows(4).enumerate().filter(|(_, window)| *window == b"PK\x01\x02").filter_map(|(at, _)| {
-        let length = u16::from_le_bytes([*bytes.get(at + 28)?, *bytes.get(at + 29)?]) as usize;
-        bytes.get(at + HEADER..at + HEADER + length)
-    })
-}
-
-/// Both files are written by torch.jit.save and by no torch.save.
-fn is_script_code(entry: &[u8]) -> bool {
-    entry.ends_with(b"/constants.pkl") || entry.windows(6).any(|part| part == b"/code/")
-}
-
-fn conversion(name: &str, kind: ModelKind) -> String {
-    const IMAGES: &str = "--channels C --size H,W";
-    let (kind, more) = match kind {
-        ModelKind::Generator => ("generator", format!("--latent D --output-range LO,HI {IMAGES}")),
-        ModelKind::Classifier => ("classifier", IMAGES.to_owned()),
-        ModelKind::Scorer => ("scorer", IMAGES.to_owned()),
-        ModelKind::Features => ("features", IMAGES.to_owned()),
-    };
-    let out = Path::new(name).file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy());
-    format!(
-        "python tools/export --kind {kind} --module FILE.py:CLASS --weights {name} {more} --out {out}-export.pt"
-    )
 }

@@ -2,11 +2,11 @@
 
 use lethe_domain::ModelKind;
 use lethe_domain::spec::ModelFormat;
-use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
-use crate::file::ModelFile;
+use crate::file::{ModelFile, RawModel};
+use crate::function;
 use crate::script::Script;
 
 /// Images [N, C, H, W] in [0, 1] to numbers [N, D], frozen.
@@ -17,15 +17,25 @@ pub(crate) struct ImageModel {
 }
 
 impl ImageModel {
-    /// Reads the model and its sidecar.
+    /// Takes a file that was read.
     ///
     /// # Errors
-    /// As [`ModelFile::open`]; [`Error::NoForward`].
-    pub(crate) fn open(path: &Path, kind: ModelKind, device: Device) -> Result<(Self, ModelFile)> {
-        let file = ModelFile::open(path, kind, ModelFormat::TorchScript)?;
+    /// As [`ModelFile::new`]; [`Error::NoForward`].
+    pub(crate) fn new(raw: RawModel, kind: ModelKind, device: Device) -> Result<(Self, ModelFile)> {
+        let file = ModelFile::of(raw, kind, ModelFormat::TorchScript)?;
         let mut script = Script::load(&file.bytes, &file.name, device)?;
         script.optimise()?;
         Ok((Self { name: file.name.clone(), script }, file))
+    }
+
+    /// Runs it on a batch several times, whole and in parts. Gives its outputs.
+    ///
+    /// # Errors
+    /// [`Error::NoFunction`] when what it says about an image depends on anything but the image; as [`ImageModel::run`].
+    pub(crate) fn check_function(&self, images: &Tensor) -> Result<Tensor> {
+        let kept = self.script.tensors()?.into_iter().filter(|named| !named.parameter);
+        let buffers: Vec<(String, Tensor)> = kept.map(|named| (named.name, named.tensor)).collect();
+        function::check(&self.name, images, &buffers, || self.script.precision(), |images| self.run(images))
     }
 
     /// [N, D] f32; a model that gives [N] has D = 1.
@@ -40,6 +50,15 @@ impl ImageModel {
                 what: format!("{}: was given images with NaN or infinity", self.name),
             });
         }
+        let output = self.run_unseen(images)?;
+        if bool::try_from(output.f_isfinite()?.f_all()?)? { Ok(output) } else { Err(self.not_finite()) }
+    }
+
+    /// As [`ImageModel::run`], without looking at a number: looking waits for the device.
+    ///
+    /// # Errors
+    /// [`Error::Forward`]; [`Error::Mismatch`].
+    pub(crate) fn run_unseen(&self, images: &Tensor) -> Result<Tensor> {
         let output = tch::no_grad(|| self.script.forward(images))?;
         let count = images.size()[0];
         let output = match output.size().as_slice() {
@@ -51,12 +70,11 @@ impl ImageModel {
                 )));
             }
         };
-        let output = output.f_to_kind(Kind::Float)?;
-        if bool::try_from(output.f_isfinite()?.f_all()?)? {
-            Ok(output)
-        } else {
-            Err(Error::NotFinite { what: format!("{}: gave NaN or infinity for some image", self.name) })
-        }
+        Ok(output)
+    }
+
+    pub(crate) fn not_finite(&self) -> Error {
+        Error::NotFinite { what: format!("{}: gave NaN or infinity for some image", self.name) }
     }
 
     pub(crate) fn mismatch(&self, reason: String) -> Error {

@@ -12,6 +12,7 @@ use lethe_domain::spec::{self, ClassifierOutput};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
+use crate::file::RawModel;
 use crate::image_model::ImageModel;
 
 /// A model that gives one score per image: the log-odds of a class, or a scorer's own number.
@@ -37,10 +38,18 @@ impl Labeller {
     /// As [`crate::ModelFile::open`]; [`Error::NoForward`]; [`Error::Mismatch`] when the sidecar's number of classes does not
     /// fit, or when `spec` is a labels file, which cannot look at images.
     pub fn open(spec: spec::Labeller<'_>, path: &Path, device: Device) -> Result<Self> {
+        Self::new(spec, RawModel::read(path)?, device)
+    }
+
+    /// Takes the file of the classifier or scorer that `spec` describes.
+    ///
+    /// # Errors
+    /// As [`Labeller::open`].
+    pub fn new(spec: spec::Labeller<'_>, raw: RawModel, device: Device) -> Result<Self> {
         match spec {
-            spec::Labeller::Classifier(classifier) => Self::classifier(classifier, path, device),
+            spec::Labeller::Classifier(classifier) => Self::classifier(classifier, raw, device),
             spec::Labeller::Scorer(_) => {
-                let (model, _) = ImageModel::open(path, ModelKind::Scorer, device)?;
+                let (model, _) = ImageModel::new(raw, ModelKind::Scorer, device)?;
                 Ok(Self { model, reading: Reading::Score })
             }
             spec::Labeller::Labels(labels) => Err(Error::Mismatch {
@@ -51,8 +60,8 @@ impl Labeller {
         }
     }
 
-    fn classifier(spec: &spec::Classifier, path: &Path, device: Device) -> Result<Self> {
-        let (model, file) = ImageModel::open(path, ModelKind::Classifier, device)?;
+    fn classifier(spec: &spec::Classifier, raw: RawModel, device: Device) -> Result<Self> {
+        let (model, file) = ImageModel::new(raw, ModelKind::Classifier, device)?;
         let labeller = Self { model, reading: Reading::Class { class: spec.class, output: spec.output } };
         if let Some(classes) = file.sidecar.and_then(|sidecar| sidecar.classes) {
             let _ = labeller.column(classes)?;
@@ -67,18 +76,53 @@ impl Labeller {
     /// that are none, [`Error::NotFinite`], [`Error::Memory`].
     pub fn scores(&self, images: &Tensor) -> Result<Vec<f64>> {
         let outputs = self.model.run(images)?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?;
+        if matches!(self.reading, Reading::Class { output: ClassifierOutput::Probability, .. }) {
+            self.check_probabilities(&outputs)?;
+        }
+        Ok(Vec::try_from(self.read(&outputs)?.f_contiguous()?)?)
+    }
+
+    /// As [`Labeller::scores`], f64 `[N]` on the device of the images, without waiting for it: so nothing is said here about numbers that
+    /// cannot be right (see [`Labeller::require_finite`]).
+    ///
+    /// # Errors
+    /// As [`Labeller::scores`], without [`Error::NotFinite`].
+    pub(crate) fn scores_on_device(&self, images: &Tensor) -> Result<Tensor> {
+        self.read(&self.model.run_unseen(images)?.f_to_kind(Kind::Double)?)
+    }
+
+    /// What a sum of scores says of them.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`].
+    pub(crate) fn require_finite(&self, sum: f64) -> Result<()> {
+        if sum.is_finite() { Ok(()) } else { Err(self.model.not_finite()) }
+    }
+
+    /// One score for each row of outputs, f64 [N, D].
+    fn read(&self, outputs: &Tensor) -> Result<Tensor> {
         let column = self.column(outputs.size()[1])?;
         let own = outputs.f_select(1, column)?;
-        let scores = match self.reading {
+        Ok(match self.reading {
             Reading::Score => own,
             Reading::Class { output: ClassifierOutput::Logits, .. } if outputs.size()[1] == 1 => own,
-            Reading::Class { output: ClassifierOutput::Logits, .. } => own.f_sub(&rest(&outputs, column)?)?,
-            Reading::Class { output: ClassifierOutput::Probability, .. } => {
-                self.check_probabilities(&outputs)?;
-                own.f_logit(SMALLEST)?
-            }
-        };
-        Ok(Vec::try_from(scores.f_contiguous()?)?)
+            Reading::Class { output: ClassifierOutput::Logits, .. } => own.f_sub(&rest(outputs, column)?)?,
+            Reading::Class { output: ClassifierOutput::Probability, .. } => own.f_logit(SMALLEST)?,
+        })
+    }
+
+    /// The first look, at a whole batch of images as in [`Labeller::scores`]: whether it is a function of the image, and
+    /// gives what the job spec says.
+    ///
+    /// # Errors
+    /// [`Error::NoFunction`]; [`Error::Mismatch`] also when outputs declared as logits can only be probabilities; as
+    /// [`Labeller::scores`].
+    pub fn check(&self, images: &Tensor) -> Result<()> {
+        let outputs = self.model.check_function(images)?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?;
+        if let Reading::Class { output: ClassifierOutput::Logits, .. } = self.reading {
+            self.check_logits(&outputs)?;
+        }
+        self.scores(images).map(drop)
     }
 
     /// Which of `outputs` is the score.
@@ -99,6 +143,33 @@ impl Labeller {
         }
     }
 
+    /// Refuses the outputs of a softmax or a sigmoid, [N, K] f64.
+    fn check_logits(&self, outputs: &Tensor) -> Result<()> {
+        // A few logits may lie anywhere.
+        const ENOUGH: i64 = 16;
+        const TOLERANCE: f64 = 1e-3;
+        let (images, classes) = outputs.size2()?;
+        let (low, high) = (f64::try_from(outputs.f_min()?)?, f64::try_from(outputs.f_max()?)?);
+        if images < ENOUGH || low < 0.0 || high > 1.0 {
+            return Ok(());
+        }
+        if classes == 1 {
+            return Err(self.model.mismatch(format!(
+                "gives numbers from {low:.3} to {high:.3} for {images} images, the job spec says output: logits (is it \
+                 probability? If these are logits indeed, name it as a scorer, with positive: {{above: LOGIT}})"
+            )));
+        }
+        let sums = outputs.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Double)?;
+        let off = f64::try_from(sums.f_sub_scalar(1.0)?.f_abs()?.f_max()?)?;
+        if off > TOLERANCE {
+            return Ok(());
+        }
+        Err(self.model.mismatch(format!(
+            "gives {classes} numbers between 0 and 1 that add up to 1 for each of {images} images, the job spec says output: \
+             logits (is it probability?)"
+        )))
+    }
+
     fn check_probabilities(&self, outputs: &Tensor) -> Result<()> {
         const TOLERANCE: f64 = 1e-3;
         let (low, high) = (f64::try_from(outputs.f_min()?)?, f64::try_from(outputs.f_max()?)?);
@@ -116,6 +187,7 @@ const SMALLEST: f64 = 1e-9;
 
 /// ln of the summed exponentials of every column but one; [N, K] to [N].
 fn rest(outputs: &Tensor, column: i64) -> Result<Tensor> {
-    let others = outputs.f_index_fill(1, &Tensor::from_slice(&[column]), f64::NEG_INFINITY)?;
+    let others = outputs.f_detach_copy()?;
+    let _ = others.f_select(1, column)?.f_fill_(f64::NEG_INFINITY)?;
     Ok(others.f_logsumexp([1_i64].as_slice(), false)?)
 }

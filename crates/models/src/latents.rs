@@ -8,7 +8,7 @@ use lethe_domain::spec::{Generator, Prior};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, StandardNormal, StandardUniform};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
 
@@ -113,6 +113,12 @@ impl Latents {
     fn tensor(&self, values: Vec<f32>, device: Device) -> Result<Tensor> {
         let mut shape = vec![(values.len() / self.numel()) as i64];
         shape.extend(&self.shape);
-        Ok(Tensor::f_from_slice(&values)?.f_reshape(&shape)?.f_to_device(device)?)
+        let latents = Tensor::f_from_slice(&values)?.f_reshape(&shape)?;
+        if device == Device::Cpu {
+            return Ok(latents);
+        }
+        // From locked memory a GPU fetches them when it comes to it; from any other, this process would wait for all that the GPU
+        // still has to do.
+        Ok(latents.f_pin_memory(device)?.f_to_device_(device, Kind::Float, true, false)?)
     }
 }

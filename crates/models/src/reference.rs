@@ -2,10 +2,13 @@
 
 use std::path::Path;
 
+use lethe_domain::spec::ModelFormat;
+use lethe_domain::{Ends, FileKind};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
 use crate::file::read;
+use crate::precision::dtype;
 use crate::weights::Tensors;
 
 /// Images [N, C, H, W], u8 in 0..=255 or f32 in [0, 1].
@@ -27,9 +30,14 @@ impl Reference {
     /// Takes bytes that were read elsewhere.
     ///
     /// # Errors
-    /// [`Error::Unreadable`], [`Error::Tensors`] without `images`, [`Error::Mismatch`] for other shapes and kinds and
+    /// [`Error::Foreign`], [`Error::Unreadable`], [`Error::Tensors`] without `images`, [`Error::Mismatch`] for other shapes and kinds and
     /// for pixels outside [0, 1], [`Error::NotFinite`].
     pub fn from_bytes(bytes: &[u8], name: &str, shape: [i64; 3]) -> Result<Self> {
+        let found = FileKind::of(Ends::of(bytes));
+        if let (Some(what), true) = (found.refusal(ModelFormat::Safetensors), found != FileKind::TorchScript)
+        {
+            return Err(Error::Foreign { file: name.to_owned(), what: what.to_owned(), hint: "" });
+        }
         let tensors = Tensors::from_bytes(bytes, name)?;
         let images = tensors.get("images")?.shallow_clone();
         let mismatch = |reason: String| Error::Mismatch { model: name.to_owned(), reason };
@@ -53,7 +61,12 @@ impl Reference {
                     )));
                 }
             }
-            other => return Err(mismatch(format!("holds {other:?} pixels, expected u8 or f32"))),
+            other => {
+                return Err(mismatch(format!(
+                    "holds pixels of the dtype {}, expected uint8 or float32",
+                    dtype(other)
+                )));
+            }
         }
         Ok(Self { name: name.to_owned(), images })
     }

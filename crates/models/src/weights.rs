@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
+use crate::precision::dtype;
 
 /// Named tensors, in the order of their names.
 #[derive(Debug)]
@@ -54,10 +55,11 @@ impl Tensors {
     pub fn get_shaped(&self, name: &str, shape: &[i64], kind: Kind) -> Result<&Tensor> {
         let tensor = self.get(name)?;
         if tensor.size() != shape || tensor.f_kind()? != kind {
-            let found = (tensor.size(), tensor.f_kind()?);
             return Err(self.refuse(format!(
-                "the tensor {name} has shape {:?} and kind {:?}, expected {shape:?} and {kind:?}",
-                found.0, found.1
+                "the tensor {name} has the shape {:?} and the dtype {}, expected {shape:?} and {}",
+                tensor.size(),
+                dtype(tensor.f_kind()?),
+                dtype(kind)
             )));
         }
         Ok(tensor)
@@ -213,7 +215,7 @@ impl Blob {
     fn of(tensor: &Tensor) -> Result<Self> {
         let kind = tensor.f_kind()?;
         let dtype = dtype_of(kind)
-            .ok_or_else(|| Error::Torch { reason: format!("safetensors has no type for {kind:?}") })?;
+            .ok_or_else(|| Error::Torch { reason: format!("safetensors has no type for {}", dtype(kind)) })?;
         let tensor = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_contiguous()?;
         let count = tensor.numel();
         let mut data = vec![0; count * kind.elt_size_in_bytes()];
@@ -249,6 +251,11 @@ const KINDS: [(Kind, Dtype); 10] = [
     (Kind::Uint8, Dtype::U8),
     (Kind::Bool, Dtype::BOOL),
 ];
+
+/// Whether a tensor of this kind can be written to a file.
+pub(crate) fn is_stored(kind: Kind) -> bool {
+    dtype_of(kind).is_some()
+}
 
 fn dtype_of(kind: Kind) -> Option<Dtype> {
     KINDS.iter().find(|pair| pair.0 == kind).map(|pair| pair.1)

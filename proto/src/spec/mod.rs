@@ -70,6 +70,7 @@ impl From<Generator> for v1::Generator {
             channels: generator.output.channels,
             height,
             width,
+            clamp: generator.output.clamp,
         }
     }
 }
@@ -93,6 +94,7 @@ impl TryFrom<v1::Generator> for Generator {
                 range: [generator.output_low, generator.output_high],
                 channels: generator.channels,
                 size: if height == width { Size::Square(height) } else { Size::Rectangle([height, width]) },
+                clamp: generator.clamp,
             },
             uri: generator.uri,
         })

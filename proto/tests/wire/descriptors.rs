@@ -27,7 +27,7 @@ fn methods_have_their_own_messages_named_after_them() {
         assert_eq!(method.input_type(), format!(".lethe.v1.{}Request", method.name()));
         assert_eq!(method.output_type(), format!(".lethe.v1.{}Response", method.name()));
     }
-    assert_eq!(methods, 14, "thirteen of JobService, one of WorkerService");
+    assert_eq!(methods, 15, "fourteen of JobService, one of WorkerService");
 }
 
 #[test]

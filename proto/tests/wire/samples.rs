@@ -2,10 +2,10 @@
 
 use lethe_domain::{
     ArtifactPaths, ArtifactRef, Assignment, Attempt, Better, Cut, DirectionOutput, DirectionSummary,
-    ErrorCode, EvaluateOutput, Failure, Figure, FineTuneOutput, GangRole, Generation, JobId, JobResult,
-    JobSpec, JobState, JudgeSummary, LeaseId, Phase, ProbeOutput, Progress, PublishOutput, RESULT_VERSION,
-    Rank, ReportOutput, SampleOutput, SampleRange, ShardIndex, Task, TaskOutput, TrainSummary, Unit,
-    Versions, Warning, WarningCode,
+    ErrorCode, EvaluateOutput, Failure, Figure, FineTuneOutput, GangRole, Generation, Input, InputRole,
+    Inputs, JobId, JobResult, JobSpec, JobState, JudgeSummary, LeaseId, Phase, ProbeOutput, Progress,
+    PublishOutput, RESULT_VERSION, Rank, ReportOutput, SampleOutput, SampleRange, ShardIndex, Task,
+    TaskOutput, TrainSummary, Unit, Versions, Warning, WarningCode,
 };
 
 pub(crate) fn spec() -> JobSpec {
@@ -65,9 +65,26 @@ pub(crate) fn tasks() -> Vec<Task> {
     ]
 }
 
+pub(crate) fn inputs() -> Inputs {
+    let input = |uri: &str, digit: &str| Input { uri: uri.to_owned(), sha256: digit.repeat(64), size: 1234 };
+    Inputs(
+        [
+            (InputRole::Generator, input("/models/vae.pt", "a")),
+            (InputRole::Judge, input("s3://b/judge.pt", "b")),
+        ]
+        .into(),
+    )
+}
+
 pub(crate) fn assignment(task: Task) -> Assignment {
     let lease = LeaseId { phase: task.phase(), ..lease() };
-    Assignment { lease, spec: spec(), artifacts: "file:///var/lib/lethe/artifacts".to_owned(), task }
+    Assignment {
+        lease,
+        spec: spec(),
+        inputs: inputs(),
+        artifacts: "file:///var/lib/lethe/artifacts".to_owned(),
+        task,
+    }
 }
 
 pub(crate) fn report() -> ReportOutput {
@@ -107,6 +124,7 @@ pub(crate) fn outputs() -> Vec<TaskOutput> {
             range: [-0.98, 0.97],
             batch_seconds: 0.0123,
             parameters: 1_234_567,
+            warnings: vec![Warning::new(WarningCode::NotTrained, "l0.weight stays", "set its requires_grad")],
         }),
         TaskOutput::Sample(SampleOutput { samples: 500, positives: Some(0), scores: artifact("scores") }),
         TaskOutput::Sample(SampleOutput { samples: 500, positives: None, scores: artifact("scores") }),
@@ -194,6 +212,7 @@ pub(crate) fn result() -> JobResult {
         }),
         seconds: [("probe".to_owned(), 0.7), ("sample".to_owned(), 12.3)].into(),
         versions: Some(versions()),
+        inputs: inputs(),
         artifacts: ArtifactPaths {
             generator: Some("vae.safetensors".to_owned()),
             before_after_png: Some("before_after.png".to_owned()),

@@ -127,7 +127,9 @@ fn a_worker_of_the_protocol_before_gets_artifacts_one_by_one() {
     for protocol in [1, 2] {
         let wire = command.clone().for_protocol(protocol);
         let Some(v1::session_response::Command::Start(start)) = &wire.command else { panic!("{wire:?}") };
-        let Some(v1::assignment::Task::Direction(task)) = &start.assignment.as_ref().unwrap().task else {
+        let Some(v1::task::Task::Direction(task)) =
+            &start.assignment.as_ref().unwrap().task.as_ref().unwrap().task
+        else {
             panic!("{start:?}")
         };
         assert_eq!(

@@ -42,8 +42,9 @@ fn generator() -> impl Strategy<Value = Generator> {
             .prop_filter("not a square", |(height, width)| height != width)
             .prop_map(|(height, width)| Size::Rectangle([height, width])),
     ];
-    let output = (interval(), prop_oneof![Just(1), Just(3)], size)
-        .prop_map(|((low, high), channels, size)| ImageOutput { range: [low, high], channels, size });
+    let output = (interval(), prop_oneof![Just(1), Just(3)], size, any::<bool>()).prop_map(
+        |((low, high), channels, size, clamp)| ImageOutput { range: [low, high], channels, size, clamp },
+    );
     (uri(), format, latent, prior, output).prop_map(|(uri, format, latent, prior, output)| Generator {
         uri,
         format,
@@ -160,7 +161,7 @@ fn unlearn() -> impl Strategy<Value = Unlearn> {
 fn evaluate() -> impl Strategy<Value = Evaluate> {
     let measured = of((uri(), of(uri().prop_map(|uri| Reference { uri }))));
     let cut = (1..10_000_u64, 0..u64::MAX / 2);
-    (2..u64::MAX, cut, of(judge()), measured, ".{0,20}").prop_map(
+    (2..u64::MAX, cut, of(judge()), measured, "[a-zé]{1,20} of [A-Zé]{1,20}").prop_map(
         |(samples, (batch, more), judge, measured, space)| {
             let (features, reference) = measured.unzip();
             let reference = reference.flatten();

@@ -69,7 +69,7 @@ fn what_makes_no_sense_is_named_by_its_path() {
 
     let role = v1::GangRole { generation: 1, rank: 2, world: 2, store: String::new(), floor: 0 };
     let task = v1::FineTuneTask { target: Some(samples::artifact("target").into()), role: Some(role) };
-    let gang = v1::Assignment { task: Some(v1::assignment::Task::FineTune(task)), ..good };
+    let gang = v1::Assignment { task: Some(v1::Task { task: Some(v1::task::Task::FineTune(task)) }), ..good };
     assert_eq!(refused(gang), "task.role.rank: found 2 in a gang of 2");
 
     // A rank other than 0 gives nothing; rank 0 gives everything.

@@ -273,6 +273,7 @@ fn output(assignment: &Assignment) -> Option<TaskOutput> {
             range: [0.0, 1.0],
             batch_seconds: 0.0,
             parameters: 0,
+            warnings: vec![],
         })),
         Task::Sample { range } => {
             let first = range.start / SHARD_SIZE;

@@ -10,11 +10,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lethe_collective::{Abort, Backend, Group, GroupOptions, Place, Store};
-use lethe_domain::{JobSpec, SampleRange};
+use lethe_domain::{Inputs, JobSpec, SampleRange};
 use lethe_models::{Latents, Target};
 use serde_json::{Value, json};
 use tch::Device;
 
+use crate::device::DeviceSettings;
 use crate::error::{Error, Result};
 use crate::link::Wishes;
 use crate::models::Models;
@@ -42,6 +43,18 @@ pub(crate) struct Train {
     /// Steps before that.
     #[arg(long, default_value_t = 10)]
     warmup: u64,
+    /// Join a group with one rank too, instead of a loopback.
+    #[arg(long)]
+    join: bool,
+    /// Have all ranks share the device. NCCL refuses that, unless it is told that each rank is on a machine of its own.
+    #[arg(long)]
+    share: bool,
+    /// How many looks of a guided edit between asking the device which searches are over.
+    #[arg(long)]
+    looks_per_sync: Option<usize>,
+    /// Where rank 0 writes the weights, a safetensors file.
+    #[arg(long)]
+    weights: Option<PathBuf>,
     /// RANK@HOST:PORT: be one of the ranks. Given by the process that starts them.
     #[arg(long, hide = true)]
     seat: Option<String>,
@@ -64,19 +77,19 @@ pub(crate) struct Sample {
 ///
 /// # Errors
 /// Those of the models and of the gang.
-pub(crate) fn train(args: &Train, on: Device, threads: u32) -> Result<()> {
+pub(crate) fn train(args: &Train, settings: DeviceSettings) -> Result<()> {
     let Some(seat) = &args.seat else { return start_ranks(args) };
     let wrong = || Error::internal(format!("--seat {seat}: expected RANK@HOST:PORT"));
     let (rank, address) = seat.split_once('@').ok_or_else(wrong)?;
     let place = Place { rank: rank.parse().map_err(|_| wrong())?, world: args.ranks, generation: 1 };
-    device::open(on, threads)?;
+    device::open(settings)?;
+    let DeviceSettings { device: on, threads, .. } = settings;
     let spec = read(&args.job)?;
-    let bytes = fs::read(&args.target).map_err(|source| unreadable(&args.target, source))?;
-    let target = Target::from_bytes(&bytes, &args.target.display().to_string())?;
+    let target = read_target(&args.target)?;
     let mut models = Models::default();
-    let original = models.original(&spec.generator, on)?;
-    let labeller = guide(&spec, &mut models, on)?;
-    let group = if args.ranks == 1 {
+    let original = models.original(&spec.generator, &Inputs::default(), on)?;
+    let labeller = guide(&spec, &Inputs::default(), &mut models, on)?;
+    let group = if args.ranks == 1 && !args.join {
         Group::loopback()
     } else {
         let backend = match on {
@@ -91,6 +104,9 @@ pub(crate) fn train(args: &Train, on: Device, threads: u32) -> Result<()> {
         )?
     };
     let mut trainer = Trainer::new(&spec, &target, original, labeller, group)?;
+    if let Some(looks) = args.looks_per_sync {
+        trainer.set_looks_per_sync(looks);
+    }
     for _ in 0..args.warmup {
         trainer.step(Wishes::default())?;
     }
@@ -104,6 +120,9 @@ pub(crate) fn train(args: &Train, on: Device, threads: u32) -> Result<()> {
     trainer.group().barrier()?;
     if place.rank > 0 {
         return Ok(());
+    }
+    if let Some(file) = &args.weights {
+        fs::write(file, trainer.weights().to_bytes()?).map_err(|source| unwritable(file, source))?;
     }
     print(&json!({
         "ranks": args.ranks,
@@ -126,6 +145,7 @@ fn start_ranks(args: &Train) -> Result<()> {
         Command::new(&program)
             .args(env::args_os().skip(1))
             .args(["--seat", &format!("{rank}@{}", store.address())])
+            .envs(args.share.then(|| ("NCCL_HOSTID", format!("rank-{rank}"))))
             .stdin(Stdio::null())
             .spawn()
             .map_err(system)
@@ -142,13 +162,16 @@ fn start_ranks(args: &Train) -> Result<()> {
 ///
 /// # Errors
 /// Those of the models.
-pub(crate) fn sample(args: &Sample, on: Device, threads: u32) -> Result<()> {
-    device::open(on, threads)?;
+pub(crate) fn sample(args: &Sample, settings: DeviceSettings) -> Result<()> {
+    device::open(settings)?;
+    let DeviceSettings { device: on, threads, .. } = settings;
     let spec = read(&args.job)?;
     let mut models = Models::default();
     let judge = verdict::looking_labeller(&spec);
     let judge = judge.ok_or_else(|| Error::internal("the job's labels come from a file"))?;
-    let (original, labeller) = (models.original(&spec.generator, on)?, models.labeller(&judge, on)?);
+    let inputs = Inputs::default();
+    let original = models.original(&spec.generator, &inputs, on)?;
+    let labeller = models.labeller(&judge, &inputs, on)?;
     let latents = Latents::new(spec.sample.seed, &spec.generator);
     let run = |start, count| {
         let range = SampleRange { start, count };
@@ -185,8 +208,9 @@ pub(crate) struct Checkpoint {
 ///
 /// # Errors
 /// Those of models and storage.
-pub(crate) fn checkpoint(args: &Checkpoint, on: Device, threads: u32) -> Result<()> {
-    device::open(on, threads)?;
+pub(crate) fn checkpoint(args: &Checkpoint, settings: DeviceSettings) -> Result<()> {
+    device::open(settings)?;
+    let DeviceSettings { device: on, .. } = settings;
     let folder = env::temp_dir().join(format!("lethe-bench-checkpoint-{}", std::process::id()));
     fs::create_dir_all(&folder).map_err(|source| unreadable(&folder, source))?;
     let artifacts = args.artifacts.clone().unwrap_or_else(|| folder.join("artifacts").display().to_string());
@@ -197,7 +221,7 @@ pub(crate) fn checkpoint(args: &Checkpoint, on: Device, threads: u32) -> Result<
 }
 
 /// A spec whose paths are relative to its own folder.
-fn read(path: &Path) -> Result<JobSpec> {
+pub(crate) fn read(path: &Path) -> Result<JobSpec> {
     let text = fs::read_to_string(path).map_err(|source| unreadable(path, source))?;
     let spec = JobSpec::parse(&text).map_err(|error| Error::internal(error.to_string()))?;
     let folder = path.parent().unwrap_or(Path::new(""));
@@ -208,10 +232,21 @@ fn read(path: &Path) -> Result<JobSpec> {
     Ok(spec.map_uris(absolute))
 }
 
+/// A target vector.
+pub(crate) fn read_target(path: &Path) -> Result<Target> {
+    let bytes = fs::read(path).map_err(|source| unreadable(path, source))?;
+    Ok(Target::from_bytes(&bytes, &path.display().to_string())?)
+}
+
+pub(crate) fn unwritable(path: &Path, source: std::io::Error) -> Error {
+    tracing::error!("{} cannot be written", path.display());
+    Error::System { what: "cannot write a file", source }
+}
+
 fn unreadable(path: &Path, source: std::io::Error) -> Error {
     lethe_models::Error::Read { file: path.display().to_string(), source }.into()
 }
 
-fn print(line: &Value) -> Result<()> {
+pub(crate) fn print(line: &Value) -> Result<()> {
     writeln!(stdout(), "{line}").map_err(|source| Error::System { what: "cannot write", source })
 }

@@ -29,11 +29,26 @@ pub(crate) fn label(device: Device) -> String {
     }
 }
 
-/// Makes the device ready and tries it. To be called once, before anything else of libtorch.
+/// What a slot works on, by command line or environment.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct DeviceSettings {
+    /// What to work on: cpu, cuda or cuda:N.
+    #[arg(long, default_value = "cpu", value_parser = parse)]
+    pub(crate) device: Device,
+    /// Threads on a cpu, unless a job says otherwise.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) threads: u32,
+    /// On a GPU, multiply in TF32: faster, and less exact.
+    #[arg(long, env = "LETHE_TF32")]
+    pub(crate) tf32: bool,
+}
+
+/// Makes the device ready and tries it. To be called once, before anything else of libtorch, on the thread that works.
 ///
 /// # Errors
 /// [`Error::Device`] when it does not exist or does not work.
-pub(crate) fn open(device: Device, threads: u32) -> Result<()> {
+pub(crate) fn open(settings: DeviceSettings) -> Result<()> {
+    let DeviceSettings { device, threads, tf32 } = settings;
     memory::keep_freed();
     tch::set_num_threads(i32::try_from(threads).unwrap_or(1));
     // Operators of one model run one after the other anyway; a second pool of threads would only compete.
@@ -45,6 +60,7 @@ pub(crate) fn open(device: Device, threads: u32) -> Result<()> {
         if index as i64 >= count {
             return Err(refuse(format!("this machine has {count} CUDA devices: is the driver installed?")));
         }
+        lethe_models::repeat_on_gpu(tf32)?;
     }
     Tensor::f_ones([1], (Kind::Float, device))
         .and_then(|one| one.f_double_value(&[0]))

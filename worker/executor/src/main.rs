@@ -12,6 +12,7 @@ mod canary;
 mod chaos;
 mod device;
 mod error;
+mod input;
 mod link;
 mod measures;
 mod memory;
@@ -20,6 +21,7 @@ mod pairs;
 mod phase;
 mod serve;
 mod storage;
+mod values;
 mod verdict;
 mod work;
 
@@ -32,6 +34,7 @@ use lethe_process::log;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
+use device::DeviceSettings;
 use phase::fine_tune::GangSettings;
 
 /// One slot of a Lethe worker.
@@ -44,12 +47,8 @@ struct Args {
     /// Which slot of the worker this is; for the log.
     #[arg(long, default_value_t = 0)]
     slot: u32,
-    /// What to work on: cpu, cuda or cuda:N.
-    #[arg(long, default_value = "cpu", value_parser = device::parse)]
-    device: tch::Device,
-    /// Threads on a cpu, unless a job says otherwise.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    threads: u32,
+    #[command(flatten)]
+    device: DeviceSettings,
     #[command(flatten)]
     gang: GangSettings,
     /// A fault to make on purpose: canary, slow=FACTOR. For rehearsals.
@@ -70,6 +69,9 @@ enum Bench {
     /// Generates and scores some samples and prints one JSON line.
     #[command(name = "bench-sample", hide = true)]
     Sample(bench::Sample),
+    /// Writes down what the device computes and prints one JSON line.
+    #[command(name = "values", hide = true)]
+    Values(values::Values),
 }
 
 fn main() -> ExitCode {
@@ -81,22 +83,20 @@ fn work() -> ExitCode {
     // with a valid signal, and where it did, the closed socket ends the process too.
     let _ = prctl::set_pdeathsig(Signal::SIGKILL);
     let args = Args::parse();
-    if args.threads > 1 {
-        wait_less_eagerly();
-    }
+    set_environment(&args.device);
     // The agent keeps standard error as the job's log; LETHE_LOG filters it (`debug`, `lethe_executor=trace`).
     log::start_plain(log::filter("LETHE_LOG", "info"));
     let ended = match &args.bench {
         None => serve::serve(serve::Settings {
             slot: args.slot,
             device: args.device,
-            threads: args.threads,
             gang: args.gang,
             chaos: args.chaos,
         }),
-        Some(Bench::Train(train)) => bench::train(train, args.device, args.threads),
-        Some(Bench::Checkpoint(checkpoint)) => bench::checkpoint(checkpoint, args.device, args.threads),
-        Some(Bench::Sample(sample)) => bench::sample(sample, args.device, args.threads),
+        Some(Bench::Train(train)) => bench::train(train, args.device),
+        Some(Bench::Checkpoint(checkpoint)) => bench::checkpoint(checkpoint, args.device),
+        Some(Bench::Sample(sample)) => bench::sample(sample, args.device),
+        Some(Bench::Values(values)) => values::write(values, args.device),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -111,16 +111,26 @@ fn work() -> ExitCode {
     }
 }
 
-/// Starts this program over with GOMP_SPINCOUNT set, unless somebody has decided already how OpenMP waits: it reads that when it is
-/// loaded, and by default its threads spin so long for each other that beside one other busy process they take twice the
-/// time. A thousand turns cost 3 % on a quiet machine. (10,000 and more are no better than the default beside others.)
-fn wait_less_eagerly() {
-    const SPINS: &str = "GOMP_SPINCOUNT";
-    if [SPINS, "OMP_WAIT_POLICY"].iter().any(|name| env::var_os(name).is_some()) {
+/// Starts this program over with what libraries read when they are loaded, unless somebody has decided it already.
+///
+/// OpenMP's threads spin so long for each other by default that beside one other busy process they take twice the time. A thousand
+/// turns cost 3 % on a quiet machine. (10,000 and more are no better than the default beside others.) cuBLAS repeats its numbers
+/// only with a workspace of its own.
+fn set_environment(device: &DeviceSettings) {
+    let unset = |name: &&str| env::var_os(name).is_none();
+    let mut wanted = Vec::new();
+    if device.threads > 1 && unset(&"OMP_WAIT_POLICY") {
+        wanted.push(("GOMP_SPINCOUNT", "1000"));
+    }
+    if device.device.is_cuda() {
+        wanted.push(("CUBLAS_WORKSPACE_CONFIG", ":4096:8"));
+    }
+    wanted.retain(|(name, _)| unset(name));
+    if wanted.is_empty() {
         return;
     }
     if let Ok(program) = env::current_exe() {
-        // It comes back only when it failed; then the default has to do.
-        let _ = Command::new(program).args(env::args_os().skip(1)).env(SPINS, "1000").exec();
+        // It comes back only when it failed; then the defaults have to do.
+        let _ = Command::new(program).args(env::args_os().skip(1)).envs(wanted).exec();
     }
 }

@@ -1,19 +1,18 @@
 //! Loaded models, kept between tasks: a shard's work often takes less time than loading what it needs.
 //!
 //! A model is loaded again when its file or sidecar changed (size and time of change, or the store's mark), when the spec
-//! says something else about it, or for another device. Not here: what models are (crate `models`), fetching those of
-//! another store (`storage`).
+//! says something else about it, when a job was accepted with another file, or for another device. Not here: what models
+//! are (crate `models`), reading files and comparing them with those that jobs were accepted with (`input`).
 
-use std::path::Path;
 use std::rc::Rc;
 
-use lethe_domain::ArtifactRef;
 use lethe_domain::spec::{self, Judge, Reference as ReferenceSpec};
-use lethe_models::{Features, Generator, GeneratorFile, Labeller, Reference, Target, Tensors};
+use lethe_domain::{ArtifactRef, Inputs};
+use lethe_models::{Features, Generator, GeneratorFile, Labeller, RawModel, Reference, Target, Tensors};
 use tch::Device;
 
 use crate::error::Result;
-use crate::storage::{State, local_file, state_of};
+use crate::input::{self, Pins, State};
 use crate::verdict;
 
 /// The original generator: its file, from which copies are made, and the frozen model.
@@ -44,34 +43,51 @@ struct Trained {
 
 impl Models {
     /// # Errors
-    /// As [`GeneratorFile::open`] and [`GeneratorFile::frozen`].
-    pub(crate) fn original(&mut self, spec: &spec::Generator, device: Device) -> Result<Rc<Original>> {
-        self.originals.get(&spec.uri, device, spec.clone(), |path| {
-            let file = GeneratorFile::open(path, spec)?;
+    /// As [`input::read`], [`GeneratorFile::read`] and [`GeneratorFile::frozen`].
+    pub(crate) fn original(
+        &mut self,
+        spec: &spec::Generator,
+        inputs: &Inputs,
+        device: Device,
+    ) -> Result<Rc<Original>> {
+        self.originals.get(&spec.uri, inputs, device, spec.clone(), |raw| {
+            let file = GeneratorFile::read(raw, spec)?;
             let generator = file.frozen(device)?;
             Ok(Original { file, generator })
         })
     }
 
     /// # Errors
-    /// As [`Labeller::open`].
-    pub(crate) fn labeller(&mut self, judge: &Judge, device: Device) -> Result<Rc<Labeller>> {
+    /// As [`input::read`] and [`Labeller::new`].
+    pub(crate) fn labeller(
+        &mut self,
+        judge: &Judge,
+        inputs: &Inputs,
+        device: Device,
+    ) -> Result<Rc<Labeller>> {
         let (spec, uri) = (verdict::as_labeller(judge)?, verdict::uri(judge)?);
-        self.labellers.get(uri, device, judge.clone(), |path| Ok(Labeller::open(spec, path, device)?))
+        self.labellers.get(uri, inputs, device, judge.clone(), |raw| Ok(Labeller::new(spec, raw, device)?))
     }
 
     /// # Errors
-    /// As [`Features::open`].
-    pub(crate) fn features(&mut self, uri: &str, device: Device) -> Result<Rc<Features>> {
-        self.features.get(uri, device, (), |path| Ok(Features::open(path, device)?))
+    /// As [`input::read`] and [`Features::new`].
+    pub(crate) fn features(&mut self, uri: &str, inputs: &Inputs, device: Device) -> Result<Rc<Features>> {
+        self.features.get(uri, inputs, device, (), |raw| Ok(Features::new(raw, device)?))
     }
 
     /// Real images of this [C, H, W]; they stay on the cpu.
     ///
     /// # Errors
-    /// As [`Reference::open`].
-    pub(crate) fn reference(&mut self, spec: &ReferenceSpec, shape: [i64; 3]) -> Result<Rc<Reference>> {
-        self.references.get(&spec.uri, Device::Cpu, shape, |path| Ok(Reference::open(path, shape)?))
+    /// As [`input::read`] and [`Reference::from_bytes`].
+    pub(crate) fn reference(
+        &mut self,
+        spec: &ReferenceSpec,
+        inputs: &Inputs,
+        shape: [i64; 3],
+    ) -> Result<Rc<Reference>> {
+        self.references.get(&spec.uri, inputs, Device::Cpu, shape, |raw| {
+            Ok(Reference::from_bytes(&raw.bytes, &raw.name, shape)?)
+        })
     }
 
     /// The original with the weights of this digest, which `state` gives if they are not at hand.
@@ -126,6 +142,7 @@ struct Key<S> {
     device: Device,
     uri: String,
     state: State,
+    pins: Pins,
 }
 
 /// The last two of a kind: a job has a labeller and a judge.
@@ -144,19 +161,22 @@ impl<S: PartialEq, T> Shelf<S, T> {
     fn get(
         &mut self,
         uri: &str,
+        inputs: &Inputs,
         device: Device,
         spec: S,
-        load: impl FnOnce(&Path) -> Result<T>,
+        load: impl FnOnce(RawModel) -> Result<T>,
     ) -> Result<Rc<T>> {
-        let key = Key { spec, device, uri: uri.to_owned(), state: state_of(uri)? };
+        // The state first: what changes after it is noticed by the next task.
+        let (state, pins) = (input::state_of(uri)?, Pins::of(inputs, uri));
+        let key = Key { spec, device, uri: uri.to_owned(), state, pins };
         if let Some(place) = self.0.iter().position(|(known, _)| *known == key) {
             let found = self.0.remove(place);
             self.0.insert(0, found);
         } else {
             // Room first: two generations of a large model need not be in memory together.
             self.0.truncate(Self::ROOM - 1);
-            let file = local_file(uri)?;
-            let loaded = Rc::new(load(&file).map_err(|error| error.about(uri, &file))?);
+            let (file, raw) = input::read(uri, &key.pins)?;
+            let loaded = Rc::new(load(raw).map_err(|error| error.about(uri, &file))?);
             self.0.insert(0, (key, loaded));
         }
         Ok(Rc::clone(&self.0[0].1))
@@ -178,9 +198,9 @@ mod tests {
         let mut shelf: Shelf<u8, String> = Shelf::default();
         let mut loads = 0;
         let mut get = |spec, device| {
-            let loaded = shelf.get(uri, device, spec, |path| {
+            let loaded = shelf.get(uri, &Inputs::default(), device, spec, |raw| {
                 loads += 1;
-                Ok(fs::read_to_string(path).unwrap())
+                Ok(String::from_utf8(raw.bytes).unwrap())
             });
             (loaded.unwrap().to_string(), loads)
         };

@@ -10,6 +10,7 @@ use tch::Device;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::chaos::{Chaos, Pace};
+use crate::device::DeviceSettings;
 use crate::error::{Error, Result};
 use crate::link::{self, Events, Order};
 use crate::models::Models;
@@ -40,8 +41,7 @@ struct Slot {
 pub(crate) struct Settings {
     /// Which slot of the worker, for the log.
     pub(crate) slot: u32,
-    pub(crate) device: Device,
-    pub(crate) threads: u32,
+    pub(crate) device: DeviceSettings,
     pub(crate) gang: GangSettings,
     /// Faults to be made on purpose.
     pub(crate) chaos: Vec<Chaos>,
@@ -52,9 +52,10 @@ pub(crate) struct Settings {
 /// # Errors
 /// Those of starting up; nothing was said to the agent then.
 pub(crate) fn serve(settings: Settings) -> Result<()> {
-    let Settings { slot, device, threads, gang, chaos } = settings;
+    let Settings { slot, device: settings, gang, chaos } = settings;
     let (events, orders) = link::connect()?;
-    device::open(device, threads)?;
+    device::open(settings)?;
+    let DeviceSettings { device, threads, .. } = settings;
     let canary = canary::sing(device, &chaos)?;
     let mut slot = {
         tracing::info!(slot, device = device::label(device), threads, "ready");
@@ -112,7 +113,7 @@ impl Slot {
     fn perform(&mut self, order: Order) -> Result<TaskOutput> {
         let Order { assignment, stop, yielding } = order;
         stop.check()?;
-        let Assignment { lease, spec, artifacts, task } = *assignment;
+        let Assignment { lease, spec, inputs, artifacts, task } = *assignment;
         // Before anything else takes memory.
         self.kept.take_if(|kept| !kept.survives(&lease, &task));
         let device = device::choose(spec.resources.device, self.device)?;
@@ -130,6 +131,7 @@ impl Slot {
         let mut work = Work {
             lease,
             spec,
+            inputs,
             device,
             storage,
             models: &mut self.models,

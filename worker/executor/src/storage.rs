@@ -1,18 +1,13 @@
 //! Artifacts for a thread that waits: the store's calls, blocking, with the domain's references.
 
-use std::fs;
 use std::future::Future;
-use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::path::Path;
 
 use bytes::Bytes;
-use lethe_artifacts::{
-    ArtifactStore, Cache, Cached, Checkpoints, Digest, Environment, Location, Publication, Remote, Version,
-    resolve,
-};
+use lethe_artifacts::{ArtifactStore, Checkpoints, Digest, Publication};
 use lethe_domain::ArtifactRef;
 use lethe_models::Tensors;
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::Handle;
 
 use crate::error::{Error, Result};
 
@@ -105,59 +100,4 @@ impl Storage {
     pub(crate) fn wait<F: Future>(&self, call: F) -> F::Output {
         self.runtime.block_on(call)
     }
-}
-
-/// The file that a uri of the job spec names, on this machine: one of another store is fetched into the cache, unless it
-/// is there. It stays there until the answer is dropped.
-///
-/// # Errors
-/// [`lethe_artifacts::Error::InvalidUri`]; as [`Cache::fetch`].
-pub(crate) fn local_file(uri: &str) -> Result<Cached> {
-    let environment = Environment::of_process();
-    match resolve(uri, Path::new(""))? {
-        Location::File(path) => Ok(Cached::in_place(path)),
-        remote => {
-            let cache = Cache::of(&environment)?;
-            let found = brief_runtime()?.block_on(cache.fetch(&remote, &environment))?;
-            tracing::debug!(uri, file = %found.display(), "model is at hand");
-            Ok(found)
-        }
-    }
-}
-
-/// What tells one state of a file and its sidecar from another, without reading them: whatever else is known of a model of
-/// this machine or of another store.
-///
-/// # Errors
-/// Those of a store that cannot be asked.
-pub(crate) fn state_of(uri: &str) -> Result<State> {
-    let environment = Environment::of_process();
-    let location = resolve(uri, Path::new(""))?;
-    let Some(remote) = Remote::at(&location, &environment)? else {
-        let stamp = |path: PathBuf| {
-            let metadata = fs::metadata(path).ok()?;
-            let changed = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-            Some(Version { size: metadata.len(), tag: changed.as_nanos().to_string() })
-        };
-        let path = location.local_path().map(Path::to_owned).unwrap_or_default();
-        let mut beside = path.clone().into_os_string();
-        beside.push(".json");
-        return Ok(State { file: stamp(path), sidecar: stamp(beside.into()) });
-    };
-    let look = async { Ok::<_, Error>((remote.version().await?, remote.sidecar_version().await?)) };
-    let (file, sidecar) = brief_runtime()?.block_on(look)?;
-    Ok(State { file: Some(file), sidecar })
-}
-
-/// A model file and its sidecar at some moment; none where there is no such file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct State {
-    file: Option<Version>,
-    sidecar: Option<Version>,
-}
-
-/// For the few requests of looking for a model, where no runtime is at hand.
-fn brief_runtime() -> Result<Runtime> {
-    let built = Builder::new_current_thread().enable_all().build();
-    built.map_err(|source| Error::System { what: "a runtime cannot be started", source })
 }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use lethe_domain::{ArtifactRef, JobSpec, LeaseId, Progress};
+use lethe_domain::{ArtifactRef, Inputs, JobSpec, LeaseId, Progress};
 use lethe_models::{Features, Labeller, Latents, Target};
 use lethe_proto::executor::ExecutorEvent;
 use tch::Device;
@@ -23,6 +23,8 @@ const QUIET: Duration = Duration::from_millis(200);
 pub(crate) struct Work<'a> {
     pub(crate) lease: LeaseId,
     pub(crate) spec: JobSpec,
+    /// What the files it reads held when the job was accepted.
+    pub(crate) inputs: Inputs,
     pub(crate) device: Device,
     pub(crate) storage: Storage,
     pub(crate) models: &'a mut Models,
@@ -46,8 +48,10 @@ impl Work<'_> {
         format!("jobs/{}/{name}", self.lease.job)
     }
 
-    /// The path of what this lease gives for a shard: another lease's has another name, so none is overwritten.
-    pub(crate) fn shard_path(&self, folder: &str, shard: u64) -> String {
+    /// The path of what this lease gives for a shard, in the folder of its phase, which goes when the job is over: another
+    /// lease's has another name, so none is overwritten.
+    pub(crate) fn shard_path(&self, shard: u64) -> String {
+        let folder = self.lease.phase;
         let (first, attempt) = (u64::from(self.lease.shard.0), self.lease.attempt);
         let among = if shard == first { String::new() } else { format!("-of-{first:05}") };
         self.path(&format!("{folder}/shard-{shard:05}-a{}{among}.safetensors", attempt.0))
@@ -56,13 +60,13 @@ impl Work<'_> {
     /// # Errors
     /// As [`Models::original`].
     pub(crate) fn original(&mut self) -> Result<Rc<Original>> {
-        self.models.original(&self.spec.generator, self.device)
+        self.models.original(&self.spec.generator, &self.inputs, self.device)
     }
 
     /// # Errors
     /// As [`Models::labeller`].
     pub(crate) fn labeller(&mut self, judge: &lethe_domain::spec::Judge) -> Result<Rc<Labeller>> {
-        self.models.labeller(judge, self.device)
+        self.models.labeller(judge, &self.inputs, self.device)
     }
 
     /// The feature space, if the spec names one.
@@ -71,7 +75,7 @@ impl Work<'_> {
     /// As [`Models::features`].
     pub(crate) fn features(&mut self) -> Result<Option<Rc<Features>>> {
         let uri = self.spec.evaluate.features.as_deref();
-        uri.map(|uri| self.models.features(uri, self.device)).transpose()
+        uri.map(|uri| self.models.features(uri, &self.inputs, self.device)).transpose()
     }
 
     /// # Errors

@@ -1,6 +1,7 @@
-//! `lethe job`: submit, watch and cancel jobs of a coordinator.
+//! `lethe job`: submit, watch, cancel and delete jobs of a coordinator.
 
 mod cancel;
+mod delete;
 mod download;
 mod explain;
 mod get;
@@ -26,7 +27,7 @@ pub(crate) struct OneJob {
     output: OutputOption,
 }
 
-/// Submit, watch and cancel jobs of a coordinator.
+/// Submit, watch, cancel and delete jobs of a coordinator.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// Submit a job
@@ -45,6 +46,8 @@ pub(crate) enum Command {
     Explain(OneJob),
     /// End a job
     Cancel(cancel::Arguments),
+    /// Forget jobs that have ended, with their files
+    Delete(delete::Arguments),
     /// Download what a finished job made
     Download(download::Arguments),
 }
@@ -60,6 +63,7 @@ pub(crate) fn execute(command: Command) -> Result<ExitCode, Error> {
         Command::Watch(arguments) => watch::execute(&arguments),
         Command::Explain(arguments) => explain::execute(&arguments),
         Command::Cancel(arguments) => cancel::execute(&arguments),
+        Command::Delete(arguments) => delete::execute(&arguments),
         Command::Download(arguments) => download::execute(&arguments),
     }
 }

@@ -8,13 +8,8 @@ use lethe_artifacts::resolve;
 use lethe_coordinator::RESULT_FILES;
 use lethe_domain::JobSpec;
 
-use super::inputs::Inputs;
 use crate::error::Error;
 use crate::result_folder::{RESULT, ResultFolder};
-use crate::whole_file;
-
-/// Digests of what the job reads.
-const INPUTS: &str = "inputs.json";
 
 /// An opened folder.
 #[derive(Debug)]
@@ -63,17 +58,6 @@ impl Folder {
     pub(crate) fn forget_result(&self) -> Result<(), Error> {
         let file = self.out().join(RESULT);
         gone(fs::remove_file(&file), &file)
-    }
-
-    /// What the job that was begun here reads; none when that is not known.
-    pub(crate) fn inputs(&self) -> Option<Inputs> {
-        serde_json::from_slice(&fs::read(self.below(INPUTS)).ok()?).ok()
-    }
-
-    /// Keeps what the job that begins here reads.
-    pub(crate) fn remember(&self, inputs: &Inputs) -> Result<(), Error> {
-        let text = serde_json::to_vec_pretty(inputs).map_err(anyhow::Error::from)?;
-        whole_file::write(&self.below(INPUTS), &text)
     }
 
     fn below(&self, name: &str) -> PathBuf {

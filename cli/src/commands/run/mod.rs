@@ -4,7 +4,6 @@
 //! executors are child processes. State lies in a folder, so that the same command goes on after an interruption.
 
 mod folder;
-mod inputs;
 mod resume;
 
 use std::path::PathBuf;
@@ -25,7 +24,6 @@ use crate::output::{OutputOption, print, remark};
 use crate::progress::ProgressView;
 use crate::{result_table, spec_file};
 use folder::{Folder, artifact_path};
-use inputs::Inputs;
 use resume::Standing;
 
 /// Run one job from start to end on this machine
@@ -53,6 +51,8 @@ pub(crate) struct Arguments {
 pub(crate) fn execute(arguments: Arguments) -> Result<ExitCode, Error> {
     log_to_stderr("error");
     let spec = spec_file::read(&arguments.file)?;
+    lethe_coordinator::look_at_files(&spec)
+        .map_err(|problems| Error::Spec { file: arguments.file.display().to_string(), problems })?;
     let slots = slots(&spec, arguments.slots)?;
     let executor =
         find_executor(arguments.executor.as_deref()).map_err(|error| Error::Usage(error.to_string()))?;
@@ -107,23 +107,24 @@ async fn run(spec: &JobSpec, slots: Slots, executor: PathBuf, folder: &mut Folde
     };
     // Somebody waits at this terminal: what does not pass in seconds is to be told.
     config.engine.storage_attempts = 4;
+    // Tries that failed in this folder before.
+    config.engine.keep_jobs = Some(10);
     let coordinator = Coordinator::start(config).await.map_err(|error| Error::Other(error.into()))?;
     let address = format!("http://{}", coordinator.grpc_address());
     let client = Client::connect(&[&address], Options::default()).await?;
     let outcome = match resume::standing(&client, spec).await {
         Ok(Standing::Done(status)) => {
-            unchanged(spec, folder).await?;
+            unchanged(&client, &status.id, folder).await?;
             remark(&format!("{} was already run here; --fresh runs it again", spec.name));
             Ok(*status)
         }
         Ok(Standing::Unfinished(id)) => {
-            unchanged(spec, folder).await?;
+            unchanged(&client, &id, folder).await?;
             remark(&format!("going on with job {id}"));
             work(agent(&address, slots, executor, folder)?, &client, id, folder).await
         }
         Ok(Standing::New) => {
             folder.forget_result()?;
-            folder.remember(&Inputs::of(spec).await?)?;
             let submitted = client.submit(spec, None).await?;
             work(agent(&address, slots, executor, folder)?, &client, submitted.id, folder).await
         }
@@ -144,14 +145,16 @@ async fn run(spec: &JobSpec, slots: Slots, executor: PathBuf, folder: &mut Folde
     outcome
 }
 
-/// Refuses to go on with other models than the job began with: half of its work would be another generator's.
-async fn unchanged(spec: &JobSpec, folder: &Folder) -> Result<(), Error> {
-    let Some(before) = folder.inputs() else { return Ok(()) };
-    match Inputs::of(spec).await?.changed(&before) {
+/// Refuses to go on with other files than the job was accepted with. The executors would too, and the job would be over.
+async fn unchanged(client: &Client, id: &JobId, folder: &Folder) -> Result<(), Error> {
+    let inputs = client.inputs(id).await?;
+    match lethe_coordinator::changed(&inputs).await.map_err(Error::Usage)? {
         None => Ok(()),
-        Some(key) => Err(Error::Usage(format!(
-            "the file that {key} names has changed since the job began in {}: put the old one back, or begin anew with --fresh",
-            folder.out().display()
+        Some((role, input)) => Err(Error::Usage(format!(
+            "{} ({role}) has changed since the job began in {}: put the old one back (SHA-256 {}), or begin anew with --fresh",
+            input.uri,
+            folder.out().display(),
+            input.sha256
         ))),
     }
 }

@@ -5,7 +5,8 @@
 //! - `DIGEST-SIDECAR/model` and `model.json`: an entry, by the digests of the model and of its description; made under
 //!   another name and renamed, so whole or absent.
 //! - `fetching-NUMBER/`: an entry in the making. Its file has its full length from the start, so that room is taken at once.
-//! - `known/NAME`: the digest of an object that has no description, by uri and version.
+//! - `known/NAME`: the digest that an object had when it was read, by uri and version. A description is no proof: the object
+//!   may have been replaced without it.
 //! - `lock`: held for looking around and changing things, never while bytes move.
 //! - `turns/NAME`: held by whoever fetches an object; another who wants it waits and finds it.
 //!
@@ -117,7 +118,8 @@ impl Cache {
         };
         let known = self.folder.join(format!("known/{source}"));
         let remembered = || fs::read_to_string(&known).ok()?.trim().parse::<Digest>().ok();
-        if let Some(digest) = described.or_else(remembered)
+        if let Some(digest) =
+            remembered().filter(|digest| described.is_none_or(|described| described == *digest))
             && let Some(found) = self.find(&entry(digest)).await?
         {
             if digest_file(&found).await?.0 == digest {
@@ -141,10 +143,8 @@ impl Cache {
             let _lock = self.lock("lock".to_owned()).await?;
             place.finish(sidecar.as_deref(), &self.folder.join(entry(digest)))?;
         }
-        if described.is_none() {
-            let failed = |source| Error::from_io(known.display(), source);
-            fs::write(&known, digest.to_string()).map_err(failed)?;
-        }
+        let failed = |source| Error::from_io(known.display(), source);
+        fs::write(&known, digest.to_string()).map_err(failed)?;
         // It is gone again only if somebody needed the room at once.
         self.find(&entry(digest)).await?.ok_or_else(|| Error::CacheFull {
             object: remote.uri(),

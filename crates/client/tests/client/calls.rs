@@ -49,7 +49,11 @@ async fn a_submitted_job_carries_its_spec_and_its_request_id() {
 async fn a_job_comes_with_what_was_asked_for() {
     let get = answer(|request: v1::GetJobRequest| {
         assert_eq!(request.job_id, "thick-vae-7");
-        Ok(v1::GetJobResponse { job: Some(job(JobState::Running, 5).into()), spec: Some(spec().into()) })
+        Ok(v1::GetJobResponse {
+            job: Some(job(JobState::Running, 5).into()),
+            spec: Some(spec().into()),
+            inputs: None,
+        })
     });
     let cancel = answer(|request: v1::CancelJobRequest| {
         assert_eq!((request.job_id.as_str(), request.reason.as_str()), ("thick-vae-7", "changed my mind"));
@@ -176,7 +180,7 @@ async fn an_answer_nobody_understands_names_the_field() {
     let get = answer(|_| {
         let mut wire = v1::Job::from(job(JobState::Running, 1));
         wire.state = 99;
-        Ok(v1::GetJobResponse { job: Some(wire), spec: Some(spec().into()) })
+        Ok(v1::GetJobResponse { job: Some(wire), spec: Some(spec().into()), inputs: None })
     });
     let list = answer(|_| Err(Status::unimplemented("")));
     let cancel = answer(|_| Ok(v1::CancelJobResponse { job: None }));

@@ -18,6 +18,7 @@ fn shows(version: u64) -> Script {
         Ok(v1::GetJobResponse {
             job: Some(job(JobState::Running, version).into()),
             spec: Some(spec().into()),
+            inputs: None,
         })
     });
     Script { get, ..Script::default() }

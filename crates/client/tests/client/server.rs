@@ -193,6 +193,13 @@ impl JobService for Service {
         (self.0.workers.0)(request.into_inner()).await.map(Response::new)
     }
 
+    async fn delete_job(
+        &self,
+        _: Request<v1::DeleteJobRequest>,
+    ) -> Result<Response<v1::DeleteJobResponse>, Status> {
+        Err(not_scripted())
+    }
+
     async fn explain_job(
         &self,
         _: Request<v1::ExplainJobRequest>,

@@ -3,7 +3,7 @@
 use lethe_collective::{Error, Group, GroupOptions};
 use tch::{Kind, Tensor};
 
-use crate::spawn::{Gang, Seat};
+use crate::spawn::{self, Gang, Seat};
 
 const LENGTH: usize = 1000;
 
@@ -21,7 +21,7 @@ fn numbers(line: &str) -> Vec<f64> {
 }
 
 fn line(tensor: &Tensor) -> String {
-    let values = Vec::<f64>::try_from(tensor.to_kind(Kind::Double).flatten(0, -1)).expect("a CPU tensor");
+    let values: Vec<f64> = spawn::values(&tensor.to_kind(Kind::Double));
     values.iter().map(f64::to_string).collect::<Vec<_>>().join(" ")
 }
 
@@ -91,7 +91,7 @@ fn generations_follow_each_other_in_one_process_and_are_never_reused() {
 pub(crate) fn sums(seat: &Seat) {
     let group = seat.join(1, GroupOptions::default());
     let values: Vec<f64> = (0..LENGTH).map(|i| element(seat.rank, i)).collect();
-    let double = Tensor::from_slice(&values);
+    let double = Tensor::from_slice(&values).to(spawn::device());
     let all_reduced = |mut tensor: Tensor| {
         group.all_reduce_sum(&mut tensor).expect("a sum");
         tensor
@@ -101,14 +101,14 @@ pub(crate) fn sums(seat: &Seat) {
     let sum = all_reduced(double.copy());
     seat.report(&line(&sum));
     seat.report(&line(&(sum / seat.world as f64)));
-    let counts = Tensor::from_slice(&[seat.rank as i64 + 1, 10 * (seat.rank as i64 + 1)]);
+    let counts = Tensor::from_slice(&[seat.rank as i64 + 1, 10 * (seat.rank as i64 + 1)]).to(spawn::device());
     seat.report(&line(&all_reduced(counts)));
     let transposed = all_reduced(double.view([8, -1]).transpose(0, 1).contiguous().transpose(0, 1));
     assert!(!transposed.is_contiguous(), "else this checks nothing");
     seat.report(&line(&transposed));
 
     let parameter = double.copy().set_requires_grad(true);
-    let mut tensors = [parameter, Tensor::from(seat.rank as i64)];
+    let mut tensors = [parameter, Tensor::from(seat.rank as i64).to(spawn::device())];
     group.broadcast(&mut tensors, seat.world - 1).expect("a broadcast");
     tensors.iter().for_each(|tensor| seat.report(&line(tensor)));
     group.barrier().expect("everybody is done");
@@ -117,12 +117,11 @@ pub(crate) fn sums(seat: &Seat) {
 pub(crate) fn generations(seat: &Seat) {
     for generation in [1, 2] {
         let group = seat.join(generation, GroupOptions::default());
-        let mut tensor = Tensor::from(seat.rank as f64 + 1.0);
+        let mut tensor = Tensor::from(seat.rank as f64 + 1.0).to(spawn::device());
         group.all_reduce_sum(&mut tensor).expect("a sum");
         seat.report(&format!("generation {generation}: {}", tensor.double_value(&[])));
         group.barrier().expect("everybody is done");
     }
-    let again =
-        Group::join(&seat.store, lethe_collective::Backend::Gloo, seat.place(2), GroupOptions::default());
+    let again = seat.try_join(2, GroupOptions::default());
     seat.report(&again.expect_err("a generation is used once").to_string());
 }

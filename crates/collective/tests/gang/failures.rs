@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use lethe_collective::{Abort, Backend, Error, Group, GroupOptions, Place, Reducer, ReducerOptions, Store};
 use tch::{Kind, Tensor};
 
-use crate::spawn::{Gang, Seat, serve};
+use crate::spawn::{Gang, Seat, device, serve};
 
 /// Far above what the tests allow: nothing here may be the timeout's doing.
 const LONG: Duration = Duration::from_secs(60);
@@ -166,7 +166,7 @@ fn describe(error: &Error) -> String {
 
 pub(crate) fn lost_in_all_reduce(seat: &Seat) {
     let group = seat.join(7, patient());
-    let mut tensor = Tensor::ones([100_000], (Kind::Float, tch::Device::Cpu));
+    let mut tensor = Tensor::ones([100_000], (Kind::Float, device()));
     group.all_reduce_sum(&mut tensor).expect("all are alive");
     if seat.rank == seat.world - 1 {
         seat.report("idle");
@@ -184,9 +184,8 @@ pub(crate) fn lost_in_all_reduce(seat: &Seat) {
 
 pub(crate) fn lost_in_backward(seat: &Seat) {
     let group = seat.join(7, patient());
-    let params: Vec<Tensor> = (0..4)
-        .map(|_| Tensor::ones([1000], (Kind::Float, tch::Device::Cpu)).set_requires_grad(true))
-        .collect();
+    let params: Vec<Tensor> =
+        (0..4).map(|_| Tensor::ones([1000], (Kind::Float, device())).set_requires_grad(true)).collect();
     let options = ReducerOptions { first_bucket_bytes: 4000, bucket_bytes: 4000 };
     let mut reducer = Reducer::new(&group, &params, options).expect("a reducer");
     let loss = || params.iter().map(|p| p.square().sum(Kind::Float)).sum::<Tensor>();
@@ -206,7 +205,7 @@ pub(crate) fn lost_in_backward(seat: &Seat) {
 
 pub(crate) fn stuck_then_aborted(seat: &Seat) {
     let group = seat.join(1, patient());
-    let mut tensor = Tensor::ones([1000], (Kind::Float, tch::Device::Cpu));
+    let mut tensor = Tensor::ones([1000], (Kind::Float, device()));
     group.all_reduce_sum(&mut tensor).expect("both are alive");
     if seat.rank == 1 {
         // Comes late: only when the test has heard from rank 0.

@@ -22,6 +22,7 @@ fn rank_process() {
         "lost_in_backward" => failures::lost_in_backward(&seat),
         "stuck_then_aborted" => failures::stuck_then_aborted(&seat),
         "silent_peer" => failures::silent_peer(&seat),
+        "joins_nobody" => nccl::joins_nobody(&seat),
         other => panic!("no scenario {other}"),
     }
 }

@@ -1,11 +1,16 @@
 //! The NCCL side: on a machine with a CUDA device the real thing with one rank; on any other, the refusal: of a
-//! machine without CUDA's libraries, or of one with them and no device.
+//! machine without CUDA's libraries, or of one with them and no device. (With LETHE_TEST_DEVICE=cuda:0 the gangs of the other
+//! tests use NCCL too.)
+
+use std::sync::mpsc::sync_channel;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use lethe_collective::{Backend, Error, Group, GroupOptions, Place, Reducer, ReducerOptions, load_cuda};
+use lethe_testkit::skip;
 use tch::{Device, Kind, Tensor};
 
-use crate::spawn::serve;
-use lethe_testkit::skip;
+use crate::spawn::{Gang, Seat, device, serve};
 
 #[test]
 fn nccl_works_on_a_cuda_machine_and_is_refused_clearly_elsewhere() {
@@ -40,4 +45,47 @@ fn nccl_works_on_a_cuda_machine_and_is_refused_clearly_elsewhere() {
     group.barrier().expect("nobody to wait for");
     group.abort_handle().abort();
     assert!(matches!(group.barrier(), Err(Error::Aborted { .. })));
+}
+
+/// A joining that NCCL has begun ends with its process, at once, and leaves the device usable.
+#[test]
+fn a_rank_that_waits_inside_nccl_ends_by_kill_and_frees_the_device() {
+    if load_cuda().is_err() || !tch::Cuda::is_available() || device() == Device::Cpu {
+        return skip("no GPU: it needs one, and LETHE_TEST_DEVICE=cuda:0");
+    }
+    let mut gang = Gang::start("joins_nobody", 2);
+    let refusal = gang.report(1);
+    assert!(refusal.contains("not all ranks use Gloo"), "{refusal}");
+    // What an abort does here is NCCL's affair; it is told, not required.
+    println!("an abort while NCCL connects: {}", gang.report(0));
+    let begun = Instant::now();
+    gang.kill(0);
+    gang.finish(Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let place = Place { rank: 0, world: 1, generation: 1 };
+    let group = Group::join(&serve(), Backend::Nccl { device: 0 }, place, GroupOptions::default());
+    group.expect("the device is free").barrier().expect("and works");
+}
+
+/// Rank 1 comes with another backend: it takes its seat and leaves, so rank 0 waits for it inside NCCL.
+pub(crate) fn joins_nobody(seat: &Seat) {
+    if seat.rank == 1 {
+        let refused = Group::join(&seat.store, Backend::Gloo, seat.place(1), GroupOptions::default());
+        seat.report(&refused.expect_err("rank 0 uses NCCL").to_string());
+        return seat.stay();
+    }
+    let options = GroupOptions::default();
+    let abort = options.abort.clone();
+    let (store, place) = (seat.store.clone(), seat.place(1));
+    let (done, joined) = sync_channel(1);
+    thread::spawn(move || done.send(Group::join(&store, Backend::Nccl { device: 0 }, place, options).err()));
+    if let Ok(ended) = joined.recv_timeout(Duration::from_secs(3)) {
+        return seat.report(&format!("joining ended by itself: {ended:?}"));
+    }
+    abort.abort();
+    match joined.recv_timeout(Duration::from_secs(3)) {
+        Ok(ended) => seat.report(&format!("it ended the joining: {ended:?}")),
+        Err(_) => seat.report("the joining went on"),
+    }
+    seat.stay();
 }

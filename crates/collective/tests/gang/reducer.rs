@@ -3,7 +3,7 @@
 use lethe_collective::{Error, Group, GroupOptions, Reducer, ReducerOptions};
 use tch::{Kind, Tensor};
 
-use crate::spawn::{Gang, Seat};
+use crate::spawn::{self, Gang, Seat};
 
 const BATCH: i64 = 13;
 /// Neither a multiple of 2 or 3, nor a divisor of the batch: the ranks' shares and the parts differ in length.
@@ -19,7 +19,8 @@ fn parameters(seed: i64) -> Vec<Tensor> {
     tch::manual_seed(seed);
     [vec![LATENT, 8, 4, 4], vec![8], vec![8 * 4 * 4, 20], vec![20]]
         .iter()
-        .map(|shape| (Tensor::randn(shape, (Kind::Float, tch::Device::Cpu)) * 0.2).set_requires_grad(true))
+        .map(|shape| Tensor::randn(shape, (Kind::Float, tch::Device::Cpu)) * 0.2)
+        .map(|weight| weight.to(spawn::device()).set_requires_grad(true))
         .collect()
 }
 
@@ -44,7 +45,7 @@ fn train(group: &Group) -> Tensor {
     let (rank, world) = (group.rank() as i64, group.world() as i64);
     let (first, end) = (PARTS * rank / world, PARTS * (rank + 1) / world);
     for step in 0..STEPS {
-        let samples = Tensor::arange(BATCH * LATENT, (Kind::Float, tch::Device::Cpu)) + step as f64;
+        let samples = Tensor::arange(BATCH * LATENT, (Kind::Float, spawn::device())) + step as f64;
         for part in first..end {
             let (from, to) = (BATCH * part / PARTS, BATCH * (part + 1) / PARTS);
             let inputs = samples.sin().view([BATCH, LATENT]).slice(0, from, to, 1);
@@ -76,7 +77,7 @@ fn check_world(world: usize) {
     let gang = Gang::start("train", world);
     let lines = gang.reports();
     assert!(lines.iter().all(|line| *line == lines[0]), "the same bits on every rank");
-    let alone = Vec::<f32>::try_from(alone).expect("a CPU tensor");
+    let alone: Vec<f32> = spawn::values(&alone);
     let together = values(&lines[0]);
     assert_eq!(together.len(), alone.len());
     let others = together.iter().zip(&alone).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
@@ -115,14 +116,15 @@ fn a_reducer_without_trainable_parameters_is_refused() {
 
 pub(crate) fn train_rank(seat: &Seat) {
     let group = seat.join(1, GroupOptions::default());
-    let row = Vec::<f32>::try_from(train(&group)).expect("a CPU tensor");
+    let row: Vec<f32> = spawn::values(&train(&group));
     seat.report(&row.iter().map(|x| format!("{:x}", x.to_bits())).collect::<Vec<_>>().join(" "));
     group.barrier().expect("everybody is done");
 }
 
 pub(crate) fn no_gradient(seat: &Seat) {
     let group = seat.join(1, GroupOptions::default());
-    let params: Vec<Tensor> = (0..2).map(|_| Tensor::from(1.0).set_requires_grad(true)).collect();
+    let params: Vec<Tensor> =
+        (0..2).map(|_| Tensor::from(1.0).to(spawn::device()).set_requires_grad(true)).collect();
     let mut reducer = Reducer::new(&group, &params, ReducerOptions::default()).expect("a reducer");
     let loss = if seat.rank == 0 { &params[0] + &params[1] } else { &params[0] * 2.0 };
     match reducer.finish(&loss).expect_err("a bucket is never full") {

@@ -10,12 +10,30 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lethe_collective::{Abort, Backend, Group, GroupOptions, Place, Store};
+use lethe_collective::{Abort, Backend, Error, Group, GroupOptions, Place, Store, load_cuda};
+use tch::Device;
 
 /// No scenario takes longer on a busy machine with two cores.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
 
 const MARK: &str = "report: ";
+
+/// What the ranks work on: the cpu, or what LETHE_TEST_DEVICE says, such as cuda:0, which they all share then (tests/gpu).
+pub(crate) fn device() -> Device {
+    let Ok(name) = env::var("LETHE_TEST_DEVICE") else { return Device::Cpu };
+    let number = name.strip_prefix("cuda:").and_then(|number| number.parse().ok());
+    load_cuda().expect("CUDA's libraries");
+    Device::Cuda(number.expect("LETHE_TEST_DEVICE is cuda:N"))
+}
+
+/// Values of a tensor on any device.
+pub(crate) fn values<T>(tensor: &tch::Tensor) -> Vec<T>
+where
+    Vec<T>: TryFrom<tch::Tensor>,
+{
+    Vec::try_from(tensor.to(Device::Cpu).flatten(0, -1))
+        .unwrap_or_else(|_| panic!("{tensor:?} of another kind"))
+}
 
 pub(crate) fn serve() -> Store {
     Store::serve("127.0.0.1", DEADLINE).expect("a store on loopback")
@@ -91,6 +109,8 @@ impl Rank {
             .env("LETHE_TEST_STORE", store)
             .env("RANK", rank.to_string())
             .env("WORLD_SIZE", world.to_string())
+            // NCCL refuses two ranks on one device, unless it takes them for ranks of two machines.
+            .env("NCCL_HOSTID", format!("rank-{rank}"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -135,7 +155,15 @@ impl Seat {
     }
 
     pub(crate) fn join(&self, generation: u64, options: GroupOptions) -> Group {
-        Group::join(&self.store, Backend::Gloo, self.place(generation), options).expect("everybody joins")
+        self.try_join(generation, options).expect("everybody joins")
+    }
+
+    pub(crate) fn try_join(&self, generation: u64, options: GroupOptions) -> Result<Group, Error> {
+        let backend = match device() {
+            Device::Cuda(device) => Backend::Nccl { device },
+            _ => Backend::Gloo,
+        };
+        Group::join(&self.store, backend, self.place(generation), options)
     }
 
     pub(crate) fn report(&self, line: &str) {

@@ -101,6 +101,7 @@ impl JobSpec {
         if let Some(judge) = &self.evaluate.judge {
             check_judge(judge, problems);
         }
+        check_space(&self.evaluate.space, problems);
         problems.require(
             self.evaluate.reference.is_none() || self.evaluate.features.is_some(),
             "evaluate.reference",
@@ -140,12 +141,12 @@ fn check_generator(generator: &Generator, problems: &mut Problems) {
         format!("found {shape:?}, expected positive numbers")
     });
     if let Prior::Uniform(low, high) = generator.prior {
-        problems.require(low < high, "generator.prior.uniform", || {
+        problems.require(low < high && (high - low).is_finite(), "generator.prior.uniform", || {
             format!("found [{low}, {high}], expected [a, b] with a < b")
         });
     }
     let [low, high] = generator.output.range;
-    problems.require(low < high, "generator.output.range", || {
+    problems.require(low < high && (high - low).is_finite(), "generator.output.range", || {
         format!("found [{low}, {high}], expected [lowest, highest] such as [0, 1] or [-1, 1]")
     });
     problems.require([1, 3].contains(&generator.output.channels), "generator.output.channels", || {
@@ -197,6 +198,29 @@ fn check_judge(judge: &Judge, problems: &mut Problems) {
     if let Some(scorer) = &judge.scorer {
         check_scorer(scorer, "evaluate.judge.scorer", problems);
     }
+}
+
+/// A distance is a FID, an IS or a KID only in the space of one published Inception network, with its own resizing. Nobody can
+/// tell from a file of features that it is that one.
+fn check_space(space: &str, problems: &mut Problems) {
+    let length = space.chars().count();
+    let printable = !space.chars().any(char::is_control);
+    problems.require((1..=64).contains(&length) && printable, "evaluate.space", || {
+        format!("found {space:?}, expected a name of 1 to 64 characters, all of them printable")
+    });
+    let words: Vec<String> = space
+        .split(|letter: char| !letter.is_ascii_alphabetic())
+        .filter(|word| !word.is_empty())
+        .map(str::to_ascii_lowercase)
+        .collect();
+    let measure = |word: &String| ["fid", "kid", "is", "k", "score"].contains(&word.as_str());
+    let inception = words.iter().any(|word| word.starts_with("inception") || word == "clean");
+    problems.require(!inception && (words.is_empty() || !words.iter().all(measure)), "evaluate.space", || {
+        format!(
+            "found '{space}', a name for distances in the space of the Inception network; Lethe cannot know that \
+             evaluate.features are its features: expected a name that says whose they are, such as classifier-FID"
+        )
+    });
 }
 
 fn check_classifier(classifier: &Classifier, path: &str, problems: &mut Problems) {
@@ -356,14 +380,19 @@ feature:
     #[test]
     fn each_fault_names_its_key_what_was_found_and_what_is_allowed() {
         let cases = [
-            ("unlearn.stepz", json!(3), "unlearn", "unknown field `stepz`, expected one of `steps`"),
-            ("unlearn.steps", json!("many"), "unlearn.steps", "invalid type: string \"many\", expected u64"),
-            ("unlearn.steps", json!(-1), "unlearn.steps", "invalid value: integer `-1`, expected u64"),
+            ("unlearn.stepz", json!(3), "unlearn.stepz", "did you mean steps?"),
+            (
+                "unlearn.steps",
+                json!("many"),
+                "unlearn.steps",
+                "found the text \"many\", expected a whole number",
+            ),
+            ("unlearn.steps", json!(-1), "unlearn.steps", "found -1, expected a whole number, 0 or more"),
             (
                 "generator.format",
                 json!("pickle"),
                 "generator.format",
-                "unknown variant `pickle`, expected `torchscript` or `safetensors`",
+                "found pickle, expected torchscript or safetensors",
             ),
             (
                 "generator.output.size",
@@ -416,6 +445,12 @@ feature:
                 "expected a multiple of checkpoint.every (100)",
             ),
             ("direction.threshold", json!({"quantile": 2}), "direction.threshold.quantile", "found 2"),
+            ("evaluate.space", json!("FID"), "evaluate.space", "such as classifier-FID"),
+            ("evaluate.space", json!("fid-50k"), "evaluate.space", "found 'fid-50k'"),
+            ("evaluate.space", json!("KID"), "evaluate.space", "the Inception network"),
+            ("evaluate.space", json!("Inception Score"), "evaluate.space", "the Inception network"),
+            ("evaluate.space", json!("clean-FID"), "evaluate.space", "the Inception network"),
+            ("evaluate.space", json!(""), "evaluate.space", "1 to 64 characters"),
             ("feature.name", json!("red\u{1b}[31m"), "feature.name", "all of them printable"),
             ("resources.threads", json!(4_000_000_000_u32), "resources.threads", "found 4000000000"),
             ("name", json!("No Spaces"), "name", "lower-case"),
@@ -427,6 +462,20 @@ feature:
                 "{path}: expected {at}: {message}\nfound {error}"
             );
         }
+    }
+
+    #[test]
+    fn a_space_may_be_called_after_its_features() {
+        for space in ["classifier-FID", "digits LeNet", "FID of our classifier", "faces/KID", "顔"] {
+            assert!(JobSpec::from_value(with("evaluate.space", json!(space))).is_ok(), "{space}");
+        }
+    }
+
+    #[test]
+    fn a_range_without_an_end_is_refused() {
+        let mut spec = JobSpec::from_value(good()).unwrap();
+        spec.generator.output.range[1] = f64::INFINITY;
+        assert_eq!(spec.check().unwrap_err().problems[0].path, "generator.output.range");
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub struct Classifier {
     /// What the K numbers are.
     pub output: ClassifierOutput,
     /// The class that is the feature, counted from 0. Needed when K > 1.
-    #[serde(default, alias = "index", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<i64>,
     /// Positive above this probability of the class (softmax over K logits, sigmoid of one).
     #[serde(default = "half")]
@@ -129,7 +129,8 @@ pub struct Evaluate {
     /// TorchScript file: images in [0, 1] to feature vectors [N, D], the space of the Frechet distance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub features: Option<String>,
-    /// What the feature space is called in reports; never "FID" unless it is Inception's.
+    /// What the feature space is called in reports. Names of measures in Inception's space (FID, IS, KID) are refused: nobody can
+    /// know that the features are Inception's.
     pub space: String,
     /// Real images to measure the distance to; the generator's own samples when absent.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,9 +1,12 @@
 //! The generator a job starts from: where it is, what it takes, what it gives.
 
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The pre-trained generator (a GAN's generator, a VAE's decoder).
+/// The pre-trained generator (a GAN's generator, a VAE's decoder). What its sidecar `FILE.json` says need not be said again,
+/// and must not be contradicted: everything but the uri.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Generator {
@@ -13,7 +16,7 @@ pub struct Generator {
     pub format: ModelFormat,
     /// Shape of one latent.
     pub latent: Latent,
-    /// Distribution of the latent's entries.
+    /// Distribution of the latent's entries; normal where nobody says otherwise.
     #[serde(default)]
     pub prior: Prior,
     /// The images it gives.
@@ -42,6 +45,14 @@ pub enum Latent {
 }
 
 impl Latent {
+    /// The shorter way to say this shape.
+    pub fn of(shape: &[i64]) -> Self {
+        match shape {
+            [length] => Self::Dimension(*length),
+            _ => Self::Shape(shape.to_vec()),
+        }
+    }
+
     /// The shape of one latent, without the batch.
     pub fn shape(&self) -> Vec<i64> {
         match self {
@@ -75,8 +86,12 @@ pub struct ImageOutput {
     pub range: [f64; 2],
     /// 1 for grey, 3 for colour.
     pub channels: i64,
-    /// Pixels: one number for a square, or [height, width]. Flat outputs are reshaped to it.
+    /// Pixels: one number for a square, or [height, width]. Flat outputs, and grey ones without channels, are reshaped to it.
     pub size: Size,
+    /// For a generator that goes a little beyond its range (one without tanh): whoever looks at its images sees them cut to
+    /// the range. The published generator goes beyond it as before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub clamp: bool,
 }
 
 impl ImageOutput {
@@ -98,11 +113,54 @@ pub enum Size {
 }
 
 impl Size {
+    /// The shorter way to say this size.
+    pub fn of(height: i64, width: i64) -> Self {
+        if height == width { Self::Square(height) } else { Self::Rectangle([height, width]) }
+    }
+
     /// (height, width).
     pub fn pixels(self) -> (i64, i64) {
         match self {
             Size::Square(side) => (side, side),
             Size::Rectangle([height, width]) => (height, width),
+        }
+    }
+}
+
+// As they are written in a spec.
+
+impl fmt::Display for ModelFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TorchScript => "torchscript",
+            Self::Safetensors => "safetensors",
+        })
+    }
+}
+
+impl fmt::Display for Latent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dimension(length) => write!(f, "dimension: {length}"),
+            Self::Shape(shape) => write!(f, "shape: {shape:?}"),
+        }
+    }
+}
+
+impl fmt::Display for Prior {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Normal => f.write_str("normal"),
+            Self::Uniform(low, high) => write!(f, "uniform: [{low}, {high}]"),
+        }
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Square(side) => write!(f, "{side}"),
+            Self::Rectangle([height, width]) => write!(f, "[{height}, {width}]"),
         }
     }
 }

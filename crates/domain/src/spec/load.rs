@@ -4,10 +4,13 @@
 
 use std::fmt;
 
-use serde::de::Error as _;
-use serde_json::Value;
+use serde_json::{Value, json};
+use serde_saphyr::{
+    Error, MessageFormatter, NonFiniteFloatPolicy, UserMessageFormatter, from_str_with_options, options,
+};
 
 use super::JobSpec;
+use super::form::{Form, related};
 
 /// One thing that is wrong with a spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,11 +23,12 @@ pub struct SpecProblem {
 
 impl fmt::Display for SpecProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.path.is_empty() {
-            f.write_str(&self.message)
-        } else {
-            write!(f, "{}: {}", self.path, self.message)
+        // Keys are somebody's text: nothing in them moves a terminal's cursor.
+        let said = |text: &str| text.replace(char::is_control, "\u{fffd}");
+        if !self.path.is_empty() {
+            write!(f, "{}: ", said(&self.path))?;
         }
+        f.write_str(&said(&self.message))
     }
 }
 
@@ -58,35 +62,81 @@ impl JobSpec {
     /// Reads YAML (JSON is YAML too) and checks it.
     ///
     /// # Errors
-    /// [`SpecError`]: the first fault of form, or every fault of content.
+    /// [`SpecError`]: every fault of form and of content; of a text that is no YAML, the first.
     pub fn parse(text: &str) -> Result<Self, SpecError> {
-        let value: Value = serde_saphyr::from_str(text)
-            .map_err(|error| SpecError::one("", format!("not YAML or JSON: {error}")))?;
-        Self::from_value(value)
+        Self::from_value(value(text)?)
     }
 
     /// Reads a JSON value and checks it.
     ///
     /// # Errors
-    /// As [`JobSpec::parse`].
+    /// [`SpecError`]: every fault of form and of content.
     pub fn from_value(value: Value) -> Result<Self, SpecError> {
-        if !value.is_object() {
-            let error =
-                serde_json::Error::custom("expected a mapping with the keys name, generator, feature");
-            return Err(SpecError::one("", error.to_string()));
+        let (spec, mut problems) = Form::read(value);
+        if let Some(mut spec) = spec {
+            spec.normalise();
+            let checked = spec.check().err().map_or_else(Vec::new, |error| error.problems);
+            // What follows from a value that stands in for another is no fault of its own.
+            let own: Vec<_> = checked
+                .into_iter()
+                .filter(|found| !problems.iter().any(|said| related(&said.path, &found.path)))
+                .collect();
+            problems.extend(own);
+            if problems.is_empty() {
+                return Ok(spec);
+            }
         }
-        let mut spec: JobSpec = serde_path_to_error::deserialize(value).map_err(|error| {
-            let path = error.path().to_string();
-            let path = if path == "." { String::new() } else { path };
-            SpecError::one(path, error.into_inner().to_string())
-        })?;
-        spec.normalise();
-        spec.check()?;
-        Ok(spec)
+        Err(SpecError { problems })
     }
 }
 
-/// The JSON schema of a job spec, draft 2020-12.
+/// The value that a YAML text (JSON is YAML too) says.
+///
+/// # Errors
+/// [`SpecError`] for a text that is no YAML, or says a key twice.
+pub fn value(text: &str) -> Result<Value, SpecError> {
+    // Not a number is no YAML to serde_json; as a text it is refused under its key, with everything else.
+    let options = options! { non_finite_float_policy: NonFiniteFloatPolicy::AsString };
+    from_str_with_options(text, options).map_err(|error| {
+        let error = error.without_snippet();
+        let what = if let Error::DuplicateMappingKey { key: Some(key), .. } = error {
+            format!("the key {key} is there twice")
+        } else {
+            format!("not YAML or JSON: {}", UserMessageFormatter.format_message(error))
+        };
+        let place = error
+            .location()
+            .map(|at| format!("line {}, column {}: ", at.line(), at.column()))
+            .unwrap_or_default();
+        SpecError::one("", format!("{place}{what}"))
+    })
+}
+
+/// The JSON schema of a job spec as it is written, draft 2020-12: what a sidecar says of a generator may be left out.
 pub fn json_schema() -> Value {
+    let mut schema = whole_schema();
+    schema["$defs"]["Generator"]["required"] = json!(["uri"]);
+    schema["$defs"]["ImageOutput"]["required"] = json!([]);
+    schema
+}
+
+/// The schema of a spec in which everything is said.
+pub(super) fn whole_schema() -> Value {
     schemars::schema_for!(JobSpec).to_value()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_of_yaml_are_told_where_they_are_in_plain_words() {
+        let said = |text: &str| JobSpec::parse(text).unwrap_err().to_string();
+        assert_eq!(said("name: a\nname: b\n"), "line 2, column 1: the key name is there twice");
+        assert!(said("name: [a\n").starts_with("line "), "{}", said("name: [a\n"));
+        assert!(said("7").starts_with("found a number, expected a mapping"), "{}", said("7"));
+        let number = said("unlearn: {lr: .nan}\n\"a\\eb\": 1\n");
+        assert!(number.contains("unlearn.lr: found the text \".nan\", expected a number"), "{number}");
+        assert!(number.contains("a\u{fffd}b: unknown key"), "{number}");
+    }
 }

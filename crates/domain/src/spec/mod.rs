@@ -4,6 +4,7 @@
 
 mod check;
 mod feature;
+mod form;
 mod generator;
 mod load;
 mod work;
@@ -12,7 +13,7 @@ pub use feature::{
     Classifier, ClassifierOutput, Evaluate, Feature, Judge, Labeller, Labels, Positive, Reference, Scorer,
 };
 pub use generator::{Generator, ImageOutput, Latent, ModelFormat, Prior, Size};
-pub use load::{SpecError, SpecProblem, json_schema};
+pub use load::{SpecError, SpecProblem, json_schema, value};
 pub use work::{
     BatchNorm, Checkpoint, Device, Direction, DirectionMethod, LossReduction, LrSchedule, Plateau, Publish,
     Queue, Resources, Sample, Selection, SlotRange, Threshold, Unlearn, Until,
@@ -101,16 +102,9 @@ impl JobSpec {
 
     /// Writes what can be said in two ways in the shorter one, so that equal jobs are equal specs.
     pub(crate) fn normalise(&mut self) {
-        if let Latent::Shape(shape) = &self.generator.latent
-            && let [length] = shape[..]
-        {
-            self.generator.latent = Latent::Dimension(length);
-        }
-        if let Size::Rectangle([height, width]) = self.generator.output.size
-            && height == width
-        {
-            self.generator.output.size = Size::Square(height);
-        }
+        self.generator.latent = Latent::of(&self.generator.latent.shape());
+        let (height, width) = self.generator.output.size.pixels();
+        self.generator.output.size = Size::of(height, width);
     }
 
     /// Every file the job reads, with the path of its key.

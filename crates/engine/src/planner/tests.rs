@@ -140,8 +140,15 @@ fn by_rule(problem: &Problem) -> Vec<Answer> {
                 }
                 answers[place] = answer;
             }
-            _ if so_far.sum() == 0 => answers[place] = answer,
-            _ => {}
+            Answer::NothingAsked
+            | Answer::NoneFree
+            | Answer::OverQuota { .. }
+            | Answer::NoneSuits
+            | Answer::GangWaits { held: false, .. } => {
+                if so_far.sum() == 0 {
+                    answers[place] = answer;
+                }
+            }
         }
         let gang = matches!(demand.kind, Kind::Gang { .. });
         if gang || !matches!(answer, Answer::Slots(_)) {

@@ -1,8 +1,13 @@
 //! The edit that asks the labeller: move only latents whose image shows the feature, just far enough that it does not.
+//!
+//! A look is an image made and scored, and what to look at next follows from it. On a cpu each search ends by itself, and only those
+//! that go on are looked at. A GPU works ahead of the process that tells it what to do, and asking it after each look would
+//! make it wait: there the searches live on the device, and it is asked now and then which are over.
 
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 use super::walk::{Terms, Walk};
+use super::walks::Walks;
 use super::{Edited, Editor};
 use crate::direction::Target;
 use crate::error::Result;
@@ -24,7 +29,12 @@ pub struct Search {
     pub looks: usize,
     /// Most latents rendered at once.
     pub batch: usize,
+    /// How many looks between asking which searches are over. 1: after each, decided by this process.
+    pub looks_per_sync: usize,
 }
+
+/// A search takes six looks or so.
+const GPU_LOOKS_PER_SYNC: usize = 4;
 
 impl Search {
     /// The defaults for this target, with `margin` in standard deviations of the scores: up to four standard deviations
@@ -37,7 +47,19 @@ impl Search {
             resolution: target.latent_deviation / 32.0,
             looks: 16,
             batch: 256,
+            looks_per_sync: 1,
         }
+    }
+
+    /// The same, as suits a device.
+    #[must_use]
+    pub fn on(self, device: Device) -> Self {
+        Self { looks_per_sync: if device.is_cuda() { GPU_LOOKS_PER_SYNC } else { 1 }, ..self }
+    }
+
+    /// Whether searches live on the device.
+    fn stays(&self) -> bool {
+        self.looks_per_sync > 1
     }
 }
 
@@ -52,37 +74,51 @@ struct Trial<'a> {
 }
 
 impl Trial<'_> {
+    fn terms(&self) -> Terms {
+        let cut = self.editor.target.cut;
+        Terms {
+            goal: cut.sign * cut.threshold - self.search.margin,
+            slack: self.search.slack,
+            longest: self.search.longest,
+            resolution: self.search.resolution,
+        }
+    }
+
+    /// Latents `who` of these moved by `steps`.
+    fn moved(&self, who: &Tensor, steps: &Tensor) -> Result<Tensor> {
+        self.editor.back(&self.z.f_index_select(0, who)?, steps)
+    }
+
+    /// Images in [0, 1] of latents `who` moved by `steps`.
+    fn look(&self, who: &Tensor, steps: &Tensor) -> Result<Tensor> {
+        self.original.to_unit(&self.original.forward(&self.moved(who, steps)?)?)
+    }
+
     /// Signed scores (positive side up) of latent `who[i]` moved by `steps[i]`.
     fn scores(&self, who: &[i64], steps: &[f64]) -> Result<Vec<f64>> {
-        let sign = self.editor.target.cut.sign;
+        let (sign, device) = (self.editor.target.cut.sign, self.z.device());
         let mut scores = Vec::with_capacity(who.len());
         for (who, steps) in who.chunks(self.search.batch).zip(steps.chunks(self.search.batch)) {
-            let images = self.original.forward(&self.moved(who, steps)?)?;
-            scores.extend(self.labeller.scores(&self.original.to_unit(&images)?)?.iter().map(|s| sign * s));
+            let who = Tensor::f_from_slice(who)?.f_to_device(device)?;
+            let steps = Tensor::f_from_slice(steps)?.f_to_device(device)?;
+            scores.extend(self.labeller.scores(&self.look(&who, &steps)?)?.iter().map(|s| sign * s));
         }
         Ok(scores)
     }
 
-    fn moved(&self, who: &[i64], steps: &[f64]) -> Result<Tensor> {
-        let device = self.z.device();
-        let who = Tensor::f_from_slice(who)?.f_to_device(device)?;
-        let steps = Tensor::f_from_slice(steps)?.f_to_device(device)?;
-        self.editor.back(&self.z.f_index_select(0, &who)?, &steps)
-    }
-
-    /// A step for each latent, and how many of them are not enough.
+    /// A step for each latent, f64 `[P]`, and which of them are not enough, bool `[P]`.
     ///
-    /// The smallest step that is enough; where none is, the one with the lowest score, staying put included.
-    fn steps(&self, before: &[f64]) -> Result<(Vec<f64>, u64)> {
-        let target = &self.editor.target;
-        let terms = Terms {
-            goal: target.cut.sign * target.cut.threshold - self.search.margin,
-            slack: self.search.slack,
-            longest: self.search.longest,
-            resolution: self.search.resolution,
-        };
-        // Were the feature linear in the latent, a deviation of the score would be one of the latent.
+    /// The smallest step that is enough; where none is, the one with the lowest score, staying put included. `before` are the signed
+    /// scores without a step, f64 `[P]`.
+    fn steps(&self, before: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (terms, target) = (self.terms(), &self.editor.target);
+        if self.search.stays() {
+            // Were the feature linear in the latent, a deviation of the score would be one of the latent.
+            let guess = before.f_sub_scalar(terms.goal)?.f_div_scalar(target.score_deviation)?;
+            return self.steps_on_device(before, &guess.f_mul_scalar(target.latent_deviation)?, &terms);
+        }
         let guess = |score: f64| (score - terms.goal) / target.score_deviation * target.latent_deviation;
+        let before = Vec::<f64>::try_from(before)?;
         let mut walks: Vec<Walk> = before.iter().map(|score| Walk::new(*score, guess(*score))).collect();
         for _ in 0..self.search.looks {
             let open = (0..).zip(&walks).filter_map(|(who, walk)| Some((who, walk.next(&terms)?)));
@@ -95,10 +131,51 @@ impl Trial<'_> {
                 walks[who as usize].tell(step, score, &terms);
             }
         }
-        let results = walks.iter().map(Walk::result);
-        let unresolved = results.clone().filter(|(_, enough)| !enough).count() as u64;
-        Ok((results.map(|(step, _)| step).collect(), unresolved))
+        let (steps, unresolved): (Vec<f64>, Vec<bool>) =
+            walks.iter().map(Walk::result).map(|(step, enough)| (step, !enough)).unzip();
+        let device = self.z.device();
+        let steps = Tensor::f_from_slice(&steps)?.f_to_device(device)?;
+        Ok((steps, Tensor::f_from_slice(&unresolved)?.f_to_device(device)?))
     }
+
+    fn steps_on_device(&self, before: &Tensor, guess: &Tensor, terms: &Terms) -> Result<(Tensor, Tensor)> {
+        let mut walks = Walks::new(before, guess, terms)?;
+        let mut who = everyone(&self.z)?;
+        let mut total = before.f_sum(Kind::Double)?;
+        for look in 0..self.search.looks {
+            let looks = walks.next(terms)?;
+            if look > 0 && look % self.search.looks_per_sync == 0 {
+                // Waits for the device.
+                who = looks.open.f_nonzero()?.f_view([-1])?;
+                if who.numel() == 0 {
+                    break;
+                }
+            }
+            let scores = self.scores_on_device(&who, &looks.steps.f_index_select(0, &who)?)?;
+            total = total.f_add(&scores.f_sum(Kind::Double)?)?;
+            // The others are over: whatever stands for their scores is not read.
+            walks.tell(&looks, &before.f_index_copy(0, &who, &scores)?, terms)?;
+        }
+        // Finite numbers of this size have a finite sum.
+        self.labeller.require_finite(f64::try_from(total)?)?;
+        walks.result()
+    }
+
+    /// As [`Trial::scores`], `who` int64 and `steps` f64 on the device, and without waiting for it.
+    fn scores_on_device(&self, who: &Tensor, steps: &Tensor) -> Result<Tensor> {
+        let mut scores = Vec::new();
+        for start in (0..who.size()[0]).step_by(self.search.batch) {
+            let count = (who.size()[0] - start).min(self.search.batch as i64);
+            let (who, steps) = (who.f_narrow(0, start, count)?, steps.f_narrow(0, start, count)?);
+            scores.push(self.labeller.scores_on_device(&self.look(&who, &steps)?)?);
+        }
+        Ok(Tensor::f_cat(&scores, 0)?.f_mul_scalar(self.editor.target.cut.sign)?)
+    }
+}
+
+/// All places of a batch.
+fn everyone(z: &Tensor) -> Result<Tensor> {
+    Ok(Tensor::f_arange(z.size()[0], (Kind::Int64, z.device()))?)
 }
 
 /// Edits the latents whose image the labeller calls positive.
@@ -111,28 +188,30 @@ pub(super) fn edit(
 ) -> Result<Edited> {
     let cut = editor.target.cut;
     let images = original.forward(z)?;
-    let scores = labeller.scores(&original.to_unit(&images)?)?;
-    let flags: Vec<bool> = scores.iter().map(|score| cut.is_positive(*score)).collect();
-    let edited = Tensor::f_from_slice(&flags)?.f_to_device(z.device())?;
-    let (places, before): (Vec<i64>, Vec<f64>) = (0..)
-        .zip(&scores)
-        .filter(|(_, score)| cut.is_positive(**score))
-        .map(|(place, score)| (place, cut.sign * score))
-        .unzip();
-    if places.is_empty() {
-        return Ok(Edited { latents: z.shallow_clone(), images, edited, count: 0, unresolved: 0 });
+    let units = original.to_unit(&images)?;
+    let scores = if search.stays() {
+        labeller.scores_on_device(&units)?
+    } else {
+        Tensor::f_from_slice(&labeller.scores(&units)?)?.f_to_device(z.device())?
+    };
+    // As Cut::is_positive.
+    let scores = scores.f_mul_scalar(cut.sign)?;
+    let edited = scores.f_gt(cut.sign * cut.threshold)?;
+    // Waits for the device, once for the batch: how many there are decides the shape of what follows.
+    let places = edited.f_nonzero()?.f_view([-1])?;
+    if places.numel() == 0 {
+        let unresolved = edited.f_narrow(0, 0, 0)?;
+        return Ok(Edited { latents: z.shallow_clone(), images, edited, places, unresolved });
     }
-    let index = Tensor::f_from_slice(&places)?.f_to_device(z.device())?;
-    let trial = Trial { editor, original, labeller, search, z: z.f_index_select(0, &index)? };
-    let (steps, unresolved) = trial.steps(&before)?;
-    let everyone: Vec<i64> = (0..places.len() as i64).collect();
-    let moved = trial.moved(&everyone, &steps)?;
+    let trial = Trial { editor, original, labeller, search, z: z.f_index_select(0, &places)? };
+    let (steps, unresolved) = trial.steps(&scores.f_index_select(0, &places)?)?;
+    let moved = editor.back(&trial.z, &steps)?;
     let rendered = original.forward(&moved)?;
     Ok(Edited {
-        latents: z.f_index_copy(0, &index, &moved)?,
-        images: images.f_index_copy(0, &index, &rendered)?,
+        latents: z.f_index_copy(0, &places, &moved)?,
+        images: images.f_index_copy(0, &places, &rendered)?,
         edited,
-        count: places.len() as u64,
+        places,
         unresolved,
     })
 }

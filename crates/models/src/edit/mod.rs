@@ -5,6 +5,7 @@
 
 mod guided;
 mod walk;
+mod walks;
 
 use std::rc::Rc;
 
@@ -44,10 +45,17 @@ pub struct Edited {
     pub images: Tensor,
     /// Which latents were edited, bool `[N]`.
     pub edited: Tensor,
+    /// Where they are, int64 `[P]`, in order.
+    pub places: Tensor,
+    /// Which of these P are short of the margin even at the best step found, bool `[P]`.
+    pub unresolved: Tensor,
+}
+
+impl Edited {
     /// How many were edited.
-    pub count: u64,
-    /// How many of them still show the feature at the best step found.
-    pub unresolved: u64,
+    pub fn count(&self) -> u64 {
+        self.places.size()[0] as u64
+    }
 }
 
 impl Editor {
@@ -66,7 +74,7 @@ impl Editor {
                 How::Projection { scale: if spec.raw { target.raw_norm } else { 1.0 } }
             }
             (Selection::Classifier, Some(labeller)) => {
-                How::Guided { labeller, search: Search::new(spec.margin, target) }
+                How::Guided { labeller, search: Search::new(spec.margin, target).on(device) }
             }
             (Selection::Classifier, None) => {
                 return Err(Error::Mismatch {
@@ -86,6 +94,13 @@ impl Editor {
             *present = search;
         }
         self
+    }
+
+    /// How many looks of a guided edit between asking the device which searches are over; see [`Search`].
+    pub fn set_looks_per_sync(&mut self, looks: usize) {
+        if let How::Guided { search, .. } = &mut self.how {
+            search.looks_per_sync = looks;
+        }
     }
 
     /// Projections p = z.u of latents [N, ...latent] onto the unit vector, f64 `[N]`.
@@ -109,8 +124,9 @@ impl Editor {
                 let edited = excess.f_ge(0.0)?;
                 let latents = self.back(z, &excess.f_clamp_min(0.0)?.f_mul_scalar(*scale)?)?;
                 let images = original.forward(&latents)?;
-                let count = edited.f_sum(Kind::Int64)?.f_int64_value(&[])? as u64;
-                Ok(Edited { latents, images, edited, count, unresolved: 0 })
+                let places = edited.f_nonzero()?.f_view([-1])?;
+                let unresolved = places.f_zeros_like()?.f_to_kind(Kind::Bool)?;
+                Ok(Edited { latents, images, edited, places, unresolved })
             }
             How::Guided { labeller, search } => guided::edit(self, original, labeller, search, z),
         })

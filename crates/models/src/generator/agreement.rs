@@ -2,11 +2,11 @@
 
 use lethe_domain::spec::Generator as GeneratorSpec;
 use lethe_domain::{Architecture, Sidecar};
-use tch::Kind;
 
 use crate::architecture;
 use crate::error::{Error, Result};
 use crate::file::ModelFile;
+use crate::precision::{dtype, is_floating};
 use crate::weights::Tensors;
 
 pub(super) fn native_architecture(file: &ModelFile, spec: &GeneratorSpec) -> Result<Architecture> {
@@ -47,41 +47,28 @@ pub(super) fn native_architecture(file: &ModelFile, spec: &GeneratorSpec) -> Res
 
 /// Refuses a sidecar that contradicts the spec.
 pub(super) fn compare(model: &str, sidecar: &Sidecar, spec: &GeneratorSpec) -> Result<()> {
-    let differ = |key: &str, found: String, wanted: String| {
-        let reason = format!("its sidecar says {key} is {found}, the job spec says {wanted}");
-        Err(Error::Mismatch { model: model.to_owned(), reason })
-    };
-    if let Some(latent) = &sidecar.latent {
-        if latent.shape != spec.latent.shape() {
-            return differ(
-                "latent.shape",
-                format!("{:?}", latent.shape),
-                format!("{:?}", spec.latent.shape()),
-            );
-        }
-        if latent.prior != spec.prior {
-            return differ("latent.prior", format!("{:?}", latent.prior), format!("{:?}", spec.prior));
-        }
+    let problems = sidecar.contradictions("its sidecar", spec);
+    if problems.is_empty() {
+        return Ok(());
     }
-    if let Some(output) = &sidecar.output {
-        let (found, wanted) = ([output.channels, output.height, output.width], spec.output.shape());
-        if found != wanted {
-            return differ("output (channels, height, width)", format!("{found:?}"), format!("{wanted:?}"));
-        }
-        if output.range != spec.output.range {
-            return differ("output.range", format!("{:?}", output.range), format!("{:?}", spec.output.range));
-        }
-    }
-    Ok(())
+    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    Err(Error::Mismatch {
+        model: model.to_owned(),
+        reason: format!("the job spec's {}", problems.join("; ")),
+    })
 }
 
-/// Refuses weights that are not exactly those of the architecture, all f32.
+/// Refuses weights that are not exactly those of the architecture, or that are no floating numbers.
 pub(super) fn check_tensors(weights: &Tensors, slots: &[architecture::Slot]) -> Result<()> {
     let wanted: Vec<(&str, Vec<i64>)> =
         slots.iter().map(|slot| (slot.name.as_str(), slot.shape.clone())).collect();
     same_tensors(weights, &wanted)?;
-    for (name, shape) in wanted {
-        let _ = weights.get_shaped(name, &shape, Kind::Float)?;
+    for (name, tensor) in weights.iter() {
+        let kind = tensor.f_kind()?;
+        if !is_floating(kind) {
+            let reason = format!("{name} has the dtype {}, expected a floating one", dtype(kind));
+            return Err(Error::Tensors { file: weights.label().to_owned(), reason });
+        }
     }
     Ok(())
 }

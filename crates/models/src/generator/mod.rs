@@ -3,17 +3,23 @@
 //! Not here: latents, losses, optimisers.
 
 mod agreement;
+mod leaves;
 mod source;
 
 use lethe_domain::spec::{BatchNorm, Generator as GeneratorSpec};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
+use crate::function;
 use crate::native::Native;
 use crate::script::Script;
 use crate::weights::Tensors;
+use leaves::Casts;
 
 pub use source::{Exported, GeneratorFile};
+
+/// Pixels that lie this far outside of the range on average, as a share of its width, are of another range.
+const FAR: f64 = 0.1;
 
 /// A generator that runs.
 #[derive(Debug)]
@@ -24,23 +30,29 @@ pub struct Generator {
     module: Module,
     parameters: Vec<(String, Tensor)>,
     buffers: Vec<(String, Tensor)>,
+    untrained: Vec<String>,
+    frozen: bool,
 }
 
 #[derive(Debug)]
 enum Module {
-    Script(Script),
+    Script(Script, Casts),
     Native(Native),
 }
 
 impl Generator {
-    /// [N, ...latent] to images [N, C, H, W] in the declared range.
+    /// [N, ...latent] to images [N, C, H, W] f32 in the declared range, flat or without channels in the file.
     ///
     /// # Errors
     /// [`Error::Forward`], [`Error::Mismatch`] when the output cannot be images of the declared shape,
     /// [`Error::Memory`].
     pub fn forward(&self, z: &Tensor) -> Result<Tensor> {
         let images = match &self.module {
-            Module::Script(script) => script.forward(z)?,
+            Module::Script(script, _) if self.frozen => script.forward(z)?,
+            Module::Script(script, casts) => {
+                casts.lay(script)?;
+                casts.scaled(&script.forward(z)?)?
+            }
             Module::Native(native) => native.forward(z)?,
         };
         let [channels, height, width] = self.spec.output.shape();
@@ -48,8 +60,9 @@ impl Generator {
         if found == [count, channels, height, width] {
             return Ok(images);
         }
-        if found == [count, channels * height * width] {
-            return Ok(images.f_view([count, channels, height, width])?);
+        let flat = found == [count, channels * height * width];
+        if flat || (channels == 1 && found == [count, height, width]) {
+            return Ok(images.f_reshape([count, channels, height, width])?);
         }
         Err(Error::Mismatch {
             model: self.name.clone(),
@@ -59,23 +72,32 @@ impl Generator {
         })
     }
 
-    /// Images from the declared range to [0, 1].
+    /// Images from the declared range to [0, 1], cut to it.
+    ///
+    /// Where the spec says that they go beyond it (`clamp`), gradients pass as if nothing were cut: a pixel beyond the range
+    /// could not come back otherwise.
     ///
     /// # Errors
     /// [`Error::Memory`].
     pub fn to_unit(&self, images: &Tensor) -> Result<Tensor> {
         let [low, high] = self.spec.output.range;
-        if (low, high) == (0.0, 1.0) {
-            return Ok(images.f_clamp(0.0, 1.0)?);
+        let spans_unit = (low, high) == (0.0, 1.0);
+        let mut unit = match spans_unit {
+            true => images.shallow_clone(),
+            false => images.f_sub_scalar(low)?.f_mul_scalar(1.0 / (high - low))?,
+        };
+        if self.spec.output.clamp && unit.requires_grad() {
+            let cut = unit.f_detach()?.f_clamp(0.0, 1.0)?;
+            return Ok(unit.f_sub(&unit.f_detach()?)?.f_add(&cut)?);
         }
-        Ok(images.f_sub_scalar(low)?.f_mul_scalar(1.0 / (high - low))?.f_clamp_(0.0, 1.0)?)
+        Ok(if spans_unit { unit.f_clamp(0.0, 1.0)? } else { unit.f_clamp_(0.0, 1.0)? })
     }
 
     /// Looks at finished images: lowest and highest pixel.
     ///
     /// # Errors
-    /// [`Error::NotFinite`]; [`Error::Mismatch`] when pixels lie outside the declared range, or so far inside that
-    /// another range must be meant.
+    /// [`Error::NotFinite`]; [`Error::Mismatch`] when pixels lie outside the declared range (far outside, where the spec says
+    /// `clamp`), or so far inside that another range must be meant.
     pub fn check_images(&self, images: &Tensor) -> Result<[f64; 2]> {
         let extremes = Tensor::f_stack(&[images.f_min()?, images.f_max()?], 0)?;
         let [found_low, found_high] = [extremes.f_double_value(&[0])?, extremes.f_double_value(&[1])?];
@@ -89,14 +111,48 @@ impl Generator {
         // The two slips that stay inside: [0, 1] declared as [-1, 1], and [0, 1] declared as [0, 255].
         let narrower = low < 0.0 && found_low >= 0.0 && found_high <= 1.0;
         let smaller = high > 2.0 && found_high <= 1.0;
-        if outside || narrower || smaller {
+        let clamp = self.spec.output.clamp;
+        let far = outside && self.excess(images)? > FAR;
+        if (outside && !clamp) || far || narrower || smaller {
+            let advice = match (outside && !far, clamp) {
+                (true, false) => {
+                    "; if it goes a little beyond it by design (no tanh), say generator.output.clamp: true"
+                }
+                (false, true) if outside => ": too far beyond it for clamp",
+                _ => "",
+            };
             let reason = format!(
                 "gives pixels from {found_low:.4} to {found_high:.4}, the job spec says generator.output.range is \
-                 [{low}, {high}]"
+                 [{low}, {high}]{advice}"
             );
             return Err(Error::Mismatch { model: self.name.clone(), reason });
         }
         Ok([found_low, found_high])
+    }
+
+    /// What a cut to the declared range takes away from a pixel on average, as a share of the range's width.
+    fn excess(&self, images: &Tensor) -> Result<f64> {
+        let [low, high] = self.spec.output.range;
+        let beyond = images.f_sub(&images.f_clamp(low, high)?)?.f_abs()?;
+        Ok(f64::try_from(beyond.f_mean(Kind::Double)?)? / (high - low))
+    }
+
+    /// Runs it on a batch several times, whole and in parts.
+    ///
+    /// # Errors
+    /// [`Error::NoFunction`] when an image depends on anything but its latent; as [`Generator::forward`].
+    pub fn check_function(&self, z: &Tensor) -> Result<Tensor> {
+        let precision = || match &self.module {
+            Module::Script(script, _) => script.precision(),
+            Module::Native(_) => Kind::Float,
+        };
+        function::check(&self.name, z, &self.buffers, precision, |z| self.forward(z))
+    }
+
+    /// Names of the floating parameters that training leaves as they are: their `requires_grad` is False in the file, and
+    /// not that of all.
+    pub fn untrained(&self) -> &[String] {
+        &self.untrained
     }
 
     /// What is trained, by name, in the order of the module; sharing storage.
@@ -131,7 +187,7 @@ impl Generator {
     pub fn set_batch_norm(&mut self, mode: BatchNorm) -> Result<()> {
         let training = mode == BatchNorm::Train;
         match &mut self.module {
-            Module::Script(script) => script.set_batch_norm(training).map(drop),
+            Module::Script(script, _) => script.set_batch_norm(training).map(drop),
             Module::Native(native) => {
                 native.set_batch_norm(training);
                 Ok(())
@@ -173,6 +229,15 @@ impl Generator {
         for (_, tensor) in &self.parameters {
             let _ = tensor.f_set_requires_grad(false)?;
         }
+        self.frozen = true;
         Ok(())
+    }
+
+    /// Makes a script hold what its parameters are now, in its own precision; `trained` as the file will say.
+    fn settle(&self, trained: bool) -> Result<()> {
+        match &self.module {
+            Module::Script(script, casts) => casts.settle(script, trained),
+            Module::Native(_) => Ok(()),
+        }
     }
 }

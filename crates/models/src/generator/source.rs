@@ -7,10 +7,11 @@ use lethe_domain::spec::{Generator as GeneratorSpec, ModelFormat};
 use lethe_domain::{Architecture, ModelKind, Sidecar, SidecarLatent, SidecarOutput};
 use tch::{Device, Kind, Tensor};
 
+use super::leaves::Leaves;
 use super::{Generator, Module, agreement};
 use crate::architecture;
 use crate::error::{Error, Result};
-use crate::file::{ModelFile, SIDECAR_VERSION, sha256};
+use crate::file::{ModelFile, RawModel, SIDECAR_VERSION, sha256};
 use crate::native::Native;
 use crate::script::Script;
 use crate::weights::Tensors;
@@ -39,7 +40,15 @@ impl GeneratorFile {
     /// # Errors
     /// [`Error::Read`], and as [`GeneratorFile::new`].
     pub fn open(path: &Path, spec: &GeneratorSpec) -> Result<Self> {
-        Self::of(ModelFile::open(path, ModelKind::Generator, spec.format)?, spec)
+        Self::read(RawModel::read(path)?, spec)
+    }
+
+    /// Takes a file that was read.
+    ///
+    /// # Errors
+    /// As [`GeneratorFile::new`].
+    pub fn read(raw: RawModel, spec: &GeneratorSpec) -> Result<Self> {
+        Self::of(ModelFile::of(raw, ModelKind::Generator, spec.format)?, spec)
     }
 
     /// Takes bytes that were read elsewhere.
@@ -82,14 +91,15 @@ impl GeneratorFile {
         Ok(generator)
     }
 
-    /// A trained copy for use: as [`GeneratorFile::frozen`], with the weights of `state`.
+    /// A trained copy for use: as [`GeneratorFile::frozen`], with the weights of `state` as a published file would hold them.
     ///
     /// # Errors
     /// As [`GeneratorFile::frozen`] and [`Generator::set_state`].
     pub fn frozen_with(&self, state: &Tensors, device: Device) -> Result<Generator> {
         let mut generator = self.load(device)?;
-        generator.set_state(state)?;
+        generator.set_state(&self.as_stored(state)?)?;
         generator.freeze()?;
+        generator.settle(false)?;
         Ok(generator)
     }
 
@@ -111,10 +121,12 @@ impl GeneratorFile {
     /// As [`Generator::set_state`].
     pub fn export(&self, state: &Tensors, source: &str) -> Result<Exported> {
         let mut generator = self.load(Device::Cpu)?;
-        generator.set_state(state)?;
+        let stored = self.as_stored(state)?;
+        generator.set_state(&stored)?;
+        generator.settle(true)?;
         let model = match &generator.module {
-            Module::Script(script) => script.to_bytes()?,
-            Module::Native(_) => generator.state().to_bytes()?,
+            Module::Script(script, _) => script.to_bytes()?,
+            Module::Native(_) => stored.to_bytes()?,
         };
         let [channels, height, width] = self.spec.output.shape();
         let sidecar = Sidecar {
@@ -123,7 +135,13 @@ impl GeneratorFile {
             format: self.spec.format,
             architecture: self.architecture.clone(),
             latent: Some(SidecarLatent { shape: self.spec.latent.shape(), prior: self.spec.prior }),
-            output: Some(SidecarOutput { range: self.spec.output.range, channels, height, width }),
+            output: Some(SidecarOutput {
+                range: self.spec.output.range,
+                channels,
+                height,
+                width,
+                clamp: self.spec.output.clamp,
+            }),
             classes: None,
             dimension: None,
             sha256: sha256(&model),
@@ -135,24 +153,33 @@ impl GeneratorFile {
         Ok(Exported { model, sidecar: text })
     }
 
+    /// Weights of safetensors in the precision in which the file has them.
+    fn as_stored(&self, state: &Tensors) -> Result<Tensors> {
+        let mut stored = Tensors::new(state.label());
+        let file = match self.spec.format {
+            ModelFormat::TorchScript => Tensors::new(&self.file.name),
+            ModelFormat::Safetensors => Tensors::from_bytes(&self.file.bytes, &self.file.name)?,
+        };
+        for (name, tensor) in state.iter() {
+            match file.get(name) {
+                Ok(there) => stored.insert(name, &tensor.f_detach()?.f_to_kind(there.f_kind()?)?),
+                Err(_) => stored.insert(name, tensor),
+            }
+        }
+        Ok(stored)
+    }
+
     /// Parameters and buffers on the device, requiring gradients.
     fn load(&self, device: Device) -> Result<Generator> {
-        let (module, named) = match &self.architecture {
+        let (module, leaves) = match &self.architecture {
             None => {
                 let script = Script::load(&self.file.bytes, &self.file.name, device)?;
-                let named = script.tensors()?.into_iter().map(|t| (t.name, t.tensor, t.parameter)).collect();
-                (Module::Script(script), named)
+                let Leaves { parameters, buffers, untrained, casts } = Leaves::of(&script, &self.file.name)?;
+                (Module::Script(script, casts), (parameters, buffers, untrained))
             }
             Some(architecture) => self.load_native(architecture, device)?,
         };
-        let (mut parameters, mut buffers) = (Vec::new(), Vec::new());
-        for (name, tensor, parameter) in named {
-            if parameter && tensor.f_kind()? == Kind::Float {
-                parameters.push((name, tensor.f_set_requires_grad(true)?));
-            } else {
-                buffers.push((name, tensor));
-            }
-        }
+        let (parameters, buffers, untrained) = leaves;
         Ok(Generator {
             name: self.file.name.clone(),
             spec: self.spec.clone(),
@@ -160,21 +187,27 @@ impl GeneratorFile {
             module,
             parameters,
             buffers,
+            untrained,
+            frozen: false,
         })
     }
 
-    fn load_native(&self, architecture: &Architecture, device: Device) -> Result<(Module, Vec<Flagged>)> {
+    fn load_native(&self, architecture: &Architecture, device: Device) -> Result<(Module, Named)> {
         let weights = Tensors::from_bytes(&self.file.bytes, &self.file.name)?;
-        let mut named = Vec::new();
+        let (mut parameters, mut buffers) = (Vec::new(), Vec::new());
         let mut by_name = BTreeMap::new();
         for slot in architecture::slots(architecture) {
-            let tensor = weights.get(&slot.name)?.f_to_device(device)?;
+            let tensor = weights.get(&slot.name)?.f_to_device(device)?.f_to_kind(Kind::Float)?;
             by_name.insert(slot.name.clone(), tensor.shallow_clone());
-            named.push((slot.name, tensor, slot.parameter));
+            if slot.parameter {
+                parameters.push((slot.name, tensor.f_set_requires_grad(true)?));
+            } else {
+                buffers.push((slot.name, tensor));
+            }
         }
-        Ok((Module::Native(Native::new(architecture, &by_name)), named))
+        Ok((Module::Native(Native::new(architecture, &by_name)), (parameters, buffers, Vec::new())))
     }
 }
 
-/// Name, tensor, whether it is a parameter.
-type Flagged = (String, Tensor, bool);
+/// Parameters and buffers by name, and what is said about parameters that are not trained.
+type Named = (Vec<(String, Tensor)>, Vec<(String, Tensor)>, Vec<String>);

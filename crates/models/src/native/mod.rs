@@ -54,8 +54,10 @@ impl Native {
 
     /// Whether batch normalisation uses and updates batch statistics.
     pub(crate) fn set_batch_norm(&mut self, training: bool) {
-        if let Native::Dcgan(net) = self {
-            net.set_batch_norm(training);
+        match self {
+            Native::Dcgan(net) => net.set_batch_norm(training),
+            // They have none.
+            Native::Mlp(_) | Native::Conv(_) => {}
         }
     }
 }

@@ -1,5 +1,5 @@
 use lethe_models::{Adam, Error, Tensors};
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 use crate::fixture::{distance, reference, same};
 
@@ -16,7 +16,7 @@ fn weights(reference: &Tensors) -> Vec<(String, Tensor)> {
 fn backward(reference: &Tensors, weights: &[(String, Tensor)], step: usize) {
     for (name, weight) in weights {
         let gradient = reference.get(&format!("gradient.{step}.{name}")).unwrap();
-        (weight * gradient).sum(tch::Kind::Float).backward();
+        (weight * gradient).sum(Kind::Float).backward();
     }
 }
 
@@ -82,4 +82,15 @@ fn another_models_state_is_refused() {
     let mut adam = Adam::new(&weights(&reference("adam"))).unwrap();
     let error = adam.set_state(&Tensors::new("empty")).unwrap_err();
     assert!(matches!(error, Error::Tensors { .. }) && error.to_string().contains("mean.a"), "{error}");
+}
+
+#[test]
+fn weights_with_gaps_or_of_another_kind_are_refused() {
+    let weight = Tensor::zeros([4, 4], (Kind::Float, Device::Cpu));
+    for (weight, words) in
+        [(weight.narrow(1, 0, 2), "strides [4, 1]"), (weight.to_kind(Kind::Half), "float16")]
+    {
+        let error = Adam::new(&[("w".to_owned(), weight)]).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
 }

@@ -78,9 +78,14 @@ impl Setting {
         let edited = editor.edit(&self.original, z).unwrap();
         let rendered = tch::no_grad(|| self.original.forward(&edited.latents).unwrap());
         assert!(distance(&edited.images, &rendered) < 1e-6, "images are those of the latents");
-        assert_eq!(edited.edited.sum(Kind::Int64).int64_value(&[]) as u64, edited.count);
+        assert!(same(&edited.places, &edited.edited.nonzero().view([-1])));
+        assert_eq!(edited.unresolved.size(), [edited.count() as i64]);
         edited
     }
+}
+
+fn unresolved(edited: &Edited) -> i64 {
+    edited.unresolved.sum(Kind::Int64).int64_value(&[])
 }
 
 fn latents(rows: &[[f32; 4]]) -> Tensor {
@@ -121,7 +126,7 @@ fn the_guided_edit_takes_the_smallest_step_that_is_enough() {
     let z =
         latents(&[[1.5, 3.0, 0.0, 0.0], [0.99, 5.0, 1.0, 1.0], [1.01, 0.0, 0.0, 0.0], [3.5, 0.0, 0.0, 1.0]]);
     let edited = setting.edit(&setting.guided(0.5), &z);
-    assert_eq!((values(&edited.edited), edited.unresolved), (vec![1.0, 0.0, 1.0, 1.0], 0));
+    assert_eq!((values(&edited.edited), unresolved(&edited)), (vec![1.0, 0.0, 1.0, 1.0], 0));
     // Goal: z_0 - 0.8 s <= 1 - 0.5 * 0.4, so s = (z_0 - 0.8) / 0.8, rounded up by less than the resolution.
     let resolution = 4.0 / 8.0 / 16.0;
     for (row, start) in [(0, 1.5), (2, 1.01), (3, 3.5)] {
@@ -156,12 +161,12 @@ fn where_no_step_is_enough_the_best_one_is_taken() {
     let z = latents(&[[5.0, 0.0, 0.0, 0.0]]);
     // The longest step reaches 5 - 0.8 * 4 = 1.8, above the cut.
     let far = setting.edit(&setting.guided(0.0), &z);
-    assert_eq!((far.count, far.unresolved), (1, 1));
+    assert_eq!((far.count(), unresolved(&far)), (1, 1));
     assert!((far.latents.double_value(&[0, 0]) - 1.8).abs() < 1e-5);
     // A vector that leads the wrong way: staying put is best.
     setting.target.unit = vec![-1.0, 0.0, 0.0, 0.0];
     let put = setting.edit(&setting.guided(0.0), &z);
-    assert_eq!((put.count, put.unresolved), (1, 1));
+    assert_eq!((put.count(), unresolved(&put)), (1, 1));
     assert!(same(&put.latents, &z));
 }
 
@@ -173,7 +178,7 @@ fn an_edit_depends_on_its_latent_alone() {
     let order = Tensor::randperm(40, (Kind::Int64, Device::Cpu));
     for editor in [setting.guided(0.3), setting.projection(false)] {
         let whole = setting.edit(&editor, &z);
-        assert!(whole.count > 3 && whole.count < 37, "{}", whole.count);
+        assert!(whole.count() > 3 && whole.count() < 37, "{}", whole.count());
         let shuffled = setting.edit(&editor, &z.index_select(0, &order));
         assert!(same(&shuffled.latents, &whole.latents.index_select(0, &order)));
         let halves: Vec<Tensor> = [(0, 13), (13, 27)]
@@ -185,12 +190,49 @@ fn an_edit_depends_on_its_latent_alone() {
     }
 }
 
+/// What a GPU does, done on the cpu. The models only multiply and add entry by entry: there the size of a batch changes no bit.
+#[test]
+fn searches_that_live_on_the_device_end_where_the_others_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let cpu = (Kind::Float, Device::Cpu);
+    let path = traced(folder.path(), "generator", Tensor::zeros([3, 4], cpu), |z| z * 1.0);
+    let file =
+        GeneratorFile::open(&path, &spec(ModelFormat::TorchScript, 4, [1, 2, 2], [-8.0, 8.0])).unwrap();
+    let original = file.frozen(Device::Cpu).unwrap();
+    let cubic = |x: &Tensor| {
+        let first = x.flatten(1, -1).select(1, 0);
+        &first * &first * &first * 64.0
+    };
+    let path = traced(folder.path(), "scorer", Tensor::zeros([3, 1, 2, 2], cpu), cubic);
+    let scorer = Scorer { uri: String::new(), positive: Positive::Above(11.0) };
+    let labeller = Rc::new(Labeller::open(LabellerSpec::Scorer(&scorer), &path, Device::Cpu).unwrap());
+    let target = Target { cut: Cut { sign: 1.0, threshold: 11.0 }, score_deviation: 9.0, ..setting().target };
+    let edit = |looks_per_sync, batch, z: &Tensor| {
+        let search = Search { looks_per_sync, batch, ..Search::new(0.1, &target) };
+        let editor = Editor::new(&target, &Direction::default(), Some(labeller.clone()), Device::Cpu);
+        editor.unwrap().with_search(search).edit(&original, z).unwrap()
+    };
+    tch::manual_seed(12);
+    // Some start so far out that no step is enough.
+    let z = Tensor::randn([400, 4], cpu) * 2.5;
+    let here = edit(1, 256, &z);
+    assert!(here.count() > 40 && unresolved(&here) > 3, "{} {}", here.count(), unresolved(&here));
+    for (looks_per_sync, batch) in [(2, 256), (4, 256), (4, 7), (100, 256)] {
+        let there = edit(looks_per_sync, batch, &z);
+        assert!(same(&there.latents, &here.latents) && same(&there.images, &here.images), "{looks_per_sync}");
+        assert!(same(&there.edited, &here.edited) && same(&there.unresolved, &here.unresolved));
+        assert!(same(&there.places, &here.places));
+    }
+    let none = edit(4, 256, &z.zeros_like());
+    assert_eq!((none.count(), unresolved(&none)), (0, 0));
+}
+
 #[test]
 fn nothing_positive_means_nothing_moved() {
     let setting = setting();
     let z = latents(&[[0.0, 1.0, 2.0, 3.0], [-2.0, 0.0, 0.0, 0.0]]);
     let edited = setting.edit(&setting.guided(0.3), &z);
-    assert_eq!((edited.count, edited.unresolved), (0, 0));
+    assert_eq!((edited.count(), unresolved(&edited)), (0, 0));
     assert!(same(&edited.latents, &z));
 }
 

@@ -49,7 +49,12 @@ pub(crate) fn spec(format: ModelFormat, latent: i64, shape: [i64; 3], range: [f6
         format,
         latent: Latent::Dimension(latent),
         prior: Prior::Normal,
-        output: ImageOutput { range, channels: shape[0], size: Size::Rectangle([shape[1], shape[2]]) },
+        output: ImageOutput {
+            range,
+            channels: shape[0],
+            size: Size::Rectangle([shape[1], shape[2]]),
+            clamp: false,
+        },
     }
 }
 

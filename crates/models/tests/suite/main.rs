@@ -12,5 +12,6 @@ mod labellers;
 mod latents;
 mod located;
 mod refusals;
+mod scripts;
 mod sheets;
 mod similarity;

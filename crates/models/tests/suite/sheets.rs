@@ -91,7 +91,7 @@ fn reference_files_that_do_not_fit_are_refused() {
         (floats([5, 1, 4, 3]), "[5, 1, 4, 3], expected [N, 1, 3, 4]"),
         (floats([1, 1, 3, 4]), "N at least 2"),
         (floats([2, 1, 3, 4]) + 1.5, "pixels from 1.500 to 1.500"),
-        (floats([2, 1, 3, 4]).to_kind(Kind::Double), "holds Double pixels"),
+        (floats([2, 1, 3, 4]).to_kind(Kind::Double), "holds pixels of the dtype float64"),
         (floats([2, 1, 3, 4]) + f64::NAN, "NaN"),
     ] {
         let error = reference(&images).unwrap_err();

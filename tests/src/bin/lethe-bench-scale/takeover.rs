@@ -116,7 +116,7 @@ impl Content {
     async fn of(store: &dyn StateStore) -> Result<Self> {
         let entries = store.list("").await?.entries;
         let size = |entry: &lethe_store::Entry| entry.key.len() + entry.value.len();
-        let records = entries.iter().filter(|entry| !entry.key.contains("/shards/"));
+        let records = entries.iter().filter(|entry| !entry.key.starts_with("shards/"));
         Ok(Self {
             keys: entries.len(),
             bytes: entries.iter().map(size).sum(),
@@ -184,17 +184,17 @@ async fn run_live(client: &Client, grpc: &str, folder: &Path, sizes: &Sizes) -> 
 /// Puts shards of finished jobs back.
 async fn leave(store: &dyn StateStore, count: u64) -> Result<()> {
     let listing = store.list("jobs/").await?;
-    let mut finished = listing.entries.iter().filter(|entry| entry.key.ends_with("/record"));
-    let folder = finished.next().and_then(|entry| entry.key.strip_suffix("/record")).context("a job")?;
+    let first = listing.entries.first().and_then(|entry| entry.key.strip_prefix("jobs/"));
+    let job = first.context("a job")?;
     let output = json!({"Sample": {"samples": SHARD, "positives": 100, "scores": {
-        "path": format!("{folder}/sample/shard-00000-a1.safetensors"), "sha256": "0123456789abcdef".repeat(4), "size": 8_000
+        "path": format!("jobs/{job}/sample/shard-00000-a1.safetensors"), "sha256": "0123456789abcdef".repeat(4), "size": 8_000
     }}});
-    let value = serde_json::to_vec(&json!({"version": 1, "output": output}))?;
+    let value = serde_json::to_vec(&json!({"version": 2, "output": output}))?;
     let mut index = 0;
     while index < count {
         let end = count.min(index + limits::TXN_OPERATIONS as u64);
         let txn = (index..end)
-            .fold(Txn::new(), |txn, index| txn.put(format!("{folder}/shards/sample/{index}"), value.clone()));
+            .fold(Txn::new(), |txn, index| txn.put(format!("shards/{job}/sample/{index}"), value.clone()));
         store.commit(txn).await?;
         index = end;
     }

@@ -2,7 +2,7 @@
 
 use std::mem::replace;
 
-use lethe_domain::{ErrorCode, Failure, LeaseId, SlotIndex, SlotReport, TaskOutput};
+use lethe_domain::{ErrorCode, Failure, HeldLease, LeaseId, SlotIndex, SlotReport, TaskOutput};
 use lethe_proto::executor::{ExecutorCommand, ExecutorEvent};
 use lethe_proto::session::WorkerEvent;
 
@@ -82,7 +82,7 @@ impl Machine {
         let yielded = outcome.as_ref().is_err_and(|failure| failure.code == ErrorCode::Yielded);
         let given_up = work.stop.is_some_and(|stop| !stop.asked) && outcome.is_err();
         if !given_up || yielded {
-            self.finish(now, at, lease, outcome);
+            self.finish(now, HeldLease { slot: at, lease, shards: work.shards }, outcome);
         }
     }
 
@@ -121,7 +121,8 @@ impl Machine {
         if let Some(work) = work {
             let told = Told { at, device: &device, started, stop_seconds };
             if let Some(failure) = told.failure(&work, &death, process) {
-                self.finish(now, at, work.lease, Err(failure));
+                let held = HeldLease { slot: at, lease: work.lease, shards: work.shards };
+                self.finish(now, held, Err(failure));
             }
         }
         if hopeless && !leaving {

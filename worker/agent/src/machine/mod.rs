@@ -29,8 +29,7 @@ mod witness;
 
 use std::time::Instant;
 
-use lethe_domain::{Epoch, ErrorCode, Failure, HeldLease, LeaseId, SlotIndex, TaskOutput};
-use lethe_proto::LeaseOutcome;
+use lethe_domain::{Epoch, ErrorCode, Failure, HeldLease, SlotIndex, TaskOutput};
 
 pub(crate) use message::{Effect, Event, Introduction, Now};
 
@@ -128,13 +127,7 @@ impl Machine {
     }
 
     /// A lease is over and its slot is free.
-    fn finish(
-        &mut self,
-        now: Now,
-        slot: SlotIndex,
-        lease: LeaseId,
-        mut outcome: Result<TaskOutput, Failure>,
-    ) {
+    fn finish(&mut self, now: Now, held: HeldLease, mut outcome: Result<TaskOutput, Failure>) {
         match &mut outcome {
             Ok(_) => self.counts.succeeded += 1,
             Err(failure) => {
@@ -149,7 +142,7 @@ impl Machine {
                 }
             }
         }
-        self.outbox.put(now.at, slot, LeaseOutcome { lease, outcome });
+        self.outbox.put(now.at, held, outcome);
     }
 
     fn slot_mut(&mut self, at: SlotIndex) -> Option<&mut Slot> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use lethe_domain::{HeldLease, LeaseId, SlotIndex, TaskOutput};
+use lethe_domain::{Failure, HeldLease, LeaseId, TaskOutput};
 use lethe_proto::LeaseOutcome;
 use lethe_proto::session::WorkerEvent;
 
@@ -15,17 +15,17 @@ pub(super) struct Outbox {
 
 #[derive(Debug)]
 struct Letter {
-    slot: SlotIndex,
-    outcome: LeaseOutcome,
+    held: HeldLease,
+    outcome: Result<TaskOutput, Failure>,
     /// When it is to be sent, for the first time or again.
     due: Instant,
 }
 
 impl Outbox {
     /// Keeps an outcome; it is due at once. The first outcome of a lease stands.
-    pub(super) fn put(&mut self, now: Instant, slot: SlotIndex, outcome: LeaseOutcome) {
-        let lease = outcome.lease.clone();
-        self.letters.entry(lease).or_insert(Letter { slot, outcome, due: now });
+    pub(super) fn put(&mut self, now: Instant, held: HeldLease, outcome: Result<TaskOutput, Failure>) {
+        let lease = held.lease.clone();
+        self.letters.entry(lease).or_insert(Letter { held, outcome, due: now });
     }
 
     /// The coordinator has it: forget it.
@@ -49,7 +49,8 @@ impl Outbox {
         let due = self.letters.values_mut().filter(|letter| letter.due <= now);
         due.map(|letter| {
             letter.due = now + again_after;
-            WorkerEvent::Finished { slot: letter.slot, outcome: Box::new(letter.outcome.clone()) }
+            let outcome = LeaseOutcome { lease: letter.held.lease.clone(), outcome: letter.outcome.clone() };
+            WorkerEvent::Finished { slot: letter.held.slot, outcome: Box::new(outcome) }
         })
         .collect()
     }
@@ -60,11 +61,7 @@ impl Outbox {
     }
 
     pub(super) fn leases(&self) -> impl Iterator<Item = HeldLease> {
-        self.letters.iter().map(|(lease, letter)| {
-            // A failure gives nothing for any shard: whoever leads now need not know how many there were.
-            let shards = letter.outcome.outcome.as_ref().map_or(1, TaskOutput::shards);
-            HeldLease { slot: letter.slot, lease: lease.clone(), shards }
-        })
+        self.letters.values().map(|letter| letter.held.clone())
     }
 
     pub(super) fn len(&self) -> usize {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lethe_domain::{Assignment, Epoch, ErrorCode, Failure, LeaseId, SlotIndex};
+use lethe_domain::{Assignment, Epoch, ErrorCode, Failure, HeldLease, LeaseId, SlotIndex};
 use lethe_proto::executor::ExecutorCommand;
 use lethe_proto::session::{WorkerCommand, WorkerEvent};
 
@@ -160,10 +160,10 @@ impl Machine {
     }
 
     fn forget(&mut self, now: Now, at: SlotIndex, lease: LeaseId, failure: Failure) {
-        if let Some(slot) = self.slot_mut(at) {
-            slot.work.take_if(|work| work.lease == lease);
-        }
-        self.finish(now, at, lease, Err(failure));
+        let work = self.slot_mut(at).and_then(|slot| slot.work.take_if(|work| work.lease == lease));
+        // One that is not there gave nothing for any shard; how many they were is known to whoever granted it.
+        let shards = work.map_or(1, |work| work.shards);
+        self.finish(now, HeldLease { slot: at, lease, shards }, Err(failure));
     }
 
     /// Coordinator and agent disagree. A new session begins with what is held, and the coordinator grants the rest again.

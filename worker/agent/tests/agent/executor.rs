@@ -13,8 +13,8 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::{env, thread};
 
 use lethe_domain::{
-    Assignment, Attempt, ErrorCode, Failure, JobId, JobSpec, LeaseId, Phase, Progress, ShardIndex, Task,
-    TaskOutput,
+    Assignment, Attempt, ErrorCode, Failure, Inputs, JobId, JobSpec, LeaseId, Phase, Progress, ShardIndex,
+    Task, TaskOutput,
 };
 use lethe_proto::LeaseOutcome;
 use lethe_proto::executor::{ExecutorCommand, ExecutorEvent};
@@ -118,7 +118,13 @@ pub(crate) fn assignment(job: &str, artifacts: &str) -> Assignment {
           output: {range: [0, 1], channels: 1, size: 28}},
           feature: {name: thick, scorer: {uri: /m/s.pt, positive: {top: 0.1}}}}",
     );
-    Assignment { lease: lease(job), spec: spec.unwrap(), artifacts: artifacts.to_owned(), task: Task::Probe }
+    Assignment {
+        lease: lease(job),
+        spec: spec.unwrap(),
+        inputs: Inputs::default(),
+        artifacts: artifacts.to_owned(),
+        task: Task::Probe,
+    }
 }
 
 /// The executor.

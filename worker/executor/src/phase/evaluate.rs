@@ -44,7 +44,7 @@ pub(super) fn run(
     }
     let batch = format!("a batch of {} images (evaluate.batch)", work.spec.evaluate.batch);
     let measures = eyes.compare(work, shard).map_err(|error| error.too_large(&batch, SMALLER))?;
-    let moments = work.storage.put(&work.shard_path("evaluate", shard.index), measures.to_bytes()?)?;
+    let moments = work.storage.put(&work.shard_path(shard.index), measures.to_bytes()?)?;
     let count = |scores: &[f64]| {
         eyes.cut.map(|cut| scores.iter().filter(|score| cut.is_positive(**score)).count() as u64)
     };

@@ -6,8 +6,8 @@
 use std::time::Instant;
 
 use lethe_domain::spec::Labeller;
-use lethe_domain::{ErrorCode, ProbeOutput};
-use lethe_models::{Generator, Loss, Stream};
+use lethe_domain::{ErrorCode, ProbeOutput, Warning, WarningCode};
+use lethe_models::{Loss, Stream};
 use nix::sys::statvfs::statvfs;
 use tch::{Kind, Tensor};
 
@@ -22,7 +22,11 @@ use crate::{memory, verdict};
 /// Everything that can be wrong with a model, a file or a place; each names its object and what to do.
 pub(super) fn run(work: &mut Work<'_>) -> Result<ProbeOutput> {
     let original = work.original()?;
-    let parameters = original.file.trainable(work.device)?.parameter_count();
+    let copy = original.file.trainable(work.device)?;
+    let parameters = copy.parameter_count();
+    let mut warnings = Vec::new();
+    warnings.extend(not_trained(copy.untrained(), "their requires_grad is False in the file"));
+    drop(copy);
     room(work, parameters)?;
     work.step(0, STAGES)?;
 
@@ -40,9 +44,12 @@ pub(super) fn run(work: &mut Work<'_>) -> Result<ProbeOutput> {
         "a part of {part} latents of the training batch (unlearn.global_batch over unlearn.micro_batches)"
     );
     let hint = fine_tune::SMALLER;
-    train_once(work, &original, part, &what, hint).map_err(|error| error.too_large(&what, hint))?;
+    let unused =
+        train_once(work, &original, part, &what, hint).map_err(|error| error.too_large(&what, hint))?;
+    warnings.extend(not_trained(&unused, "no image depends on them"));
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let image_shape = work.spec.generator.output.shape().to_vec();
-    Ok(ProbeOutput { image_shape, range, batch_seconds, parameters })
+    Ok(ProbeOutput { image_shape, range, batch_seconds, parameters, warnings })
 }
 
 /// What progress counts.
@@ -78,26 +85,27 @@ fn room(work: &Work<'_>, parameters: u64) -> Result<()> {
 
 /// Lets every model look at one batch. Gives the lowest and highest pixel, and the seconds of generating and labelling one.
 fn look(work: &mut Work<'_>, original: &Original, batch: u64) -> Result<([f64; 2], f64)> {
-    let images = render(work, &original.generator, batch)?;
-    let range = original.generator.check_images(&images)?;
-    let images = original.generator.to_unit(&images)?;
+    let generator = &original.generator;
+    let images = generator.check_function(&latents(work, batch)?)?;
+    let range = generator.check_images(&images)?;
+    let images = generator.to_unit(&images)?;
     let labeller = verdict::looking_labeller(&work.spec).map(|judge| work.labeller(&judge)).transpose()?;
     if let Some(labeller) = &labeller {
-        labeller.scores(&images)?;
+        labeller.check(&images)?;
     }
     if let Some(Labeller::Labels(labels)) = work.spec.feature.labeller() {
-        both_kinds(&read_labels(labels, &work.spec.sample.until)?)?;
+        both_kinds(&read_labels(labels, &work.inputs, &work.spec.sample.until)?)?;
     }
     if let Some(judge) = work.spec.evaluate.judge.clone() {
-        work.labeller(&judge)?.scores(&images)?;
+        work.labeller(&judge)?.check(&images)?;
     }
     if let Some(features) = work.features()? {
-        let _ = features.of(&images)?;
+        features.check(&images)?;
     }
     work.step(1, STAGES)?;
 
     let begun = Instant::now();
-    let images = original.generator.to_unit(&render(work, &original.generator, batch)?)?;
+    let images = generator.to_unit(&generator.forward(&latents(work, batch)?)?)?;
     match &labeller {
         Some(labeller) => drop(labeller.scores(&images)?),
         // On a GPU the work is done when somebody asks for a number.
@@ -106,15 +114,15 @@ fn look(work: &mut Work<'_>, original: &Original, batch: u64) -> Result<([f64; 2
     Ok((range, begun.elapsed().as_secs_f64()))
 }
 
-fn render(work: &Work<'_>, generator: &Generator, batch: u64) -> Result<Tensor> {
+/// The first latents of the probe, when there is room for them and their images.
+fn latents(work: &Work<'_>, batch: u64) -> Result<Tensor> {
     let latents = work.latents();
     // Rust ends the process where it cannot have memory, libtorch does not: so Rust's part is asked for first. The images
     // come on top, and a batch that has no room for them will not do.
     let pixels: i64 = work.spec.generator.output.shape().iter().product();
     let bytes = batch.saturating_mul(4).saturating_mul(3 * latents.numel() as u64 + pixels as u64);
     memory::require(bytes, &format!("a batch of {batch} images (sample.batch)"), SMALLER)?;
-    let z = latents.batch(Stream::Probe, 0, batch, work.device)?;
-    Ok(generator.forward(&z)?)
+    Ok(latents.batch(Stream::Probe, 0, batch, work.device)?)
 }
 
 fn both_kinds(labels: &[bool]) -> Result<()> {
@@ -132,7 +140,7 @@ fn both_kinds(labels: &[bool]) -> Result<()> {
 /// The reference set has images of this shape, and everybody can look at them.
 fn reference(work: &mut Work<'_>) -> Result<()> {
     let Some(reference) = work.spec.evaluate.reference.clone() else { return Ok(()) };
-    let images = work.models.reference(&reference, work.spec.generator.output.shape())?;
+    let images = work.models.reference(&reference, &work.inputs, work.spec.generator.output.shape())?;
     let some = images.batch(0, work.spec.sample.batch.min(16), work.device)?;
     if let Some(features) = work.features()? {
         let _ = features.of(&some)?;
@@ -140,8 +148,31 @@ fn reference(work: &mut Work<'_>) -> Result<()> {
     Ok(())
 }
 
-/// One forward and backward pass of the largest part of a batch, with every term of the loss.
-fn train_once(work: &Work<'_>, original: &Original, batch: u64, what: &str, hint: &str) -> Result<()> {
+/// The warning that names parameters which stay as they are, if there are any.
+fn not_trained(names: &[String], why: &str) -> Option<Warning> {
+    const SHOWN: usize = 6;
+    if names.is_empty() {
+        return None;
+    }
+    let more = match names.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    let message = format!("parameters of the generator stay as they are, since {why}: {shown}{more}");
+    let hint = "if they may change, export the module with requires_grad_(True) on them and with them in its forward";
+    Some(Warning::new(WarningCode::NotTrained, message, hint))
+}
+
+/// One forward and backward pass of the largest part of a batch, with every term of the loss. Gives the names of the parameters
+/// that no image depends on.
+fn train_once(
+    work: &Work<'_>,
+    original: &Original,
+    batch: u64,
+    what: &str,
+    hint: &str,
+) -> Result<Vec<String>> {
     let latents = work.latents();
     memory::require(batch.saturating_mul(12 * latents.numel() as u64), what, hint)?;
     let (device, unlearn) = (work.device, &work.spec.unlearn);
@@ -152,24 +183,26 @@ fn train_once(work: &Work<'_>, original: &Original, batch: u64, what: &str, hint
     let targets = original.generator.to_unit(&original.generator.forward(&z)?)?;
     let images = copy.to_unit(&copy.forward(&z)?)?;
     let edited = Tensor::f_ones([batch as i64], (Kind::Bool, device))?;
-    let loss = loss.sum(&images, &targets, &edited, batch)?;
+    let places = Tensor::f_arange(batch as i64, (Kind::Int64, device))?;
+    let loss = loss.sum(&images, &targets, &edited, &places)?;
     let file = &work.spec.generator.uri;
     if !loss.requires_grad() {
         return Err(untrainable(file, "its output does not depend on its parameters"));
     }
     loss.f_mul_scalar(1.0 / unlearn.global_batch as f64)?.f_backward()?;
-    let gradients: Vec<Tensor> = copy.parameters().iter().map(|(_, weight)| weight.grad()).collect();
-    let defined: Vec<&Tensor> = gradients.iter().filter(|gradient| gradient.defined()).collect();
-    if defined.is_empty() {
+    let (used, unused): (Vec<_>, Vec<_>) =
+        copy.parameters().iter().partition(|(_, weight)| weight.grad().defined());
+    if used.is_empty() {
         return Err(untrainable(file, "no parameter gets a gradient"));
     }
-    for gradient in defined {
+    for (_, weight) in used {
+        let gradient = weight.grad();
         if !bool::try_from(gradient.f_isfinite()?.f_all()?)? {
             let what = format!("{file}: a gradient of the first training step is NaN or infinite");
             return Err(lethe_models::Error::NotFinite { what }.into());
         }
     }
-    Ok(())
+    Ok(unused.into_iter().map(|(name, _)| name.clone()).collect())
 }
 
 fn untrainable(file: &str, reason: &str) -> Error {

@@ -3,17 +3,15 @@
 //! The scores are stored, not what follows from them: which of them are positive may depend on all shards, and latents can be
 //! made again from their index.
 
-use std::fs;
-
 use lethe_domain::spec::{Labels, Until};
-use lethe_domain::{ArtifactRef, SampleOutput, SampleRange};
+use lethe_domain::{ArtifactRef, Inputs, SampleOutput, SampleRange};
 use lethe_models::{Labeller, Latents, Stream, Tensors};
 use tch::{Kind, Tensor};
 
 use super::Shard;
 use crate::error::{Error, Result};
+use crate::input::{self, Pins};
 use crate::models::Original;
-use crate::storage::local_file;
 use crate::verdict;
 use crate::work::Work;
 
@@ -27,12 +25,14 @@ pub(super) fn run(work: &mut Work<'_>, shard: Shard) -> Result<SampleOutput> {
     let spec = work.spec.clone();
     let labeller = verdict::labeller(&spec)?;
     let scores = match labeller {
-        lethe_domain::spec::Labeller::Labels(labels) => given(labels, &spec.sample.until, range)?,
+        lethe_domain::spec::Labeller::Labels(labels) => {
+            given(labels, &work.inputs, &spec.sample.until, range)?
+        }
         _ => look(work, shard)?,
     };
     let cut = verdict::line(labeller).cut();
     let positives = cut.map(|cut| scores.iter().filter(|score| cut.is_positive(**score)).count() as u64);
-    let stored = work.storage.put(&work.shard_path("sample", shard.index), encode(range.start, &scores)?)?;
+    let stored = work.storage.put(&work.shard_path(shard.index), encode(range.start, &scores)?)?;
     Ok(SampleOutput { samples: range.count, positives, scores: stored })
 }
 
@@ -71,8 +71,8 @@ pub(crate) fn score(
 }
 
 /// Labels of a file as scores: 0 or 1.
-fn given(labels: &Labels, until: &Until, range: SampleRange) -> Result<Vec<f64>> {
-    let labels = read_labels(labels, until)?;
+fn given(labels: &Labels, inputs: &Inputs, until: &Until, range: SampleRange) -> Result<Vec<f64>> {
+    let labels = read_labels(labels, inputs, until)?;
     let mine = labels.iter().skip(range.start as usize).take(range.count as usize);
     Ok(mine.map(|label| f64::from(u8::from(*label))).collect())
 }
@@ -81,13 +81,12 @@ fn given(labels: &Labels, until: &Until, range: SampleRange) -> Result<Vec<f64>>
 ///
 /// # Errors
 /// As [`lethe_models::parse_labels`]; [`lethe_models::Error::Read`].
-pub(super) fn read_labels(labels: &Labels, until: &Until) -> Result<Vec<bool>> {
-    let path = local_file(&labels.uri)?;
-    let file = path.display().to_string();
-    let text = fs::read_to_string(&path)
-        .map_err(|source| lethe_models::Error::Read { file: file.clone(), source })?;
+pub(super) fn read_labels(labels: &Labels, inputs: &Inputs, until: &Until) -> Result<Vec<bool>> {
+    let (file, raw) = input::read(&labels.uri, &Pins::of(inputs, &labels.uri))?;
+    let text = String::from_utf8_lossy(&raw.bytes);
     let (Until::Total(total) | Until::Positives(total)) = *until;
-    Ok(lethe_models::parse_labels(&text, &file, total)?)
+    lethe_models::parse_labels(&text, &raw.name, total)
+        .map_err(|error| Error::from(error).about(&labels.uri, &file))
 }
 
 fn encode(start: u64, scores: &[f64]) -> Result<Vec<u8>> {

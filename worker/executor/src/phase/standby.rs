@@ -18,7 +18,7 @@ const BEAT: Duration = Duration::from_secs(1);
 pub(super) fn run(work: &mut Work<'_>, target: &ArtifactRef) -> Result<TaskOutput> {
     work.target(target)?;
     work.original()?;
-    guide(&work.spec, work.models, work.device)?;
+    guide(&work.spec, &work.inputs, work.models, work.device)?;
     work.speaker.begin();
     loop {
         let seconds = work.speaker.seconds() as u64;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lethe_domain::{ErrorCode, Failure, Task, TaskOutput};
+use lethe_domain::{ErrorCode, Failure, Input, InputRole, Inputs, Task, TaskOutput};
 use safetensors::tensor::TensorView;
 use safetensors::{SafeTensors, serialize};
 use serde_json::{Value, json};
@@ -304,6 +304,74 @@ fn a_training_batch_that_this_machine_cannot_hold_fails_inside_libtorch_and_not_
     let words = ["a batch of 2000000 images (sample.batch)", "does not fit in memory", "lower sample.batch"];
     refused(&mut executor, &job, ErrorCode::OutOfMemory, &words);
     assert!(matches!(executor.run(&Job::tiny().probe()), TaskOutput::Probe(_)), "the slot is as good as new");
+}
+
+/// What a file holds, as admission writes it down.
+fn input(uri: &str) -> Input {
+    let bytes = fs::read(uri).unwrap();
+    Input { uri: uri.to_owned(), sha256: lethe_models::sha256(&bytes), size: bytes.len() as u64 }
+}
+
+#[test]
+fn a_file_that_is_not_the_one_the_job_was_accepted_with() {
+    let mut executor = Executor::start();
+    let judge = json!({"scorer": {"uri": mnist("models/slant.pt"), "positive": {"above": 0}}});
+    let job = || Job::thick().set("evaluate.judge", judge.clone());
+    let spec = job().parsed();
+    let mut all: Vec<(InputRole, Input)> =
+        spec.files().into_iter().map(|(key, uri)| (InputRole::of_key(key).unwrap(), input(uri))).collect();
+    all.push((InputRole::Sidecar, input(&format!("{}.json", spec.generator.uri))));
+    let accepted = |inputs: Vec<(InputRole, Input)>| {
+        let mut job = job();
+        job.inputs = Inputs(inputs.into_iter().collect());
+        job
+    };
+    for changed in 0..all.len() {
+        let mut others = all.clone();
+        others[changed].1.sha256 = "5".repeat(64);
+        let file = all[changed].1.uri.rsplit('/').next().unwrap();
+        let words = [file, &all[changed].1.sha256, &"5".repeat(64), "submit"];
+        refused(&mut executor, &accepted(others), ErrorCode::InputChanged, &words);
+        assert!(matches!(executor.run(&accepted(all.clone()).probe()), TaskOutput::Probe(_)));
+    }
+}
+
+#[test]
+fn labels_that_are_not_those_the_job_was_accepted_with() {
+    let (job, mut executor) = (Job::tiny(), Executor::start());
+    let file = job.folder().join("labels.csv");
+    fs::write(&file, (0..600).map(|index| format!("{index},{}\n", index % 2)).collect::<String>()).unwrap();
+    let uri = file.display().to_string();
+    let judge = job.spec["feature"]["classifier"].clone();
+    let mut job = job
+        .set("feature", json!({"name": "f", "labels": {"uri": uri}}))
+        .set("direction.selection", "projection")
+        .set("evaluate.judge", json!({"classifier": judge}));
+    job.inputs = Inputs([(InputRole::Labeller, input(&uri))].into());
+    assert!(matches!(executor.run(&job.probe()), TaskOutput::Probe(_)));
+    let text = fs::read_to_string(&uri).unwrap();
+    fs::write(&uri, text.replacen(",0", ",1", 1)).unwrap();
+    let failure = executor.try_run(&job.probe()).unwrap_err();
+    assert_eq!(failure.code, ErrorCode::InputChanged, "{failure}");
+}
+
+#[test]
+fn a_model_that_is_replaced_while_the_job_is_at_work() {
+    let (job, mut executor) = (Job::tiny(), Executor::start());
+    let uri = bare(&job, "flat_generator.pt").display().to_string();
+    let mut job = job.set("generator.uri", uri.as_str()).set("generator.format", "torchscript");
+    job.inputs = Inputs([(InputRole::Generator, input(&uri))].into());
+    assert!(matches!(executor.run(&job.probe()), TaskOutput::Probe(_)));
+    let mut next = fs::read(&uri).unwrap();
+    next.extend(b"the next training's");
+    let beside = job.folder().join("next.pt");
+    fs::write(&beside, next).unwrap();
+    fs::rename(&beside, &uri).unwrap();
+    let failure = executor.try_run(&job.probe()).unwrap_err();
+    assert_eq!(failure.code, ErrorCode::InputChanged, "{failure}");
+    assert!(!failure.code.retryable());
+    fs::remove_file(&uri).unwrap();
+    executor.try_run(&job.probe()).unwrap_err();
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use lethe_domain::{
-    ArtifactRef, Assignment, Attempt, DirectionOutput, FineTuneOutput, GangRole, Generation, JobId, JobSpec,
-    LeaseId, Phase, Rank, SampleOutput, SampleRange, ShardIndex, Task, TaskOutput,
+    ArtifactRef, Assignment, Attempt, DirectionOutput, FineTuneOutput, GangRole, Generation, Inputs, JobId,
+    JobSpec, LeaseId, Phase, Rank, SampleOutput, SampleRange, ShardIndex, Task, TaskOutput,
 };
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
@@ -16,6 +16,8 @@ use crate::harness::Executor;
 
 pub(crate) struct Job {
     pub(crate) spec: Value,
+    /// What its files held when it was accepted.
+    pub(crate) inputs: Inputs,
     folder: TempDir,
     attempt: Cell<u32>,
     /// The furthest step that the coordinator knows of.
@@ -69,7 +71,13 @@ impl Job {
     }
 
     pub(crate) fn of(spec: Value) -> Self {
-        Self { spec, folder: tempfile::tempdir().unwrap(), attempt: Cell::new(0), floor: Cell::new(0) }
+        Self {
+            spec,
+            inputs: Inputs::default(),
+            folder: tempfile::tempdir().unwrap(),
+            attempt: Cell::new(0),
+            floor: Cell::new(0),
+        }
     }
 
     /// Changes the spec: `set("unlearn.lr", 0.1)`.
@@ -131,7 +139,7 @@ impl Job {
             attempt: Attempt(attempt),
         };
         let artifacts = format!("file://{}", self.root().display());
-        Assignment { lease, spec: self.parsed(), artifacts, task }
+        Assignment { lease, spec: self.parsed(), inputs: self.inputs.clone(), artifacts, task }
     }
 
     pub(crate) fn probe(&self) -> Assignment {

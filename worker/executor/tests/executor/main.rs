@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod evaluation;
+mod foreign_models;
 mod gang;
 mod harness;
 mod job;

@@ -25,7 +25,7 @@ pub(super) fn output(assignment: &Assignment) -> TaskOutput {
     let file = json!({"path": "a", "sha256": "0", "size": 1});
     let value = match &assignment.task {
         Task::Probe => json!({"Probe": {
-            "image_shape": [1, 8, 8], "range": [0.0, 1.0], "batch_seconds": 0.1, "parameters": 1
+            "image_shape": [1, 8, 8], "range": [0.0, 1.0], "batch_seconds": 0.1, "parameters": 1, "warnings": []
         }}),
         Task::Sample { .. } => in_shards(
             assignment,
@@ -85,6 +85,11 @@ impl World {
                     let again = self.disk.get_mut(&job).unwrap().1.insert((phase, shard), *output);
                     assert_eq!(again, None, "{job} {phase} shard {shard} counted twice");
                 }
+                Decision::Persist(Write::ForgetShards { job }) => self.disk.get_mut(&job).unwrap().1.clear(),
+                Decision::Persist(Write::ForgetJob { .. } | Write::Erased { .. }) => {
+                    unreachable!("nobody deletes a job here")
+                }
+                Decision::Persist(Write::ForgetWorker { worker }) => drop(self.marks.remove(&worker)),
                 Decision::Persist(Write::Worker(record)) => {
                     self.marks.insert(record.id.clone(), *record);
                 }
@@ -93,7 +98,10 @@ impl World {
                     self.sessions.remove(&worker);
                     self.break_wire(&worker);
                 }
-                Decision::Notify { .. } | Decision::Metric(_) => {}
+                Decision::Notify { .. }
+                | Decision::Metric(_)
+                | Decision::TidyUp { .. }
+                | Decision::Erase { .. } => {}
             }
         }
     }

@@ -12,7 +12,7 @@ mod streams;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use lethe_domain::{Epoch, JobId, JobState, Phase, ShardIndex, TaskOutput, WorkerId};
+use lethe_domain::{Epoch, Inputs, JobId, JobState, Phase, ShardIndex, TaskOutput, WorkerId};
 use lethe_engine::{Event as Occurrence, JobRecord, State, WorkerRecord};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -219,7 +219,12 @@ fn no_storm_keeps_a_fleet_from_its_work() {
             let mut world = World::new(seed, &[2, 1, 2]);
             for name in ["a", "b"] {
                 let spec = Box::new(spec());
-                world.occurs(Occurrence::Submit { job: job(name), spec, request_id: None });
+                world.occurs(Occurrence::Submit {
+                    job: job(name),
+                    spec,
+                    inputs: Inputs::default(),
+                    request_id: None,
+                });
             }
             world.run();
             assert_eq!(world.verdict("a"), JobState::Succeeded);

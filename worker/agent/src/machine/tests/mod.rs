@@ -11,8 +11,8 @@ mod yielding;
 use std::time::{Duration, Instant};
 
 use lethe_domain::{
-    Assignment, Attempt, Epoch, ErrorCode, Failure, JobId, JobSpec, LeaseId, Phase, Progress, ShardIndex,
-    SlotIndex, SlotReport, Task, TaskOutput,
+    Assignment, Attempt, Epoch, ErrorCode, Failure, Inputs, JobId, JobSpec, LeaseId, Phase, Progress,
+    SampleRange, ShardIndex, SlotIndex, SlotReport, Task, TaskOutput,
 };
 use lethe_proto::LeaseOutcome;
 use lethe_proto::executor::{ExecutorCommand, ExecutorEvent};
@@ -154,7 +154,13 @@ pub(super) fn spec() -> JobSpec {
 }
 
 fn assignment(shard: u32) -> Assignment {
-    Assignment { lease: lease(shard), spec: spec(), artifacts: "file:///a".to_owned(), task: Task::Probe }
+    Assignment {
+        lease: lease(shard),
+        spec: spec(),
+        inputs: Inputs::default(),
+        artifacts: "file:///a".to_owned(),
+        task: Task::Probe,
+    }
 }
 
 fn death() -> Death {

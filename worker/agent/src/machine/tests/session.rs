@@ -43,6 +43,20 @@ fn outcomes_survive_any_number_of_sessions() {
 }
 
 #[test]
+fn a_lease_over_several_shards_is_announced_with_all_of_them_even_when_it_failed() {
+    let mut bench = Bench::joined(2);
+    for slot in 0..2 {
+        let range = SampleRange { start: 0, count: 30 };
+        let assignment = Box::new(Assignment { task: Task::Sample { range }, ..assignment(slot) });
+        let command = WorkerCommand::Start { epoch: Epoch(5), slot: SlotIndex(slot), assignment };
+        bench.step(Event::Command(command));
+    }
+    bench.ends(0, 0, Err(Failure::new(ErrorCode::Storage, "full", "")));
+    let held: Vec<u32> = bench.machine.held().iter().map(|held| held.shards).collect();
+    assert_eq!(held, [3, 3], "one at work, one that failed");
+}
+
+#[test]
 fn an_hour_without_a_coordinator_loses_nothing() {
     let mut bench = Bench::joined(3);
     for slot in 0..3 {

@@ -1,4 +1,7 @@
 //! Meeting the other ranks. Rank 0 opens the rendezvous store and says where; the others come there; a gang of one needs none.
+//!
+//! Joining ends by itself or by a stop, except inside NCCL: while it connects, it cannot be broken off. There this process ends
+//! when it takes too long, and the agent starts another.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::OnceLock;
@@ -6,8 +9,10 @@ use std::time::Duration;
 
 use lethe_collective::{Backend, Group, GroupOptions, Network, Place, Store, interface_address};
 use lethe_domain::{ErrorCode, Failure, GangRole};
+use nix::sys::signal::{self, Signal};
 use tch::Device;
 
+use super::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::work::Work;
 
@@ -36,6 +41,9 @@ pub(crate) struct GangSettings {
         value_parser = humantime::parse_duration
     )]
     timeout: Duration,
+    /// Have a gang of one join a group like any other, so that one GPU exercises NCCL. For tests.
+    #[arg(long = "join-alone", env = "LETHE_JOIN_ALONE", hide = true)]
+    join_alone: bool,
 }
 
 impl GangSettings {
@@ -121,8 +129,8 @@ impl Meeting {
             generation: u64::from(role.generation.0),
         };
         let store = match (place.world, place.rank, &role.store) {
-            (..=1, _, _) => None,
-            (_, 0, _) => {
+            (..=1, _, _) if !work.gang.join_alone => None,
+            (..=1, _, _) | (_, 0, _) => {
                 let store = Store::serve(&host, timeout)?;
                 work.speaker.store_open(&work.lease, store.address());
                 Some(store)
@@ -152,10 +160,26 @@ impl Meeting {
             _ => Backend::Gloo,
         };
         let options = GroupOptions { timeout, network, abort: work.stop.abort(), ..GroupOptions::default() };
+        let limit = 2 * options.join_timeout;
+        let _deadline = match backend {
+            Backend::Gloo => None,
+            Backend::Nccl { .. } => Some(Deadline::start(limit, move || give_up(place, limit))?),
+        };
         let group = Group::join(&store, backend, place, options)?;
         tracing::info!("joined: {place}");
         Ok(group)
     }
+}
+
+/// Ends this process, which waits for a peer inside NCCL and hears nothing else.
+fn give_up(place: Place, limit: Duration) {
+    tracing::error!(
+        "{place}: NCCL did not connect within {limit:?}, and cannot be broken off while it tries: this process ends. If it \
+         repeats, the ranks do not reach each other: set NCCL_SOCKET_IFNAME to the interface between them, and NCCL_DEBUG=INFO \
+         to hear what it tries"
+    );
+    // Not an exit in order: that would wait for NCCL too.
+    let _ = signal::raise(Signal::SIGKILL);
 }
 
 #[cfg(test)]
@@ -169,6 +193,7 @@ mod tests {
             route: OnceLock::new(),
             interface: None,
             timeout: Duration::from_secs(1),
+            join_alone: false,
         }
     }
 

@@ -4,11 +4,12 @@
 //! rank takes some of them. So a gang of another size, formed after a loss, goes on with the same bits: from what the survivors
 //! have in memory, or else from the last checkpoint.
 //!
-//! One file each: meeting the other ranks (`gang`), the step itself (`trainer`), what is kept when a gang ends (`kept`), where to go
+//! One file each: meeting the other ranks (`gang`, `deadline`), the step itself (`trainer`), what is kept when a gang ends (`kept`), where to go
 //! on from (`resume`), saving beside the training (`saving`, `saver`, `buffers`), the losses so far (`curve`).
 
 mod buffers;
 mod curve;
+mod deadline;
 mod gang;
 mod kept;
 mod resume;
@@ -20,7 +21,7 @@ pub(crate) mod trainer;
 use std::rc::Rc;
 
 use lethe_domain::spec::Selection;
-use lethe_domain::{ArtifactRef, ErrorCode, Failure, FineTuneOutput, GangRole, JobSpec, Rank};
+use lethe_domain::{ArtifactRef, ErrorCode, Failure, FineTuneOutput, GangRole, Inputs, JobSpec, Rank};
 use lethe_models::Labeller;
 use tch::Device;
 
@@ -56,7 +57,7 @@ pub(super) fn run(
     let meeting = Meeting::open(work, role)?;
     let vector = work.target(target)?;
     let original = work.original()?;
-    let labeller = guide(&work.spec, work.models, work.device)?;
+    let labeller = guide(&work.spec, &work.inputs, work.models, work.device)?;
     let group = meeting.join(work)?;
     let mut trainer = Trainer::new(&work.spec, &vector, original, labeller, group)?;
     // Until all have it, every survivor keeps its own.
@@ -70,13 +71,18 @@ pub(super) fn run(
 ///
 /// # Errors
 /// As [`Models::labeller`].
-pub(crate) fn guide(spec: &JobSpec, models: &mut Models, device: Device) -> Result<Option<Rc<Labeller>>> {
+pub(crate) fn guide(
+    spec: &JobSpec,
+    inputs: &Inputs,
+    models: &mut Models,
+    device: Device,
+) -> Result<Option<Rc<Labeller>>> {
     if spec.direction.selection == Selection::Projection {
         return Ok(None);
     }
     let judge = verdict::looking_labeller(spec);
     let judge = judge.ok_or_else(|| Error::internal("direction.selection: classifier without a model"))?;
-    models.labeller(&judge, device).map(Some)
+    models.labeller(&judge, inputs, device).map(Some)
 }
 
 fn train_and_publish(

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use lethe_artifacts::{Digest, Header};
 use lethe_collective::Group;
-use lethe_domain::{Cut, JobSpec, spec};
+use lethe_domain::{Cut, Inputs, JobSpec, spec};
 use lethe_models::{Target, Tensors};
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
@@ -37,7 +37,7 @@ pub(crate) fn measure(folder: &Path, artifacts: &str, count: u64, every: u64, on
     let runtime = runtime()?;
     let storage = Storage::open(runtime.handle(), artifacts)?;
     let spec = job(folder)?;
-    let original = Models::default().original(&spec.generator, on)?;
+    let original = Models::default().original(&spec.generator, &Inputs::default(), on)?;
     let mut trainer = Trainer::new(&spec, &target(), original, None, Group::loopback())?;
     for _ in 0..every.min(5) {
         trainer.step(Wishes::default())?;

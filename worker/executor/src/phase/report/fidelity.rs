@@ -21,7 +21,7 @@ pub(super) struct Sets {
 /// # Errors
 /// `NO_NEGATIVES` when the judge sees the feature everywhere; those of the models.
 pub(super) fn look(work: &mut Work<'_>, reference: &Reference, judge: &Judge, cut: Cut) -> Result<Sets> {
-    let images = work.models.reference(reference, work.spec.generator.output.shape())?;
+    let images = work.models.reference(reference, &work.inputs, work.spec.generator.output.shape())?;
     let (judge, features) = (work.labeller(judge)?, work.features()?);
     let features = features.ok_or_else(|| Error::internal("a reference set without a feature space"))?;
     let mut sets: Option<Sets> = None;

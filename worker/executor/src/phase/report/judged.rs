@@ -1,21 +1,24 @@
 //! Who counted the feature.
 
 use lethe_domain::spec::Judge;
-use lethe_domain::{JobSpec, JudgeSummary, Warning, WarningCode};
+use lethe_domain::{Inputs, JobSpec, JudgeSummary, Warning, WarningCode};
 
 use crate::error::Result;
-use crate::storage::local_file;
+use crate::input::{self, Pins};
 use crate::verdict;
 
 /// The judge by the content of its file, and whether the labeller's is the same.
 ///
 /// # Errors
 /// Those of a file that cannot be read.
-pub(super) fn judged_by(spec: &JobSpec, judge: &Judge) -> Result<JudgeSummary> {
+pub(super) fn judged_by(spec: &JobSpec, inputs: &Inputs, judge: &Judge) -> Result<JudgeSummary> {
     let digest = |judge: &Judge| -> Result<(String, String)> {
         let uri = verdict::uri(judge)?;
-        let (digest, _) = lethe_artifacts::digest_file_blocking(&local_file(uri)?)?;
-        Ok((uri.to_owned(), digest.to_string()))
+        let sha256 = match inputs.at(uri) {
+            Some(pinned) => pinned.sha256.clone(),
+            None => lethe_models::sha256(&input::read(uri, &Pins::default())?.1.bytes),
+        };
+        Ok((uri.to_owned(), sha256))
     };
     let (uri, sha256) = digest(judge)?;
     let labeller = verdict::looking_labeller(spec).map(|labeller| digest(&labeller)).transpose()?;

@@ -31,7 +31,7 @@ pub(super) fn run(work: &mut Work<'_>, shards: &[ArtifactRef], target: &Artifact
         figures.extend(fidelity::figures(work, space, sets, cut)?);
     }
     figures.extend(locality);
-    let judge = judged::judged_by(&work.spec, &judge)?;
+    let judge = judged::judged_by(&work.spec, &work.inputs, &judge)?;
     let warnings: Vec<_> = counts.warnings().into_iter().chain(judged::warning(&judge)).collect();
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(ReportOutput { figures, warnings, judge })

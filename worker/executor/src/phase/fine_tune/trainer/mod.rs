@@ -96,6 +96,11 @@ impl Trainer {
         })
     }
 
+    /// How many looks of a guided edit between asking the device which searches are over.
+    pub(crate) fn set_looks_per_sync(&mut self, looks: usize) {
+        self.editor.set_looks_per_sync(looks);
+    }
+
     /// The gang, for what is not part of a step.
     pub(crate) fn group(&self) -> &Group {
         &self.group
@@ -146,8 +151,7 @@ impl Trainer {
         let mut losses = Vec::new();
         let mut statistics = None;
         // What an entry has been so far says what it will be: with this much room, sums are exact.
-        let bounds: Vec<f64> =
-            self.adam.magnitudes()?.into_iter().map(|magnitude| magnitude * GRADIENT_ROOM).collect();
+        let bounds = self.adam.magnitudes()?.f_mul_scalar(GRADIENT_ROOM)?;
         self.reducer.set_grid(&bounds, self.unlearn.parts())?;
         for part in self.own.clone() {
             let loss = self.loss(part)?;
@@ -178,7 +182,7 @@ impl Trainer {
     /// The loss summed over the ranks, and what any of them wants. With peers the sum is waited for anyway, so looking at it costs
     /// nothing; alone, the loss stays on the device.
     fn sum(&self, loss: &Tensor, own: Wishes) -> Result<(Tensor, Wishes)> {
-        if self.group.world() == 1 {
+        if self.group.is_loopback() {
             return Ok((loss.shallow_clone(), own));
         }
         let wishes = [0.0, f64::from(u8::from(own.yields)), f64::from(u8::from(own.save))];
@@ -199,7 +203,7 @@ impl Trainer {
         let edited = self.editor.edit(&self.original.generator, &z)?;
         let targets = self.copy.to_unit(&edited.images)?;
         let images = self.copy.to_unit(&self.copy.forward(&z)?)?;
-        Ok(self.loss.sum(&images, &targets, &edited.edited, edited.count)?)
+        Ok(self.loss.sum(&images, &targets, &edited.edited, &edited.places)?)
     }
 
     /// Steps whose losses nobody has asked for.

@@ -1,12 +1,81 @@
-//! What tasks give back, phase by phase.
+//! The phases, one by one: what each is told, and what it gives.
+//!
+//! Not here: under which lease that is (`task`).
 
 use lethe_domain::{
-    DirectionOutput, EvaluateOutput, FineTuneOutput, ProbeOutput, PublishOutput, ReportOutput, SampleOutput,
-    TaskOutput, Versions,
+    DirectionOutput, EvaluateOutput, FineTuneOutput, Phase, ProbeOutput, PublishOutput, ReportOutput,
+    SampleOutput, Task, TaskOutput, Versions,
 };
 
-use crate::conversion::{each, from_json, list, read, required, to_json};
+use crate::artifacts::{pack, unpack};
+use crate::conversion::{each, enumeration, from_json, list, read, required, to_json};
 use crate::{ConversionError, v1};
+
+enumeration!(v1::Phase, Phase:
+    Probe = Probe, Sample = Sample, Direction = Direction, FineTune = FineTune,
+    Evaluate = Evaluate, Report = Report, Publish = Publish);
+
+impl From<Task> for v1::Task {
+    fn from(task: Task) -> Self {
+        use v1::task::Task as Wire;
+        let task = match task {
+            Task::Probe => Wire::Probe(v1::ProbeTask {}),
+            Task::Sample { range } => Wire::Sample(v1::SampleTask { range: Some(range.into()) }),
+            Task::Direction { scores } => {
+                let (scores, list) = pack(scores);
+                Wire::Direction(v1::DirectionTask { scores, list })
+            }
+            Task::FineTune { target, role } => {
+                Wire::FineTune(v1::FineTuneTask { target: Some(target.into()), role: Some(role.into()) })
+            }
+            Task::Standby { target } => Wire::Standby(v1::StandbyTask { target: Some(target.into()) }),
+            Task::Evaluate { range, target, weights } => Wire::Evaluate(v1::EvaluateTask {
+                range: Some(range.into()),
+                target: Some(target.into()),
+                weights: Some(weights.into()),
+            }),
+            Task::Report { moments, target } => {
+                let (moments, list) = pack(moments);
+                Wire::Report(v1::ReportTask { moments, list, target: Some(target.into()) })
+            }
+            Task::Publish { target, weights } => {
+                Wire::Publish(v1::PublishTask { target: Some(target.into()), weights: Some(weights.into()) })
+            }
+        };
+        Self { task: Some(task) }
+    }
+}
+
+impl TryFrom<v1::Task> for Task {
+    type Error = ConversionError;
+
+    fn try_from(wire: v1::Task) -> Result<Self, ConversionError> {
+        use v1::task::Task as Wire;
+        Ok(match wire.task.ok_or_else(|| ConversionError::missing(""))? {
+            Wire::Probe(v1::ProbeTask {}) => Task::Probe,
+            Wire::Sample(task) => Task::Sample { range: required(task.range, "range")? },
+            Wire::Direction(task) => Task::Direction { scores: unpack(task.scores, task.list, "scores")? },
+            Wire::FineTune(task) => Task::FineTune {
+                target: required(task.target, "target")?,
+                role: required(task.role, "role")?,
+            },
+            Wire::Standby(task) => Task::Standby { target: required(task.target, "target")? },
+            Wire::Evaluate(task) => Task::Evaluate {
+                range: required(task.range, "range")?,
+                target: required(task.target, "target")?,
+                weights: required(task.weights, "weights")?,
+            },
+            Wire::Report(task) => Task::Report {
+                moments: unpack(task.moments, task.list, "moments")?,
+                target: required(task.target, "target")?,
+            },
+            Wire::Publish(task) => Task::Publish {
+                target: required(task.target, "target")?,
+                weights: required(task.weights, "weights")?,
+            },
+        })
+    }
+}
 
 impl From<TaskOutput> for v1::TaskOutput {
     fn from(output: TaskOutput) -> Self {
@@ -63,18 +132,22 @@ impl From<ProbeOutput> for v1::ProbeOutput {
             high,
             batch_seconds: output.batch_seconds,
             parameters: output.parameters,
+            warnings: each(output.warnings),
         }
     }
 }
 
-impl From<v1::ProbeOutput> for ProbeOutput {
-    fn from(output: v1::ProbeOutput) -> Self {
-        Self {
+impl TryFrom<v1::ProbeOutput> for ProbeOutput {
+    type Error = ConversionError;
+
+    fn try_from(output: v1::ProbeOutput) -> Result<Self, ConversionError> {
+        Ok(Self {
             image_shape: output.image_shape,
             range: [output.low, output.high],
             batch_seconds: output.batch_seconds,
             parameters: output.parameters,
-        }
+            warnings: list(output.warnings, "warnings")?,
+        })
     }
 }
 

@@ -1,0 +1,114 @@
+"""The models and jobs of the checks: the example's DCGAN with its classifier, and a 64 px DCGAN of random weights made here.
+
+Target vectors are computed here too, by PyTorch on the cpu, so that no check rests on another.
+"""
+
+import json
+import pathlib
+
+import torch
+from export import native
+from machine import DEVICE, MODELS, digest
+from safetensors.torch import load_file, save_file
+
+DCGAN_64 = {"name": "dcgan", "latent": 512, "base": 4, "widths": [256, 128, 64, 32], "channels": 3, "output": "tanh"}
+DIGIT = 1
+
+
+class Brightness(torch.nn.Module):
+    """A scorer that costs nothing."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1).mean(1)
+
+
+def spec(generator: pathlib.Path, feature: dict, architecture: dict, **sections) -> dict:
+    size = native.image_shape(architecture)[-1]
+    return {
+        "name": "gpu-check",
+        "generator": {
+            "uri": str(generator),
+            "format": "safetensors",
+            "latent": {"dimension": architecture["latent"]},
+            "output": {"range": list(native.OUTPUT_RANGE[architecture["output"]]), "channels": architecture["channels"], "size": size},
+        },
+        "feature": feature,
+        "resources": {"device": "cpu" if DEVICE == "cpu" else "cuda", "threads": 1},
+        **sections,
+    }
+
+
+def built(architecture: dict, weights: pathlib.Path) -> torch.nn.Module:
+    module = native.build(architecture)
+    module.load_state_dict(load_file(weights), strict=False)
+    return module.eval().requires_grad_(False)
+
+
+def digits() -> tuple:
+    """The example's DCGAN in PyTorch, what scores a digit as Lethe does, its architecture and its feature."""
+    architecture = json.loads((MODELS / "dcgan.safetensors.json").read_text())["architecture"]
+    generator = built(architecture, MODELS / "dcgan.safetensors")
+    classifier = torch.jit.load(str(MODELS / "classifier.pt")).eval()
+
+    def scores(images: torch.Tensor) -> torch.Tensor:
+        logits = classifier(((images + 1) / 2).clamp(0, 1)).double()
+        others = torch.cat([logits[:, :DIGIT], logits[:, DIGIT + 1 :]], 1)
+        return logits[:, DIGIT] - others.logsumexp(1)
+
+    feature = {"name": "one", "classifier": {"uri": str(MODELS / "classifier.pt"), "output": "logits", "class": DIGIT}}
+    return generator, scores, architecture, feature
+
+
+def dcgan_64(folder: pathlib.Path) -> tuple:
+    """A 64 px DCGAN of random weights as an artifact, and a scorer of brightness. Gives their paths."""
+    torch.manual_seed(0)
+    module = native.build(DCGAN_64).eval()
+    weights, scorer = folder / "dcgan-64.safetensors", folder / "brightness.pt"
+    save_file({name: tensor.contiguous() for name, tensor in native.tensors(module).items()}, weights)
+    size = native.image_shape(DCGAN_64)[-1]
+    sidecar = {
+        "schema_version": 1,
+        "kind": "generator",
+        "format": "safetensors",
+        "architecture": DCGAN_64,
+        "latent": {"shape": [DCGAN_64["latent"]], "prior": "normal"},
+        "output": {"range": [-1.0, 1.0], "channels": DCGAN_64["channels"], "height": size, "width": size},
+        "sha256": digest(weights),
+        "source": "random weights, for measuring only",
+    }
+    weights.with_name(weights.name + ".json").write_text(json.dumps(sidecar))
+    torch.jit.script(Brightness()).save(str(scorer))
+    return weights, scorer
+
+
+def write_target(file: pathlib.Path, unit: torch.Tensor, threshold: float, cut: float, deviation: float) -> pathlib.Path:
+    """A target vector as the direction phase writes it."""
+    figures = {
+        "raw_norm": 1.0,
+        "threshold": threshold,
+        "cut_sign": 1.0,
+        "cut_threshold": cut,
+        "score_deviation": deviation,
+        "latent_deviation": 1.0,
+        "samples": 1000.0,
+        "positives": 100.0,
+        "edited_share": 0.16,
+        "heldout_auc": 0.9,
+    }
+    tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in figures.items()}
+    save_file({"unit": unit.double().contiguous(), **tensors}, file)
+    return file
+
+
+@torch.no_grad()
+def locate(generator, scores, latent: int, cut: float | None, file: pathlib.Path) -> pathlib.Path:
+    """The mean difference of latents whose score is above the cut (a sixth of them where none is given) and the others."""
+    z = torch.randn(3000, latent, generator=torch.Generator().manual_seed(7))
+    found = torch.cat([scores(generator(part)) for part in z.split(250)])
+    cut = found.double().quantile(0.84).item() if cut is None else cut
+    positive = found > cut
+    unit = z[positive].double().mean(0) - z[~positive].double().mean(0)
+    unit /= unit.norm()
+    projections = z.double() @ unit
+    threshold = (projections[positive].mean() + projections[~positive].mean()).item() / 2
+    return write_target(file, unit, threshold, cut, found.double().std().item())
