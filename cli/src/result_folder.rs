@@ -11,14 +11,12 @@ use std::path::{Path, PathBuf};
 
 use lethe_artifacts::{Digest, Receipt, digest_file_blocking};
 use lethe_client::Client;
+use lethe_domain::result_files::{RESULT, SHEET};
 use lethe_domain::{JobId, JobResult};
 use serde::Serialize;
 
 use crate::error::Error;
 use crate::whole_file::{self, Part};
-
-/// The file with the figures.
-pub(crate) const RESULT: &str = "result.json";
 
 /// An opened folder.
 #[derive(Debug)]
@@ -116,7 +114,7 @@ impl ResultFolder {
             result.artifacts.generator = Some(name);
         }
         if result.artifacts.before_after_png.take().is_some() {
-            let name = "before_after.png".to_owned();
+            let name = SHEET.to_owned();
             made.push(self.fetch(client, id, "before_after_png", name.clone()).await?);
             result.artifacts.before_after_png = Some(name);
         }

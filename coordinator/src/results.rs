@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lethe_artifacts::{ArtifactStore, Publication};
+use lethe_domain::result_files::RESULT;
 use lethe_domain::{ArtifactPaths, JobResult};
 use tokio::time::sleep;
 
-const FILE: &str = "result.json";
 const TRIES: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
@@ -48,7 +48,7 @@ async fn write_both(artifacts: ArtifactStore, result: JobResult, publish: Option
             return;
         }
     };
-    Place::Job(artifacts, format!("{}/{FILE}", folder_of(&result))).write(&json).await;
+    Place::Job(artifacts, format!("{}/{RESULT}", folder_of(&result))).write(&json).await;
     if let Some(uri) = publish {
         Place::Published { uri, job: result.job.to_string() }.write(&json).await;
     }
@@ -66,7 +66,7 @@ impl Place {
     fn name(&self) -> String {
         match self {
             Place::Job(artifacts, path) => artifacts.name_of(path),
-            Place::Published { uri, .. } => format!("{uri}/{FILE}"),
+            Place::Published { uri, .. } => format!("{uri}/{RESULT}"),
         }
     }
 
@@ -75,7 +75,7 @@ impl Place {
             Place::Job(artifacts, path) => drop(artifacts.put(path, json).await?),
             Place::Published { uri, job } => {
                 let publication = Publication::new(ArtifactStore::open(uri).await?, job);
-                publication.put(vec![(FILE.to_owned(), json)]).await?;
+                publication.put(vec![(RESULT.to_owned(), json)]).await?;
             }
         }
         Ok(())

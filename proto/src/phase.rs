@@ -3,8 +3,8 @@
 //! Not here: under which lease that is (`task`).
 
 use lethe_domain::{
-    DirectionOutput, EvaluateOutput, FineTuneOutput, Phase, ProbeOutput, PublishOutput, ReportOutput,
-    SampleOutput, Task, TaskOutput, Versions,
+    DirectionOutput, EditSummary, EvaluateOutput, FineTuneOutput, Phase, ProbeOutput, PublishOutput,
+    ReportOutput, SampleOutput, Task, TaskOutput, Versions,
 };
 
 use crate::artifacts::{pack, unpack};
@@ -38,9 +38,11 @@ impl From<Task> for v1::Task {
                 let (moments, list) = pack(moments);
                 Wire::Report(v1::ReportTask { moments, list, target: Some(target.into()) })
             }
-            Task::Publish { target, weights } => {
-                Wire::Publish(v1::PublishTask { target: Some(target.into()), weights: Some(weights.into()) })
-            }
+            Task::Publish { target, weights, report } => Wire::Publish(v1::PublishTask {
+                target: Some(target.into()),
+                weights: Some(weights.into()),
+                report: Some(report.into()),
+            }),
         };
         Self { task: Some(task) }
     }
@@ -72,6 +74,7 @@ impl TryFrom<v1::Task> for Task {
             Wire::Publish(task) => Task::Publish {
                 target: required(task.target, "target")?,
                 weights: required(task.weights, "weights")?,
+                report: required(task.report, "report")?,
             },
         })
     }
@@ -212,6 +215,7 @@ impl From<FineTuneOutput> for v1::FineTuneOutput {
             loss_first: output.loss_first,
             loss_last: output.loss_last,
             curve: Some(output.curve.into()),
+            edits: Some(output.edits.into()),
         }
     }
 }
@@ -229,7 +233,26 @@ impl TryFrom<v1::FineTuneOutput> for FineTuneOutput {
             loss_first: output.loss_first,
             loss_last: output.loss_last,
             curve: required(output.curve, "curve")?,
+            edits: required(output.edits, "edits")?,
         })
+    }
+}
+
+impl From<EditSummary> for v1::EditSummary {
+    fn from(EditSummary { tried, unresolved, median_step, p99_step }: EditSummary) -> Self {
+        Self { tried, unresolved, median_step, p99_step }
+    }
+}
+
+impl TryFrom<v1::EditSummary> for EditSummary {
+    type Error = ConversionError;
+
+    fn try_from(edits: v1::EditSummary) -> Result<Self, ConversionError> {
+        let v1::EditSummary { tried, unresolved, median_step, p99_step } = edits;
+        if unresolved > tried {
+            return Err(ConversionError::bad("unresolved", format_args!("found {unresolved} of {tried}")));
+        }
+        Ok(Self { tried, unresolved, median_step, p99_step })
     }
 }
 

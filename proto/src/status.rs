@@ -171,7 +171,8 @@ fn code_of(cause: ErrorCode) -> Code {
         | ErrorCode::SpecMismatch
         | ErrorCode::NotFinite
         | ErrorCode::NoPositives
-        | ErrorCode::NoNegatives => Code::FailedPrecondition,
+        | ErrorCode::NoNegatives
+        | ErrorCode::NoEdits => Code::FailedPrecondition,
         ErrorCode::OutOfMemory | ErrorCode::DiskFull => Code::ResourceExhausted,
         ErrorCode::Damaged => Code::DataLoss,
         ErrorCode::StateDiffers | ErrorCode::GangAborted | ErrorCode::Yielded | ErrorCode::LeaseExpired => {

@@ -207,7 +207,8 @@ fn output(work: &Assignment) -> Result<TaskOutput> {
             "weights": file("train/weights.safetensors".to_owned()),
             "checkpoint": format!("jobs/{}/checkpoints/40", work.lease.job),
             "steps": work.spec.unlearn.steps, "world_size": role.world, "samples_per_second": 100.0,
-            "loss_first": 1.0, "loss_last": 0.1, "curve": file("train/curve.json".to_owned())
+            "loss_first": 1.0, "loss_last": 0.1, "curve": file("train/curve.json".to_owned()),
+            "edits": {"tried": 400, "unresolved": 0, "median_step": 0.8, "p99_step": 2.1}
         }}),
         Task::Evaluate { range, .. } => in_shards(work, *range, |index, count| {
             let moments = file(format!("evaluate/shard-{index:05}-a1.safetensors"));

@@ -14,7 +14,9 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use lethe_artifacts::{ArtifactStore, Environment, Location, Receipt, resolve};
-use lethe_domain::{ErrorCode, Failure, Input, InputRole, Inputs, JobSpec, SpecError, SpecProblem};
+use lethe_domain::{
+    ErrorCode, Failure, Input, InputRole, Inputs, JobSpec, SpecError, SpecProblem, result_files,
+};
 use lethe_proto::status::Refusal;
 
 use crate::records::RECORD_BYTES;
@@ -125,7 +127,7 @@ fn publishable(spec: &JobSpec, folder: &Path) -> Result<(), String> {
             file.display()
         ));
     }
-    let mut names = RESULT.iter().chain([&Receipt::NAME]).map(|name| folder.join(name));
+    let mut names = result_files::ALL.iter().chain([&Receipt::NAME]).map(|name| folder.join(name));
     if let Some(file) = names.find(|file| file.symlink_metadata().is_ok()) {
         return Err(format!(
             "found {}, where {} is, which this job did not write and does not replace: expected a folder without it",
@@ -136,16 +138,6 @@ fn publishable(spec: &JobSpec, folder: &Path) -> Result<(), String> {
     writable(folder).map_err(|(message, _)| message)
 }
 
-/// Files that a result consists of.
-pub const RESULT: [&str; 6] = [
-    "generator.pt",
-    "generator.pt.json",
-    "generator.safetensors",
-    "generator.safetensors.json",
-    "before_after.png",
-    "result.json",
-];
-
 /// The first file that the job reads and that a result in `folder` would replace, with its key. Files are compared by
 /// their real places, whatever links lead there.
 pub fn replaced(spec: &JobSpec, folder: &Path) -> Option<(&'static str, PathBuf)> {
@@ -153,7 +145,8 @@ pub fn replaced(spec: &JobSpec, folder: &Path) -> Option<(&'static str, PathBuf)
     spec.files().into_iter().find_map(|(key, uri)| {
         let file = fs::canonicalize(location(uri).ok()?.local_path()?).ok()?;
         let inside = file.parent() == Some(&folder);
-        let named = file.file_name().is_some_and(|name| RESULT.iter().any(|result| name == *result));
+        let named =
+            file.file_name().is_some_and(|name| result_files::ALL.iter().any(|result| name == *result));
         (inside && named).then_some((key, file))
     })
 }

@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use lethe_artifacts::{ArtifactStore, Digest, Environment, Location, Publication, Remote, Version};
-use lethe_domain::{Ends, JobSpec, LAST_BYTES};
+use lethe_domain::{Ends, JobSpec, LAST_BYTES, result_files};
 
 use super::content::{Seen, kind_of};
 use super::local::inputs;
-use super::{Findings, RESULT, location};
+use super::{Findings, location};
 
 /// Digests of objects that were read, by uri and version.
 static READ: Mutex<BTreeMap<(String, Version), Digest>> = Mutex::new(BTreeMap::new());
@@ -89,7 +89,7 @@ async fn digest(remote: &Remote, version: Version) -> lethe_artifacts::Result<Di
 }
 
 async fn publishable(spec: &JobSpec, folder: &Location, environment: &Environment) -> Result<(), String> {
-    let places = RESULT.map(|name| format!("{folder}/{name}"));
+    let places = result_files::ALL.map(|name| format!("{folder}/{name}"));
     let replaced = spec.files().into_iter().find_map(|(key, uri)| {
         let file = location(uri).ok()?.to_string();
         places.contains(&file).then_some((key, file))
@@ -102,7 +102,7 @@ async fn publishable(spec: &JobSpec, folder: &Location, environment: &Environmen
     let look = async {
         let store = ArtifactStore::open_in(&folder.to_string(), environment).await?;
         // The job has no name yet, so whatever is there is not its own.
-        Publication::new(store, "").check(&RESULT).await
+        Publication::new(store, "").check(&result_files::ALL).await
     };
     look.await.map_err(|error| error.to_string())
 }

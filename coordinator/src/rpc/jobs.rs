@@ -135,7 +135,7 @@ impl JobService for Jobs {
                 format!("found '{page_token}', expected next_page_token of the page before"),
             )
         })?;
-        let jobs = jobs.into_iter().map(Into::into).collect();
+        let jobs = jobs.into_iter().map(|job| job.brief().into()).collect();
         Ok(seen(v1::ListJobsResponse { jobs, next_page_token: next.unwrap_or_default() }, view.leader()))
     }
 

@@ -22,6 +22,8 @@ pub enum ErrorCode {
     NoPositives,
     /// Every sample shows the feature.
     NoNegatives,
+    /// No edit found an image without the feature.
+    NoEdits,
     /// Memory ran out.
     OutOfMemory,
     /// The disk is full.
@@ -52,13 +54,14 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every cause.
-    pub const ALL: [ErrorCode; 19] = [
+    pub const ALL: [ErrorCode; 20] = [
         ErrorCode::InvalidSpec,
         ErrorCode::BadModel,
         ErrorCode::SpecMismatch,
         ErrorCode::NotFinite,
         ErrorCode::NoPositives,
         ErrorCode::NoNegatives,
+        ErrorCode::NoEdits,
         ErrorCode::OutOfMemory,
         ErrorCode::DiskFull,
         ErrorCode::Storage,
@@ -83,6 +86,7 @@ impl ErrorCode {
             ErrorCode::NotFinite => "NOT_FINITE",
             ErrorCode::NoPositives => "NO_POSITIVES",
             ErrorCode::NoNegatives => "NO_NEGATIVES",
+            ErrorCode::NoEdits => "NO_EDITS",
             ErrorCode::OutOfMemory => "OUT_OF_MEMORY",
             ErrorCode::DiskFull => "DISK_FULL",
             ErrorCode::Storage => "STORAGE",
@@ -126,6 +130,7 @@ impl ErrorCode {
             | ErrorCode::NotFinite
             | ErrorCode::NoPositives
             | ErrorCode::NoNegatives
+            | ErrorCode::NoEdits
             | ErrorCode::OutOfMemory
             | ErrorCode::Damaged
             | ErrorCode::InputChanged

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct Figure {
     /// What it is called, unique in its group: `remaining_share`.
     pub name: String,
-    /// What it is about: `feature`, `fidelity`, `locality`, `edits`.
+    /// What it is about: `feature`, `fidelity`, `locality`, `range`, `edits`.
     pub group: String,
     /// The original's value; none where the figure is about the copy, or about the step from one to the other.
     pub before: Option<f64>,

@@ -6,9 +6,11 @@
 
 pub mod canary;
 mod digest;
+mod edits;
 mod failure;
 mod figure;
 mod file_kind;
+mod findings;
 mod fleet;
 mod ids;
 mod inputs;
@@ -19,12 +21,14 @@ mod phase;
 mod portions;
 mod progress;
 mod result;
+pub mod result_files;
 mod sidecar;
 pub mod spec;
 mod task;
 mod warning;
 
 pub use digest::{sha256_bytes, sha256_text};
+pub use edits::EditSummary;
 pub use failure::{ErrorCode, Failure};
 pub use figure::{Better, Figure, REMAINING_SHARE, Unit};
 pub use file_kind::{Ends, FIRST_BYTES, FileKind, LAST_BYTES, ZipEntry, conversion, zip_entries};

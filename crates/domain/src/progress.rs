@@ -224,6 +224,14 @@ pub struct JobStatus {
     pub version: u64,
 }
 
+impl JobStatus {
+    /// The status as lists of jobs carry it.
+    #[must_use]
+    pub fn brief(self) -> Self {
+        Self { result: self.result.map(JobResult::brief), ..self }
+    }
+}
+
 /// Something of a job that waits, and why: a line each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, Figure, Inputs, JobId, JobState, REMAINING_SHARE, Warning};
+use crate::{Failure, Figure, Inputs, JobId, JobSpec, JobState, REMAINING_SHARE, Warning};
 
 /// Version of result.json.
 pub const RESULT_VERSION: u32 = 2;
@@ -47,6 +47,9 @@ pub struct JobResult {
     pub inputs: Inputs,
     /// Where the files are.
     pub artifacts: ArtifactPaths,
+    /// The settings it came from, every default filled in: the same spec gives the same result. Absent in lists of jobs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec: Option<Box<JobSpec>>,
 }
 
 /// Who counted the feature.
@@ -64,6 +67,14 @@ impl JobResult {
     /// The figure with this group and name, if it was measured.
     pub fn figure(&self, (group, name): (&str, &str)) -> Option<&Figure> {
         self.figures.iter().find(|figure| figure.group == group && figure.name == name)
+    }
+
+    /// The result as lists of jobs carry it: without the settings, and of the figures only the remaining share.
+    #[must_use]
+    pub fn brief(mut self) -> Self {
+        self.spec = None;
+        self.figures.retain(|figure| (figure.group.as_str(), figure.name.as_str()) == REMAINING_SHARE);
+        self
     }
 
     /// What is left of the feature, as a share of what there was.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ArtifactRef, Figure, GangRole, JudgeSummary, Phase, SampleRange, Warning};
+use crate::{ArtifactRef, EditSummary, Figure, GangRole, JudgeSummary, Phase, SampleRange, Warning};
 
 /// Which scores mean the feature is there, fixed after sampling: positive when `sign * score > sign * threshold`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -74,6 +74,8 @@ pub enum Task {
         target: ArtifactRef,
         /// The trained weights.
         weights: ArtifactRef,
+        /// What was measured: what is published says so.
+        report: ReportOutput,
     },
 }
 
@@ -108,7 +110,9 @@ impl Task {
             Phase::FineTune => return None,
             Phase::Evaluate => Task::Evaluate { range, target: target()?, weights: weights()? },
             Phase::Report => Task::Report { moments: shards(Phase::Evaluate), target: target()? },
-            Phase::Publish => Task::Publish { target: target()?, weights: weights()? },
+            Phase::Publish => {
+                Task::Publish { target: target()?, weights: weights()?, report: outputs.told()? }
+            }
         })
     }
 
@@ -192,6 +196,8 @@ pub struct FineTuneOutput {
     pub loss_last: f64,
     /// The loss of every step, as a JSON array of [step, loss].
     pub curve: ArtifactRef,
+    /// What became of the edits.
+    pub edits: EditSummary,
 }
 
 /// What an evaluation shard gives.

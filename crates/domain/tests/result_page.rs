@@ -62,6 +62,7 @@ fn full() -> JobResult {
             checkpoint: some(),
             target_sha256: some(),
         },
+        spec: None,
     }
 }
 
@@ -80,6 +81,7 @@ fn keys(value: &Value, found: &mut Vec<String>) {
 
 #[test]
 fn every_key_is_described() {
+    assert!(page().contains("`spec`"));
     let mut found = Vec::new();
     keys(&serde_json::to_value(full()).unwrap(), &mut found);
     let page = page();

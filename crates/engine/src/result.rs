@@ -1,8 +1,6 @@
 //! A job's result, put together from what its phases gave.
 
-use lethe_domain::{
-    ArtifactPaths, DirectionSummary, JobResult, Outputs, RESULT_VERSION, TrainSummary, Warning,
-};
+use lethe_domain::{ArtifactPaths, DirectionSummary, JobResult, RESULT_VERSION, TrainSummary};
 
 use crate::JobRecord;
 
@@ -34,9 +32,9 @@ impl JobRecord {
             feature: record.spec.feature.name.clone(),
             state: record.state,
             failure: record.failure.clone(),
-            warnings: self::warnings(outputs),
+            warnings: outputs.warnings(),
             judge: report.map(|report| report.judge.clone()),
-            figures: report.map_or_else(Vec::new, |report| report.figures.clone()),
+            figures: outputs.figures(),
             direction,
             train,
             seconds: record
@@ -52,14 +50,7 @@ impl JobRecord {
                 checkpoint: outputs.fine_tune().map(|trained| trained.checkpoint.clone()),
                 target_sha256: outputs.direction().map(|direction| direction.target.sha256.clone()),
             },
+            spec: Some(Box::new(record.spec.clone())),
         }
     }
-}
-
-/// What every phase so far found doubtful, in their order.
-fn warnings(outputs: &Outputs) -> Vec<Warning> {
-    let probe = outputs.probe().into_iter().flat_map(|probe| &probe.warnings);
-    let direction = outputs.direction().into_iter().flat_map(|direction| &direction.warnings);
-    let report = outputs.report().into_iter().flat_map(|report| &report.warnings);
-    probe.chain(direction).chain(report).cloned().collect()
 }

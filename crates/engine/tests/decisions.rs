@@ -7,8 +7,8 @@
 )]
 
 use lethe_domain::{
-    ArtifactRef, Cut, DirectionOutput, Epoch, ErrorCode, Failure, FineTuneOutput, HeldLease, Input,
-    InputRole, Inputs, JobId, JobSpec, JobState, LeaseId, Phase, ProbeOutput, Progress, SampleOutput,
+    ArtifactRef, Cut, DirectionOutput, EditSummary, Epoch, ErrorCode, Failure, FineTuneOutput, HeldLease,
+    Input, InputRole, Inputs, JobId, JobSpec, JobState, LeaseId, Phase, ProbeOutput, Progress, SampleOutput,
     ShardIndex, SlotIndex, SlotReport, Task, TaskOutput, Waiting, WorkerId, WorkerOrder, WorkerState,
 };
 use lethe_engine::{Command, Config, Effect, Event, Introduction, JobRecord, Metric, Now, State, Write};
@@ -443,6 +443,7 @@ fn rank_zero_moves_the_job_on_while_the_others_still_close() {
         loss_first: 1.0,
         loss_last: 0.1,
         curve: artifact(),
+        edits: EditSummary::default(),
     };
     let effects = bench.finish("w", 0, Ok(TaskOutput::FineTune(Some(trained))));
     assert!(matches!(starts(&effects)[..], [(_, 0, Task::Evaluate { .. })]));

@@ -11,10 +11,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lethe_domain::{
-    ArtifactRef, Assignment, Cut, DirectionOutput, Epoch, ErrorCode, EvaluateOutput, Failure, FineTuneOutput,
-    HeldLease, Inputs, JobId, JobSpec, JobState, JudgeSummary, LeaseId, Phase, ProbeOutput, Progress,
-    PublishOutput, ReportOutput, SampleOutput, SampleRange, ShardIndex, SlotIndex, SlotReport, Task,
-    TaskOutput, Versions, WorkerId,
+    ArtifactRef, Assignment, Cut, DirectionOutput, EditSummary, Epoch, ErrorCode, EvaluateOutput, Failure,
+    FineTuneOutput, HeldLease, Inputs, JobId, JobSpec, JobState, JudgeSummary, LeaseId, Phase, ProbeOutput,
+    Progress, PublishOutput, ReportOutput, SampleOutput, SampleRange, ShardIndex, SlotIndex, SlotReport,
+    Task, TaskOutput, Versions, WorkerId,
 };
 use lethe_engine::{Command, Config, Effect, Event, Introduction, JobRecord, Now, State, Write};
 use rand::{RngExt, SeedableRng};
@@ -79,6 +79,7 @@ fn output(assignment: &Assignment) -> TaskOutput {
             loss_first: 1.0,
             loss_last: 0.1,
             curve: artifact("curve".to_owned()),
+            edits: EditSummary { tried: 400, unresolved: 0, median_step: 0.8, p99_step: 2.1 },
         })),
         Task::Evaluate { .. } => in_shards(assignment, |SampleRange { start, count }| {
             TaskOutput::Evaluate(EvaluateOutput {

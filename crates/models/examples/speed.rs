@@ -128,13 +128,13 @@ fn dcgan(
     show("adam", milliseconds(|| adam.step(2e-3))?);
     let loss = Loss::new(&Unlearn::default(), [channels, side, side], Device::Cpu)?;
     for edited in [batch / 8, batch] {
-        let flags = Tensor::arange(batch, (Kind::Int64, Device::Cpu)).lt(edited);
         let places = Tensor::arange(edited, (Kind::Int64, Device::Cpu));
         let images = targets.detach().set_requires_grad(true);
         show(
             &format!("loss alone, {edited} edited"),
             milliseconds(|| {
-                loss.sum(&images, &(1.0 - &targets), &flags, &places)?.backward();
+                let none = places.zeros_like().to_kind(Kind::Bool);
+                loss.sum(&images, &(1.0 - &targets), &places, &none)?.backward();
                 Ok(())
             })?,
         );

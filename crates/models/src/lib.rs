@@ -5,6 +5,7 @@
 
 mod adam;
 mod architecture;
+mod caption;
 mod cut;
 mod direction;
 mod edit;
@@ -47,6 +48,6 @@ pub use losses::{Loss, l1};
 pub use moments::Moments;
 pub use reference::Reference;
 pub use repeatable::repeat_on_gpu;
-pub use sheet::{choose, contact_sheet};
+pub use sheet::{Caption, choose, contact_sheet};
 pub use ssim::Similarity;
 pub use weights::Tensors;

@@ -2,9 +2,9 @@
 
 use lethe_domain::{
     ArtifactPaths, ArtifactRef, Assignment, Attempt, Better, Cut, DirectionOutput, DirectionSummary,
-    ErrorCode, EvaluateOutput, Failure, Figure, FineTuneOutput, GangRole, Generation, Input, InputRole,
-    Inputs, JobId, JobResult, JobSpec, JobState, JudgeSummary, LeaseId, Phase, ProbeOutput, Progress,
-    PublishOutput, RESULT_VERSION, Rank, ReportOutput, SampleOutput, SampleRange, ShardIndex, Task,
+    EditSummary, ErrorCode, EvaluateOutput, Failure, Figure, FineTuneOutput, GangRole, Generation, Input,
+    InputRole, Inputs, JobId, JobResult, JobSpec, JobState, JudgeSummary, LeaseId, Phase, ProbeOutput,
+    Progress, PublishOutput, RESULT_VERSION, Rank, ReportOutput, SampleOutput, SampleRange, ShardIndex, Task,
     TaskOutput, TrainSummary, Unit, Versions, Warning, WarningCode,
 };
 
@@ -61,7 +61,7 @@ pub(crate) fn tasks() -> Vec<Task> {
         Task::Standby { target: target.clone() },
         Task::Evaluate { range, target: target.clone(), weights: weights.clone() },
         Task::Report { moments: vec![artifact("moments-0")], target: target.clone() },
-        Task::Publish { target, weights },
+        Task::Publish { target, weights, report: report() },
     ]
 }
 
@@ -156,6 +156,7 @@ pub(crate) fn outputs() -> Vec<TaskOutput> {
             loss_first: 0.31,
             loss_last: 0.012,
             curve: artifact("curve"),
+            edits: EditSummary { tried: 812, unresolved: 3, median_step: 0.7, p99_step: 2.5 },
         })),
         TaskOutput::Evaluate(EvaluateOutput {
             samples: 500,
@@ -219,5 +220,6 @@ pub(crate) fn result() -> JobResult {
             checkpoint: None,
             target_sha256: Some("ab".repeat(32)),
         },
+        spec: Some(Box::new(spec())),
     }
 }

@@ -70,7 +70,7 @@ pub(crate) fn write(args: &Values, settings: DeviceSettings) -> Result<()> {
 
     let guided = guide(&spec, &Inputs::default(), &mut models, on)?;
     let z = latents.batch(Stream::Train, 0, args.count, on)?;
-    let mut editor = Editor::new(&target, &spec.direction, guided.clone(), on)?;
+    let mut editor = Editor::new(&target, &spec.direction, spec.generator.prior, guided.clone(), on)?;
     if let Some(looks) = args.looks_per_sync {
         editor.set_looks_per_sync(looks);
     }
@@ -92,7 +92,7 @@ pub(crate) fn write(args: &Values, settings: DeviceSettings) -> Result<()> {
             }
         }
     }
-    values.insert("losses", &tch::Tensor::from_slice(&trainer.losses()?));
+    values.insert("losses", &tch::Tensor::from_slice(&trainer.given()?.losses));
     values.nest("weight", trainer.weights());
     fs::write(&args.out, values.to_bytes()?).map_err(|source| unwritable(&args.out, source))?;
     print(&json!({"device": device::label(on), "tensors": values.len(), "edited": edited.count()}))

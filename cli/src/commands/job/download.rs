@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use lethe_domain::JobResult;
+use lethe_domain::result_files::{RESULT, SHEET};
 
 use crate::commands::{CoordinatorOption, block_on, job_id};
 use crate::error::Error;
 use crate::output::{Format, print, remark};
-use crate::result_folder::{RESULT, ResultFolder, generator_name};
+use crate::result_folder::{ResultFolder, generator_name};
 
 /// Download what a finished job made
 #[derive(Debug, clap::Args)]
@@ -46,7 +47,7 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Error> {
 
 /// The files that a result consists of.
 fn names(result: &JobResult) -> Vec<String> {
-    let mut names = vec![RESULT.to_owned(), "before_after.png".to_owned()];
+    let mut names = vec![RESULT.to_owned(), SHEET.to_owned()];
     if let Some(path) = &result.artifacts.generator {
         let name = generator_name(path);
         names.extend([format!("{name}.json"), name]);

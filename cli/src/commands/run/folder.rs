@@ -5,11 +5,10 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use lethe_artifacts::resolve;
-use lethe_coordinator::RESULT_FILES;
-use lethe_domain::JobSpec;
+use lethe_domain::{JobSpec, result_files};
 
 use crate::error::Error;
-use crate::result_folder::{RESULT, ResultFolder};
+use crate::result_folder::ResultFolder;
 
 /// An opened folder.
 #[derive(Debug)]
@@ -33,7 +32,7 @@ impl Folder {
                 out.display()
             )));
         }
-        let folder = Self(ResultFolder::take(out, None, &RESULT_FILES, false)?);
+        let folder = Self(ResultFolder::take(out, None, &result_files::ALL, false)?);
         if fresh {
             for part in [folder.below("state"), folder.below("artifacts"), folder.logs()] {
                 gone(fs::remove_dir_all(&part), &part)?;
@@ -56,7 +55,7 @@ impl Folder {
 
     /// Takes the figures of an earlier run away, so that nobody takes them for those of the one that begins.
     pub(crate) fn forget_result(&self) -> Result<(), Error> {
-        let file = self.out().join(RESULT);
+        let file = self.out().join(result_files::RESULT);
         gone(fs::remove_file(&file), &file)
     }
 

@@ -22,8 +22,9 @@ pub(crate) async fn standing(client: &Client, spec: &JobSpec) -> Result<Standing
     loop {
         let page = client.list(0, after.as_deref()).await?;
         for status in page.jobs {
-            let same = &client.get(&status.id).await?.1 == spec;
-            match (status.state.is_final(), same) {
+            // A list holds summaries only.
+            let (status, its) = client.get(&status.id).await?;
+            match (status.state.is_final(), &its == spec) {
                 (false, true) => return Ok(Standing::Unfinished(status.id)),
                 (false, false) => {
                     return Err(Error::Usage(format!(

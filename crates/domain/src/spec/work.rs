@@ -198,16 +198,23 @@ pub struct Plateau {
 }
 
 /// What the job may use.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Resources {
     /// Slots that train together.
     pub slots: SlotRange,
     /// What the work runs on.
     pub device: Device,
-    /// Threads of one slot on a cpu; 0 = the machine's cores shared out evenly. Training gives the same bits for the same
-    /// number.
+    /// Threads of one slot on a cpu. The bits of everything computed depend on it, so it is the same wherever the job runs: give a
+    /// machine more slots rather than slots more threads. 0 = each machine's cores shared out evenly over its slots; the bits then
+    /// depend on who did the work.
     pub threads: u32,
+}
+
+impl Default for Resources {
+    fn default() -> Self {
+        Self { slots: SlotRange::default(), device: Device::default(), threads: 1 }
+    }
 }
 
 /// Fewest and most slots of the gang.

@@ -106,7 +106,7 @@ impl Trial<'_> {
         Ok(scores)
     }
 
-    /// A step for each latent, f64 `[P]`, and which of them are not enough, bool `[P]`.
+    /// A step for each latent, and the signed score there; f64 `[P]`.
     ///
     /// The smallest step that is enough; where none is, the one with the lowest score, staying put included. `before` are the signed
     /// scores without a step, f64 `[P]`.
@@ -131,11 +131,10 @@ impl Trial<'_> {
                 walks[who as usize].tell(step, score, &terms);
             }
         }
-        let (steps, unresolved): (Vec<f64>, Vec<bool>) =
-            walks.iter().map(Walk::result).map(|(step, enough)| (step, !enough)).unzip();
+        let (steps, scores): (Vec<f64>, Vec<f64>) = walks.iter().map(Walk::result).unzip();
         let device = self.z.device();
         let steps = Tensor::f_from_slice(&steps)?.f_to_device(device)?;
-        Ok((steps, Tensor::f_from_slice(&unresolved)?.f_to_device(device)?))
+        Ok((steps, Tensor::f_from_slice(&scores)?.f_to_device(device)?))
     }
 
     fn steps_on_device(&self, before: &Tensor, guess: &Tensor, terms: &Terms) -> Result<(Tensor, Tensor)> {
@@ -204,8 +203,10 @@ pub(super) fn edit(
         return Ok(Edited { latents: z.shallow_clone(), images, edited, places, unresolved });
     }
     let trial = Trial { editor, original, labeller, search, z: z.f_index_select(0, &places)? };
-    let (steps, unresolved) = trial.steps(&scores.f_index_select(0, &places)?)?;
-    let moved = editor.back(&trial.z, &steps)?;
+    let (steps, reached) = trial.steps(&scores.f_index_select(0, &places)?)?;
+    // What no step takes the feature from stays put.
+    let unresolved = reached.f_gt(cut.sign * cut.threshold)?;
+    let moved = editor.back(&trial.z, &steps.f_masked_fill(&unresolved, 0.0)?)?;
     let rendered = original.forward(&moved)?;
     Ok(Edited {
         latents: z.f_index_copy(0, &places, &moved)?,

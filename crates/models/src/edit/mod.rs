@@ -1,7 +1,9 @@
 //! What the copy has to show for each latent: the original's image, or, where the feature would be, the original's image of
 //! an edited latent.
 //!
-//! An edit depends on its latent alone, not on the batch around it, so it does not matter which rank makes it.
+//! An edit depends on its latent alone, not on the batch around it, so it does not matter which rank makes it. It stays where the prior
+//! has support: what the generator never saw says nothing about its images. An entry that would leave stops at the border, the others
+//! go on.
 
 mod guided;
 mod walk;
@@ -9,7 +11,7 @@ mod walks;
 
 use std::rc::Rc;
 
-use lethe_domain::spec::{self, Selection};
+use lethe_domain::spec::{self, Prior, Selection};
 use tch::{Device, Kind, Tensor};
 
 use crate::direction::Target;
@@ -24,6 +26,8 @@ pub use guided::Search;
 pub struct Editor {
     /// [D], f64.
     unit: Tensor,
+    /// Lowest and highest entry of a latent; none where the prior has no border.
+    support: Option<[f64; 2]>,
     target: Target,
     how: How,
 }
@@ -39,33 +43,34 @@ enum How {
 /// A batch of edited latents and the images the copy should give.
 #[derive(Debug)]
 pub struct Edited {
-    /// z where the feature is absent, z_hat where it is present; [N, ...latent].
+    /// z where the feature is absent or no edit takes it away, z_hat where one does; [N, ...latent].
     pub latents: Tensor,
     /// The original's images of those latents, [N, C, H, W] in the generator's range.
     pub images: Tensor,
-    /// Which latents were edited, bool `[N]`.
+    /// Which latents were to be edited, bool `[N]`.
     pub edited: Tensor,
     /// Where they are, int64 `[P]`, in order.
     pub places: Tensor,
-    /// Which of these P are short of the margin even at the best step found, bool `[P]`.
+    /// Which of these P show the feature at every step tried, bool `[P]`: they stay put, and there is no image to teach.
     pub unresolved: Tensor,
 }
 
 impl Edited {
-    /// How many were edited.
+    /// How many were to be edited.
     pub fn count(&self) -> u64 {
         self.places.size()[0] as u64
     }
 }
 
 impl Editor {
-    /// Edits as the job spec says. `labeller` is needed for `selection: classifier`.
+    /// Edits as the job spec says, for latents of this prior. `labeller` is needed for `selection: classifier`.
     ///
     /// # Errors
     /// [`Error::Mismatch`] when it is needed and missing.
     pub fn new(
         target: &Target,
         spec: &spec::Direction,
+        prior: Prior,
         labeller: Option<Rc<Labeller>>,
         device: Device,
     ) -> Result<Self> {
@@ -84,7 +89,11 @@ impl Editor {
             }
         };
         let unit = Tensor::f_from_slice(&target.unit)?.f_to_device(device)?;
-        Ok(Self { unit, target: target.clone(), how })
+        let support = match prior {
+            Prior::Normal => None,
+            Prior::Uniform(low, high) => Some([low, high]),
+        };
+        Ok(Self { unit, support, target: target.clone(), how })
     }
 
     /// The same editor with other search parameters; nothing changes for `selection: projection`.
@@ -132,10 +141,15 @@ impl Editor {
         })
     }
 
-    /// z - steps * u, where `steps` is f64 `[N]`.
+    /// z - steps * u, kept where the prior has support; `steps` is f64 `[N]`.
     fn back(&self, z: &Tensor, steps: &Tensor) -> Result<Tensor> {
         let count = z.size()[0];
         let moved = steps.f_view([count, 1])?.f_mul(&self.unit)?.f_reshape(z.size())?;
-        Ok(z.f_to_kind(Kind::Double)?.f_sub(&moved)?.f_to_kind(z.f_kind()?)?)
+        let moved = z.f_to_kind(Kind::Double)?.f_sub(&moved)?;
+        let kept = match self.support {
+            Some([low, high]) => moved.f_clamp(low, high)?,
+            None => moved,
+        };
+        Ok(kept.f_to_kind(z.f_kind()?)?)
     }
 }

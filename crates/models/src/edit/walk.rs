@@ -85,12 +85,9 @@ impl Walk {
         }
     }
 
-    /// The step to take, and whether it is enough.
-    pub(super) fn result(&self) -> (f64, bool) {
-        match self.enough {
-            Some((step, _)) => (step, true),
-            None => (self.lowest.0, false),
-        }
+    /// The step to take, and its score: the shortest that is enough, else the one with the lowest score.
+    pub(super) fn result(&self) -> (f64, f64) {
+        self.enough.unwrap_or(self.lowest)
     }
 }
 
@@ -112,8 +109,8 @@ mod tests {
             looks += 1;
             assert!(looks <= 20, "{walk:?}");
         }
-        let (step, enough) = walk.result();
-        (step, enough, looks)
+        let (step, score) = walk.result();
+        (step, score <= TERMS.goal, looks)
     }
 
     #[test]

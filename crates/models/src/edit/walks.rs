@@ -100,11 +100,11 @@ impl Walks {
         Ok(())
     }
 
-    /// The steps to take, f64 `[P]`, and which of them are not enough, bool `[P]`.
+    /// The steps to take, and their scores; f64 `[P]`.
     pub(super) fn result(&self) -> Result<(Tensor, Tensor)> {
-        let enough = self.enough.f_get(0)?;
-        let known = known(&enough)?;
-        Ok((enough.f_where_self(&known, &self.lowest.f_get(0)?)?, known.f_logical_not()?))
+        let known = known(&self.enough.f_get(0)?)?;
+        let taken = self.enough.f_where_self(&known, &self.lowest)?;
+        Ok((taken.f_get(0)?, taken.f_get(1)?))
     }
 }
 
@@ -133,8 +133,8 @@ mod tests {
         Vec::try_from(tensor.to_kind(Kind::Double)).unwrap()
     }
 
-    /// Bits of the steps, and whether they are not enough, after each number of looks.
-    type Trail = Vec<(Vec<u64>, Vec<bool>)>;
+    /// Bits of the steps, and of their scores, after each number of looks.
+    type Trail = Vec<(Vec<u64>, Vec<u64>)>;
 
     fn bits(steps: impl IntoIterator<Item = f64>) -> Vec<u64> {
         steps.into_iter().map(f64::to_bits).collect()
@@ -149,7 +149,7 @@ mod tests {
                 }
             }
             let results: Vec<_> = walks.iter().map(Walk::result).collect();
-            (bits(results.iter().map(|(step, _)| *step)), results.iter().map(|(_, enough)| !enough).collect())
+            (bits(results.iter().map(|(step, _)| *step)), bits(results.iter().map(|(_, score)| *score)))
         };
         (0..18).map(look).collect()
     }
@@ -167,8 +167,8 @@ mod tests {
                 .map(|(step, (start, _, changes))| score(*start, changes, step.clamp(0.0, 4.0)))
                 .collect();
             walks.tell(&looks, &Tensor::from_slice(&scores), &TERMS).unwrap();
-            let (steps, unresolved) = walks.result().unwrap();
-            (bits(values(&steps)), values(&unresolved).iter().map(|flag| *flag != 0.0).collect())
+            let (steps, scores) = walks.result().unwrap();
+            (bits(values(&steps)), bits(values(&scores)))
         };
         (0..18).map(look).collect()
     }

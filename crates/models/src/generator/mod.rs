@@ -93,6 +93,22 @@ impl Generator {
         Ok(if spans_unit { unit.f_clamp(0.0, 1.0)? } else { unit.f_clamp_(0.0, 1.0)? })
     }
 
+    /// Which of these images have a pixel outside the declared range, bool `[N]`.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn strays(&self, images: &Tensor) -> Result<Tensor> {
+        let ([low, high], tolerance) = (self.spec.output.range, self.tolerance());
+        let outside = images.f_lt(low - tolerance)?.f_logical_or(&images.f_gt(high + tolerance)?)?;
+        Ok(outside.f_flatten(1, -1)?.f_any_dim(1, false)?)
+    }
+
+    /// So far outside the declared range rounding may take a pixel.
+    fn tolerance(&self) -> f64 {
+        let [low, high] = self.spec.output.range;
+        1e-3 * (high - low)
+    }
+
     /// Looks at finished images: lowest and highest pixel.
     ///
     /// # Errors
@@ -106,7 +122,7 @@ impl Generator {
             return Err(Error::NotFinite { what });
         }
         let [low, high] = self.spec.output.range;
-        let tolerance = 1e-3 * (high - low);
+        let tolerance = self.tolerance();
         let outside = found_low < low - tolerance || found_high > high + tolerance;
         // The two slips that stay inside: [0, 1] declared as [-1, 1], and [0, 1] declared as [0, 255].
         let narrower = low < 0.0 && found_low >= 0.0 && found_high <= 1.0;

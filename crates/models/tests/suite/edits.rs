@@ -4,7 +4,9 @@ use std::path::Path;
 use std::rc::Rc;
 
 use lethe_domain::Cut;
-use lethe_domain::spec::{Direction, Labeller as LabellerSpec, ModelFormat, Positive, Scorer, Selection};
+use lethe_domain::spec::{
+    Direction, Labeller as LabellerSpec, ModelFormat, Positive, Prior, Scorer, Selection,
+};
 use lethe_models::{Edited, Editor, Generator, GeneratorFile, Labeller, Search, Target};
 use tch::{CModule, Device, Kind, Tensor};
 
@@ -29,6 +31,7 @@ struct Setting {
     original: Generator,
     folder: tempfile::TempDir,
     target: Target,
+    prior: Prior,
 }
 
 fn setting() -> Setting {
@@ -49,7 +52,7 @@ fn setting() -> Setting {
         edited_share: 0.1,
         heldout_auc: 0.9,
     };
-    Setting { original: file.frozen(Device::Cpu).unwrap(), folder, target }
+    Setting { original: file.frozen(Device::Cpu).unwrap(), folder, target, prior: Prior::Normal }
 }
 
 impl Setting {
@@ -65,13 +68,17 @@ impl Setting {
 
     fn projection(&self, raw: bool) -> Editor {
         let spec = Direction { selection: Selection::Projection, raw, ..Direction::default() };
-        Editor::new(&self.target, &spec, None, Device::Cpu).unwrap()
+        Editor::new(&self.target, &spec, self.prior, None, Device::Cpu).unwrap()
     }
 
     fn guided(&self, margin: f64) -> Editor {
+        self.guided_at(1.0, margin)
+    }
+
+    fn guided_at(&self, cut: f64, margin: f64) -> Editor {
         let spec = Direction { selection: Selection::Classifier, margin, ..Direction::default() };
-        Editor::new(&self.target, &spec, Some(Rc::new(self.scorer(1.0, Positive::Above(1.0)))), Device::Cpu)
-            .unwrap()
+        let scorer = self.scorer(1.0, Positive::Above(cut));
+        Editor::new(&self.target, &spec, self.prior, Some(Rc::new(scorer)), Device::Cpu).unwrap()
     }
 
     fn edit(&self, editor: &Editor, z: &Tensor) -> Edited {
@@ -84,8 +91,9 @@ impl Setting {
     }
 }
 
-fn unresolved(edited: &Edited) -> i64 {
-    edited.unresolved.sum(Kind::Int64).int64_value(&[])
+/// Which of the latents that were to be edited no edit takes the feature from.
+fn unresolved(edited: &Edited) -> Vec<f64> {
+    values(&edited.unresolved)
 }
 
 fn latents(rows: &[[f32; 4]]) -> Tensor {
@@ -126,7 +134,7 @@ fn the_guided_edit_takes_the_smallest_step_that_is_enough() {
     let z =
         latents(&[[1.5, 3.0, 0.0, 0.0], [0.99, 5.0, 1.0, 1.0], [1.01, 0.0, 0.0, 0.0], [3.5, 0.0, 0.0, 1.0]]);
     let edited = setting.edit(&setting.guided(0.5), &z);
-    assert_eq!((values(&edited.edited), unresolved(&edited)), (vec![1.0, 0.0, 1.0, 1.0], 0));
+    assert_eq!((values(&edited.edited), unresolved(&edited)), (vec![1.0, 0.0, 1.0, 1.0], vec![0.0; 3]));
     // Goal: z_0 - 0.8 s <= 1 - 0.5 * 0.4, so s = (z_0 - 0.8) / 0.8, rounded up by less than the resolution.
     let resolution = 4.0 / 8.0 / 16.0;
     for (row, start) in [(0, 1.5), (2, 1.01), (3, 3.5)] {
@@ -148,7 +156,8 @@ fn low_scores_can_be_the_positive_ones() {
     setting.target.cut = Cut { sign: -1.0, threshold: -1.0 };
     let spec = Direction { margin: 0.0, ..Direction::default() };
     let scorer = setting.scorer(-1.0, Positive::Below(-1.0));
-    let editor = Editor::new(&setting.target, &spec, Some(Rc::new(scorer)), Device::Cpu).unwrap();
+    let editor =
+        Editor::new(&setting.target, &spec, Prior::Normal, Some(Rc::new(scorer)), Device::Cpu).unwrap();
     let edited = setting.edit(&editor, &latents(&[[1.4, 0.0, 0.0, 0.0], [0.9, 0.0, 0.0, 0.0]]));
     assert_eq!(values(&edited.edited), [1.0, 0.0]);
     let reached = edited.latents.double_value(&[0, 0]);
@@ -156,18 +165,52 @@ fn low_scores_can_be_the_positive_ones() {
 }
 
 #[test]
-fn where_no_step_is_enough_the_best_one_is_taken() {
+fn what_no_step_takes_the_feature_from_is_no_edit() {
     let mut setting = setting();
-    let z = latents(&[[5.0, 0.0, 0.0, 0.0]]);
+    let z = latents(&[[5.0, 0.0, 0.0, 0.0], [2.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]);
     // The longest step reaches 5 - 0.8 * 4 = 1.8, above the cut.
     let far = setting.edit(&setting.guided(0.0), &z);
-    assert_eq!((far.count(), unresolved(&far)), (1, 1));
-    assert!((far.latents.double_value(&[0, 0]) - 1.8).abs() < 1e-5);
-    // A vector that leads the wrong way: staying put is best.
+    assert_eq!((values(&far.edited), unresolved(&far)), (vec![1.0, 1.0, 0.0], vec![1.0, 0.0]));
+    assert!(same(&far.latents.select(0, 0), &z.select(0, 0)));
+    assert!(far.latents.double_value(&[1, 0]) <= 1.0);
+    // A vector that leads the wrong way.
     setting.target.unit = vec![-1.0, 0.0, 0.0, 0.0];
     let put = setting.edit(&setting.guided(0.0), &z);
-    assert_eq!((put.count(), unresolved(&put)), (1, 1));
+    assert_eq!(unresolved(&put), [1.0, 1.0]);
     assert!(same(&put.latents, &z));
+}
+
+#[test]
+fn an_image_without_the_feature_is_one_to_teach_though_the_margin_is_out_of_reach() {
+    let setting = setting();
+    // From 3.9 the longest step reaches 0.7: below the cut of 1, not below 1 - 2 * 0.4.
+    let edited = setting.edit(&setting.guided(2.0), &latents(&[[3.9, 0.0, 0.0, 0.0]]));
+    assert_eq!(unresolved(&edited), [0.0]);
+    assert!((edited.latents.double_value(&[0, 0]) - 0.7).abs() < 1e-5);
+}
+
+#[test]
+fn edits_stay_where_a_uniform_prior_has_support() {
+    let mut setting = setting();
+    setting.prior = Prior::Uniform(-1.0, 2.0);
+    setting.target.latent_deviation = 3.0 / 12_f64.sqrt();
+    setting.target.cut.threshold = 0.0;
+    tch::manual_seed(5);
+    let z = Tensor::rand([200, 4], (Kind::Float, Device::Cpu)) * 3.0 - 1.0;
+    let guided = setting.guided_at(0.0, 0.5);
+    for editor in [&guided, &setting.projection(true)] {
+        let edited = setting.edit(editor, &z);
+        assert!(edited.count() > 50, "{}", edited.count());
+        let (low, high) = (edited.latents.min().double_value(&[]), edited.latents.max().double_value(&[]));
+        assert!(low >= -1.0 && high <= 2.0, "{low} {high}");
+        let others = edited.edited.logical_not().nonzero().view(-1);
+        assert!(same(&edited.latents.index_select(0, &others), &z.index_select(0, &others)));
+    }
+    // Where the second entry meets the border, the first goes on: the feature is gone all the same.
+    let edited = setting.edit(&guided, &latents(&[[1.5, -0.9, 0.0, 0.0]]));
+    assert_eq!(unresolved(&edited), [0.0]);
+    let moved = values(&edited.latents);
+    assert!(moved[1] == -1.0 && (-1.0..=0.0).contains(&moved[0]), "{moved:?}");
 }
 
 #[test]
@@ -209,14 +252,16 @@ fn searches_that_live_on_the_device_end_where_the_others_do() {
     let target = Target { cut: Cut { sign: 1.0, threshold: 11.0 }, score_deviation: 9.0, ..setting().target };
     let edit = |looks_per_sync, batch, z: &Tensor| {
         let search = Search { looks_per_sync, batch, ..Search::new(0.1, &target) };
-        let editor = Editor::new(&target, &Direction::default(), Some(labeller.clone()), Device::Cpu);
+        let editor =
+            Editor::new(&target, &Direction::default(), Prior::Normal, Some(labeller.clone()), Device::Cpu);
         editor.unwrap().with_search(search).edit(&original, z).unwrap()
     };
     tch::manual_seed(12);
     // Some start so far out that no step is enough.
     let z = Tensor::randn([400, 4], cpu) * 2.5;
     let here = edit(1, 256, &z);
-    assert!(here.count() > 40 && unresolved(&here) > 3, "{} {}", here.count(), unresolved(&here));
+    let lost: f64 = unresolved(&here).iter().sum();
+    assert!(here.count() > 40 && lost > 3.0, "{} {lost}", here.count());
     for (looks_per_sync, batch) in [(2, 256), (4, 256), (4, 7), (100, 256)] {
         let there = edit(looks_per_sync, batch, &z);
         assert!(same(&there.latents, &here.latents) && same(&there.images, &here.images), "{looks_per_sync}");
@@ -224,7 +269,7 @@ fn searches_that_live_on_the_device_end_where_the_others_do() {
         assert!(same(&there.places, &here.places));
     }
     let none = edit(4, 256, &z.zeros_like());
-    assert_eq!((none.count(), unresolved(&none)), (0, 0));
+    assert_eq!((none.count(), unresolved(&none)), (0, vec![]));
 }
 
 #[test]
@@ -232,12 +277,13 @@ fn nothing_positive_means_nothing_moved() {
     let setting = setting();
     let z = latents(&[[0.0, 1.0, 2.0, 3.0], [-2.0, 0.0, 0.0, 0.0]]);
     let edited = setting.edit(&setting.guided(0.3), &z);
-    assert_eq!((edited.count(), unresolved(&edited)), (0, 0));
+    assert_eq!((edited.count(), unresolved(&edited)), (0, vec![]));
     assert!(same(&edited.latents, &z));
 }
 
 #[test]
 fn a_guided_edit_needs_somebody_who_looks() {
-    let error = Editor::new(&setting().target, &Direction::default(), None, Device::Cpu).unwrap_err();
+    let error =
+        Editor::new(&setting().target, &Direction::default(), Prior::Normal, None, Device::Cpu).unwrap_err();
     assert!(error.to_string().contains("needs a classifier or scorer"), "{error}");
 }

@@ -1,7 +1,10 @@
-use lethe_models::{Error, Reference, Tensors, choose, contact_sheet};
+use lethe_models::{Caption, Error, Reference, Tensors, choose, contact_sheet};
 use tch::{Device, Kind, Tensor};
 
 use crate::fixture::distance;
+
+/// No words.
+const BARE: Caption<'static> = Caption { lines: &[], rows: ["", ""] };
 
 /// Width, height, channels and pixels.
 fn decode(png: &[u8]) -> (usize, usize, usize, Vec<u8>) {
@@ -17,7 +20,7 @@ fn before_stands_above_after_and_pixels_are_exact() {
     let shades = Tensor::arange(5, (Kind::Float, Device::Cpu)).view([5, 1, 1, 1]) / 7.0;
     for channels in [1, 3] {
         let before = shades.expand([5, channels, 14, 28], false);
-        let png = contact_sheet(&before, &(1.0 - &before), 3).unwrap();
+        let png = contact_sheet(&before, &(1.0 - &before), 3, BARE).unwrap();
         let (width, height, samples, pixels) = decode(&png);
         assert_eq!(samples, channels as usize);
         // Scaled by 3: images of 84 x 42, three columns and two rows of pairs.
@@ -36,10 +39,31 @@ fn before_stands_above_after_and_pixels_are_exact() {
     }
 }
 
+/// Words stand above the images and left of them, and move them by what they need.
+#[test]
+fn a_caption_makes_room_for_itself() {
+    let images = Tensor::full([4, 1, 84, 84], 0.5, (Kind::Float, Device::Cpu));
+    let bare = decode(&contact_sheet(&images, &images, 2, BARE).unwrap());
+    let lines = ["feature 'thick': 10.1 % before, 0.5 % after".to_owned(), "judge: thickness.pt".to_owned()];
+    let caption = Caption { lines: &lines, rows: ["before", "after"] };
+    let (width, height, _, pixels) = decode(&contact_sheet(&images, &images, 2, caption).unwrap());
+    let grey = |pixels: &[u8]| pixels.iter().filter(|pixel| **pixel == 128).count();
+    assert!(width > bare.0 && height > bare.1, "{width} {height}");
+    assert!(grey(&pixels) >= grey(&bare.3) && grey(&bare.3) == 8 * 84 * 84, "every image is whole");
+    let dark = |rows: std::ops::Range<usize>, columns: std::ops::Range<usize>| {
+        let found = rows.flat_map(|y| columns.clone().map(move |x| (x, y)));
+        found.filter(|(x, y)| pixels[y * width + x] < 80).count()
+    };
+    let top = height - bare.1;
+    assert!(dark(10..top, 0..width) > 200, "the caption");
+    assert!(dark(top..height, 0..width - bare.0) > 50, "the rows' names");
+    assert_eq!(dark(top..height, width - bare.0..width), 0, "nothing is written over an image");
+}
+
 #[test]
 fn colours_keep_their_order() {
     let red = Tensor::from_slice(&[1.0_f32, 0.5, 0.0]).view([1, 3, 1, 1]).expand([1, 3, 90, 90], false);
-    let (width, _, _, pixels) = decode(&contact_sheet(&red, &red, 8).unwrap());
+    let (width, _, _, pixels) = decode(&contact_sheet(&red, &red, 8, BARE).unwrap());
     let at = (10 * width + 10) * 3;
     assert_eq!(pixels[at..at + 3], [255, 128, 0]);
 }
@@ -61,7 +85,10 @@ fn other_shapes_are_refused() {
     for (before, after) in
         [([2, 2, 4, 4], [2, 2, 4, 4]), ([2, 1, 4, 4], [3, 1, 4, 4]), ([0, 1, 4, 4], [0, 1, 4, 4])]
     {
-        assert!(matches!(contact_sheet(&images(before), &images(after), 3), Err(Error::Mismatch { .. })));
+        assert!(matches!(
+            contact_sheet(&images(before), &images(after), 3, BARE),
+            Err(Error::Mismatch { .. })
+        ));
     }
 }
 

@@ -10,6 +10,7 @@ use lethe_models::{Features, Generator, Labeller, Stream};
 use tch::{Device, Kind, Tensor};
 
 use super::Shard;
+use super::report::range;
 use crate::error::Result;
 use crate::measures::{Free, Measures, Space};
 use crate::models::Original;
@@ -73,8 +74,11 @@ impl Eyes {
         for part in range.in_steps_of(batch) {
             shard.step(work, part.start - range.start)?;
             let z = latents.batch(Stream::Evaluate, part.start, part.count, work.device)?;
-            let before = original.to_unit(&original.forward(&z)?)?;
-            let after = self.copy.to_unit(&self.copy.forward(&z)?)?;
+            let (before, after) = (original.forward(&z)?, self.copy.forward(&z)?);
+            for (row, images) in range::ROWS.into_iter().zip([&before, &after]) {
+                measures.rows.entry(row.to_owned()).or_default().extend(numbers(&original.strays(images)?)?);
+            }
+            let (before, after) = (original.to_unit(&before)?, self.copy.to_unit(&after)?);
             measures.before.extend(self.judge.scores(&before)?);
             measures.after.extend(self.judge.scores(&after)?);
             for pair in &PAIRS {

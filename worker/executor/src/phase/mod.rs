@@ -8,6 +8,7 @@ mod publish;
 mod report;
 pub(crate) mod sample;
 mod standby;
+mod wording;
 
 use lethe_domain::{SampleRange, Task, TaskOutput};
 
@@ -31,7 +32,9 @@ pub(crate) fn run(task: Task, work: &mut Work<'_>) -> Result<TaskOutput> {
             Ok(TaskOutput::Evaluate(evaluate::run(work, shard, &target, &weights)?))
         })?,
         Task::Report { moments, target } => TaskOutput::Report(report::run(work, &moments, &target)?),
-        Task::Publish { target, weights } => TaskOutput::Publish(publish::run(work, &target, &weights)?),
+        Task::Publish { target, weights, report } => {
+            TaskOutput::Publish(publish::run(work, &target, &weights, &report)?)
+        }
     })
 }
 

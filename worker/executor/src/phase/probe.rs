@@ -6,13 +6,13 @@
 use std::time::Instant;
 
 use lethe_domain::spec::Labeller;
-use lethe_domain::{ErrorCode, ProbeOutput, Warning, WarningCode};
+use lethe_domain::{ErrorCode, ProbeOutput, Warning, WarningCode, result_files};
 use lethe_models::{Loss, Stream};
 use nix::sys::statvfs::statvfs;
 use tch::{Kind, Tensor};
 
+use super::fine_tune;
 use super::sample::{SMALLER, read_labels};
-use super::{fine_tune, publish};
 use crate::error::{Error, Result};
 use crate::models::Original;
 use crate::work::Work;
@@ -59,7 +59,8 @@ const STAGES: u64 = 4;
 fn room(work: &Work<'_>, parameters: u64) -> Result<()> {
     const SLACK: u64 = 16 << 20;
     if let Some(publish) = &work.spec.publish {
-        let names = publish::names(work.spec.generator.format);
+        let format = work.spec.generator.format;
+        let names = [result_files::generator(format), result_files::sidecar(format), result_files::SHEET];
         work.storage.publishable(&publish.uri, work.lease.job.as_str(), &names)?;
     }
     let Some((folder, space)) =
@@ -182,9 +183,9 @@ fn train_once(
     let z = latents.batch(Stream::Probe, 0, batch, device)?;
     let targets = original.generator.to_unit(&original.generator.forward(&z)?)?;
     let images = copy.to_unit(&copy.forward(&z)?)?;
-    let edited = Tensor::f_ones([batch as i64], (Kind::Bool, device))?;
     let places = Tensor::f_arange(batch as i64, (Kind::Int64, device))?;
-    let loss = loss.sum(&images, &targets, &edited, &places)?;
+    let left_out = Tensor::f_zeros([batch as i64], (Kind::Bool, device))?;
+    let loss = loss.sum(&images, &targets, &places, &left_out)?;
     let file = &work.spec.generator.uri;
     if !loss.requires_grad() {
         return Err(untrainable(file, "its output does not depend on its parameters"));

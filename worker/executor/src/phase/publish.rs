@@ -4,10 +4,10 @@
 //! the spec names, nothing is replaced that this job did not write.
 
 use bytes::Bytes;
-use lethe_domain::spec::{Judge, ModelFormat};
-use lethe_domain::{ArtifactRef, PublishOutput, SampleRange, Versions};
-use lethe_models::{Stream, Target, choose, contact_sheet};
+use lethe_domain::{ArtifactRef, PublishOutput, ReportOutput, SampleRange, Versions, result_files};
+use lethe_models::{Caption, Stream, Target, choose, contact_sheet};
 
+use super::wording;
 use crate::device;
 use crate::error::Result;
 use crate::models::Original;
@@ -21,24 +21,26 @@ const COLUMNS: usize = 8;
 
 /// # Errors
 /// Those of models and storage.
-pub(super) fn run(work: &mut Work<'_>, target: &ArtifactRef, weights: &ArtifactRef) -> Result<PublishOutput> {
+pub(super) fn run(
+    work: &mut Work<'_>,
+    target: &ArtifactRef,
+    weights: &ArtifactRef,
+    report: &ReportOutput,
+) -> Result<PublishOutput> {
     let target = work.target(target)?;
     let state = work.storage.tensors(weights)?;
     let original = work.original()?;
-    let sheet = sheet(work, &original, &target, weights)?;
+    let sheet = sheet(work, &original, &target, weights, report)?;
     work.stop.check()?;
 
     let lethe = env!("CARGO_PKG_VERSION");
-    let source = format!(
-        "{} with the feature '{}' removed by lethe {lethe}, job {}",
-        work.spec.generator.uri, work.spec.feature.name, work.lease.job
-    );
+    let source = source(work, report);
     let exported = original.file.export(&state, &source)?;
-    let [model, description, sheet_name] = names(work.spec.generator.format);
+    let format = work.spec.generator.format;
     let files: Files = [
-        (sheet_name.to_owned(), sheet.into()),
-        (model.to_owned(), exported.model.into()),
-        (description.to_owned(), exported.sidecar.into()),
+        (result_files::SHEET.to_owned(), sheet.into()),
+        (result_files::generator(format).to_owned(), exported.model.into()),
+        (result_files::sidecar(format).to_owned(), exported.sidecar.into()),
     ];
     // First where nobody else writes: what cannot be published is not lost.
     let [before_after_png, generator, sidecar] = put(&work.storage, &work.path("result"), &files)?;
@@ -53,6 +55,21 @@ pub(super) fn run(work: &mut Work<'_>, target: &ArtifactRef, weights: &ArtifactR
     Ok(PublishOutput { generator, sidecar, before_after_png, versions })
 }
 
+/// Where the copy comes from, for its description.
+fn source(work: &Work<'_>, report: &ReportOutput) -> String {
+    let (spec, lethe) = (&work.spec, env!("CARGO_PKG_VERSION"));
+    let mut said = vec![
+        format!(
+            "{}, fine-tuned by lethe {lethe} to unlearn '{}', job {}",
+            spec.generator.uri, spec.feature.name, work.lease.job
+        ),
+        wording::counted(&spec.feature.name, report),
+        wording::judged(&report.judge),
+    ];
+    said.extend(wording::doubts(report));
+    said.join("; ")
+}
+
 /// What is published, by name, in the order in which it is written: each is whole or absent, the description comes last.
 type Files = [(String, Bytes); 3];
 
@@ -62,36 +79,34 @@ fn put(storage: &Storage, folder: &str, files: &Files) -> Result<[ArtifactRef; 3
     Ok([put(sheet)?, put(generator)?, put(sidecar)?])
 }
 
-/// The names of what is published: generator, description, contact sheet.
-pub(super) fn names(format: ModelFormat) -> [&'static str; 3] {
-    match format {
-        ModelFormat::TorchScript => ["generator.pt", "generator.pt.json", "before_after.png"],
-        ModelFormat::Safetensors => {
-            ["generator.safetensors", "generator.safetensors.json", "before_after.png"]
-        }
-    }
-}
-
 /// Pairs of images at the same latents of the evaluation stream, those that showed the feature first.
 fn sheet(
     work: &mut Work<'_>,
     original: &std::rc::Rc<Original>,
     target: &Target,
     weights: &ArtifactRef,
+    report: &ReportOutput,
 ) -> Result<Vec<u8>> {
-    let places = find(work, original, target)?;
+    let (places, shown) = find(work, original, target)?;
     let storage = work.storage.clone();
     let copy = work.models.trained(original, &weights.sha256, || storage.tensors(weights))?;
     let generator = &original.generator;
     let z = work.latents().gather(Stream::Evaluate, &places, work.device)?;
     let before = generator.to_unit(&generator.forward(&z)?)?;
     let after = copy.to_unit(&copy.forward(&z)?)?;
-    Ok(contact_sheet(&before, &after, COLUMNS)?)
+    let lines = [
+        wording::counted(&work.spec.feature.name, report),
+        wording::judged(&report.judge),
+        format!("{} pairs at the same latents; the first {shown} showed it before", places.len()),
+    ];
+    let lines: Vec<String> = lines.into_iter().chain(wording::doubts(report)).collect();
+    Ok(contact_sheet(&before, &after, COLUMNS, Caption { lines: &lines, rows: ["before", "after"] })?)
 }
 
-/// Looks through the evaluation stream until there is enough to show.
-fn find(work: &mut Work<'_>, original: &Original, target: &Target) -> Result<Vec<u64>> {
-    let (judge, line) = who(work, target)?;
+/// Looks through the evaluation stream until there is enough to show. Gives what to show, and how many of them, from the first on,
+/// showed the judge the feature.
+fn find(work: &mut Work<'_>, original: &Original, target: &Target) -> Result<(Vec<u64>, usize)> {
+    let (judge, line) = verdict::judge(&work.spec, target.cut)?;
     let (labeller, latents) = (work.labeller(&judge)?, work.latents());
     let generator = &original.generator;
     let all = SampleRange { start: 0, count: work.spec.evaluate.samples };
@@ -113,13 +128,7 @@ fn find(work: &mut Work<'_>, original: &Original, target: &Target) -> Result<Vec
         let cut = line.among(&scores)?;
         positive = scores.iter().map(|score| cut.is_positive(*score)).collect();
     }
-    Ok(choose(&positive, PAIRS).into_iter().map(|place| place as u64).collect())
-}
-
-/// The labeller, whose cut is known, or the judge where the labels came from a file.
-fn who(work: &Work<'_>, target: &Target) -> Result<(Judge, Line)> {
-    match verdict::looking_labeller(&work.spec) {
-        Some(labeller) => Ok((labeller, Line::At(target.cut))),
-        None => verdict::judge(&work.spec, target.cut),
-    }
+    let places = choose(&positive, PAIRS);
+    let shown = places.iter().filter(|place| positive[**place]).count();
+    Ok((places.into_iter().map(|place| place as u64).collect(), shown))
 }

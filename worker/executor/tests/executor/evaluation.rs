@@ -10,7 +10,7 @@ use lethe_domain::{
 use serde_json::json;
 
 use crate::harness::Executor;
-use crate::job::{Job, mnist};
+use crate::job::{Job, mnist, no_report};
 
 fn evaluate(
     job: &Job,
@@ -43,8 +43,14 @@ fn report(
     }
 }
 
-fn publish(job: &Job, executor: &mut Executor, target: &ArtifactRef, weights: &ArtifactRef) -> PublishOutput {
-    let task = Task::Publish { target: target.clone(), weights: weights.clone() };
+fn publish(
+    job: &Job,
+    executor: &mut Executor,
+    target: &ArtifactRef,
+    weights: &ArtifactRef,
+    report: &ReportOutput,
+) -> PublishOutput {
+    let task = Task::Publish { target: target.clone(), weights: weights.clone(), report: report.clone() };
     match executor.run(&job.assignment(0, task)) {
         TaskOutput::Publish(output) => output,
         other => panic!("{other:?}"),
@@ -116,7 +122,15 @@ fn the_figures_do_not_depend_on_how_the_range_was_cut() {
     let parts = report(&job, &mut executor, &target, &parts);
     assert_eq!(whole.judge, parts.judge);
     let names: Vec<&str> = whole.figures.iter().map(|figure| figure.name.as_str()).collect();
-    let expected = ["share", "remaining_share", "own_feature_free_distance", "own_distance", "l1", "ms_ssim"];
+    let expected = [
+        "share",
+        "remaining_share",
+        "own_feature_free_distance",
+        "own_distance",
+        "l1",
+        "ms_ssim",
+        "outside_share",
+    ];
     assert_eq!(names, expected, "without a reference");
     for (whole, part) in whole.figures.iter().zip(&parts.figures) {
         let same = |one: Option<f64>, other: Option<f64>| match (one, other) {
@@ -174,7 +188,7 @@ fn a_feature_goes_away_and_the_published_generator_is_the_one_that_was_measured(
     assert!(remaining.after.unwrap() < 0.5, "{remaining:?}");
     assert!(similar.after.unwrap() > 0.8, "{similar:?}");
 
-    let output = publish(&job, executor, &target, &trained.weights);
+    let output = publish(&job, executor, &target, &trained.weights, &figures);
     assert_eq!(output.generator.path, "jobs/tiny-1/result/generator.safetensors");
     assert_eq!(output.versions.device, "cpu");
     for artifact in [&output.generator, &output.sidecar, &output.before_after_png] {
@@ -186,7 +200,10 @@ fn a_feature_goes_away_and_the_published_generator_is_the_one_that_was_measured(
     let sidecar: Sidecar =
         serde_json::from_slice(&fs::read(job.file(&output.sidecar.path)).unwrap()).unwrap();
     assert_eq!(sidecar.sha256, output.generator.sha256);
-    assert!(sidecar.source.contains("'thick' removed by lethe"), "{}", sidecar.source);
+    let said =
+        ["to unlearn 'thick'", "remaining share", "judged by thickness.pt", "warnings: JUDGE_IS_LABELLER"];
+    assert!(said.iter().all(|part| sidecar.source.contains(part)), "{}", sidecar.source);
+    assert!(!sidecar.source.contains("removed"), "{}", sidecar.source);
 
     // Used as a generator of its own, it shows the feature as often as the report says.
     let again = Job::thick().set("generator.uri", folder.join("generator.safetensors").to_str().unwrap());
@@ -214,7 +231,7 @@ fn a_torchscript_generator_comes_back_as_torchscript() {
     let mut executors = [Executor::start()];
     let target = job.target(&mut executors[0]);
     let trained = job.train(&mut executors, &target, 1);
-    let output = publish(&job, &mut executors[0], &target, &trained.weights);
+    let output = publish(&job, &mut executors[0], &target, &trained.weights, &no_report());
     assert_eq!(output.generator.path, "jobs/tiny-1/result/generator.pt");
     let published = job.file(&output.generator.path);
     let again = job.set("generator.uri", published.to_str().unwrap());

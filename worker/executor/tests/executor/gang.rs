@@ -24,15 +24,17 @@ fn same_training_at_any_size(job: &Job) {
         let _ = fs::remove_dir_all(job.file("jobs/tiny-1/checkpoints"));
         let output = job.train(&mut all[..world as usize], &target, world);
         assert_eq!(output.world_size, world);
-        (job.curve(&output), output.weights.sha256)
+        (job.curve(&output), output.weights.sha256, output.edits)
     };
     let alone = trained_by(1);
+    assert!(alone.2.tried > 0 && alone.2.median_step <= alone.2.p99_step, "{:?}", alone.2);
     let worst = alone.0.iter().copied().fold(0.0, f64::max);
     assert!(alone.0[alone.0.len() - 1] < worst, "it learns: {:?}", alone.0);
     for world in [2, 3] {
         let together = trained_by(world);
         assert_eq!(together.0, alone.0, "the curve of {world} ranks");
         assert_eq!(together.1, alone.1, "the weights of {world} ranks");
+        assert_eq!(together.2, alone.2, "each edit is counted once by {world} ranks");
     }
 }
 

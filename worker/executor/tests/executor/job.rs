@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use lethe_domain::{
     ArtifactRef, Assignment, Attempt, DirectionOutput, FineTuneOutput, GangRole, Generation, Inputs, JobId,
-    JobSpec, LeaseId, Phase, Rank, SampleOutput, SampleRange, ShardIndex, Task, TaskOutput,
+    JobSpec, JudgeSummary, LeaseId, Phase, Rank, ReportOutput, SampleOutput, SampleRange, ShardIndex, Task,
+    TaskOutput,
 };
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
@@ -274,4 +275,10 @@ impl Job {
         let data = tensors.tensor(name).unwrap();
         data.data().chunks_exact(8).map(|chunk| f64::from_le_bytes(chunk.try_into().unwrap())).collect()
     }
+}
+
+/// A report of nothing, for tasks that only pass it on.
+pub(crate) fn no_report() -> ReportOutput {
+    let judge = JudgeSummary { uri: "judge.pt".to_owned(), sha256: "00".repeat(32), same_as_labeller: false };
+    ReportOutput { figures: Vec::new(), warnings: Vec::new(), judge }
 }

@@ -15,7 +15,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 
 use crate::harness::{DEADLINE, Executor};
-use crate::job::{Job, mnist};
+use crate::job::{Job, mnist, no_report};
 
 /// Promised is one second; the rest is for a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(2);
@@ -158,7 +158,7 @@ fn every_phase_is_left_soon_after_a_stop() {
         Task::Direction { scores: (0..4000).map(|index| store_score(&job, index)).collect() },
         evaluate(far),
         Task::Report { moments: vec![shard.moments], target: target.clone() },
-        Task::Publish { target: unseen, weights: weights.clone() },
+        Task::Publish { target: unseen, weights: weights.clone(), report: no_report() },
     ] {
         let assignment = job.assignment(0, task);
         let phase = assignment.lease.phase;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use lethe_domain::{ArtifactRef, Assignment, ErrorCode, Failure};
+use lethe_domain::{ArtifactRef, Assignment, EditSummary, ErrorCode, Failure};
 use serde_json::json;
 
 use crate::harness::Executor;
@@ -21,13 +21,13 @@ fn unsaved() -> Job {
     Job::thick().set("unlearn.steps", 120)
 }
 
-/// The curve and the weights of the same training by one rank that nobody disturbs.
-fn undisturbed(job: &Job) -> (Vec<f64>, String) {
+/// The curve, the weights and the edits of the same training by one rank that nobody disturbs.
+fn undisturbed(job: &Job) -> (Vec<f64>, String, EditSummary) {
     let alone = Job::of(job.spec.clone());
     let mut one = executors(1);
     let target = alone.target(&mut one[0]);
     let output = alone.train(&mut one, &target, 1);
-    (alone.curve(&output), output.weights.sha256)
+    (alone.curve(&output), output.weights.sha256, output.edits)
 }
 
 /// The failures of all ranks but the lost one.
@@ -60,7 +60,7 @@ fn as_if_nobody_had_been_killed(job: &Job, kills: &[(u64, usize)]) {
     let output = job.train(&mut all, &target, generation);
     let newest = all[kills.last().unwrap().1].log();
     assert!(newest.contains("going on from rank ") && newest.contains("'s memory, step "), "{newest}");
-    assert_eq!((job.curve(&output), output.weights.sha256), expected);
+    assert_eq!((job.curve(&output), output.weights.sha256, output.edits), expected);
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn survivors_go_on_while_storage_is_gone() {
     fs::rename(&away, job.root()).unwrap();
     let output = job.trained(&mut all, &leases);
     assert!(all[0].log().contains("'s memory, step "), "{}", all[0].log());
-    assert_eq!((job.curve(&output), output.weights.sha256), expected);
+    assert_eq!((job.curve(&output), output.weights.sha256, output.edits), expected);
 }
 
 /// Ends a gang at a step boundary by asking one of its ranks; gives the step, which is the same on all.
@@ -154,7 +154,7 @@ fn a_gang_grows_and_shrinks_by_yielding_and_the_bits_stay_the_same() {
     assert_eq!(yielded(&mut all, &leases, 0, false), third);
     let output = job.train(&mut all, &target, 5);
     assert!(all[0].log().contains(&format!("going on from rank 0's memory, step {third}")));
-    assert_eq!((job.curve(&output), output.weights.sha256), expected);
+    assert_eq!((job.curve(&output), output.weights.sha256, output.edits), expected);
 }
 
 /// Trains alone until `step`, then yields; gives the step.
@@ -195,7 +195,7 @@ fn stale_memory_gives_way_to_a_checkpoint_and_one_step_is_not_stale() {
     job.floor.set(ahead + 50);
     let output = job.train(&mut old, &target, 5);
     assert!(old[0].log().contains(&format!("going on from rank 0's memory, step {ahead}")));
-    assert_eq!((job.curve(&output), output.weights.sha256), expected);
+    assert_eq!((job.curve(&output), output.weights.sha256, output.edits), expected);
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn a_frozen_rank_ends_the_gang_at_the_timeout_or_at_a_stop_and_memory_is_kept() 
     patient.remove(2);
     let output = job.train(&mut patient, &target, 3);
     assert!(patient[0].log().contains("'s memory, step "), "{}", patient[0].log());
-    assert_eq!((job.curve(&output), output.weights.sha256), expected);
+    assert_eq!((job.curve(&output), output.weights.sha256, output.edits), expected);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use lethe_artifacts::{ArtifactStore, Digest, Environment};
 use lethe_domain::{Assignment, Phase, Task, TaskOutput};
 
 use crate::harness::Executor;
-use crate::job::Job;
+use crate::job::{Job, no_report};
 use lethe_testkit::Moto;
 
 /// An executor of a machine with this environment and cache.
@@ -66,7 +66,7 @@ fn a_whole_job_runs_on_s3_and_gives_what_it_gives_on_files() {
     };
     assert_eq!(trained.weights.sha256, trained_here.weights.sha256, "the same weights, bit for bit");
     let weights = trained.weights;
-    let published = Task::Publish { target, weights };
+    let published = Task::Publish { target, weights, report: no_report() };
     let TaskOutput::Publish(published) = executor.run(&there(job.assignment(0, published))) else { panic!() };
 
     let (root, published_at) = (open("s3://bucket/lethe"), open("s3://bucket/published"));

@@ -38,7 +38,8 @@ pub(super) fn output(assignment: &Assignment) -> TaskOutput {
         Task::FineTune { role, .. } if role.rank.0 > 0 => json!({"FineTune": null}),
         Task::FineTune { role, .. } => json!({"FineTune": {
             "weights": file, "checkpoint": "c", "steps": STEPS, "world_size": role.world,
-            "samples_per_second": 1.0, "loss_first": 1.0, "loss_last": 0.1, "curve": file
+            "samples_per_second": 1.0, "loss_first": 1.0, "loss_last": 0.1, "curve": file,
+            "edits": {"tried": 4, "unresolved": 0, "median_step": 1.0, "p99_step": 2.0}
         }}),
         Task::Standby { .. } => json!({"FineTune": null}),
         Task::Evaluate { .. } => in_shards(

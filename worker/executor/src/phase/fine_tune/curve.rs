@@ -1,39 +1,58 @@
-//! The loss of every step so far, and whether it still falls.
+//! The loss of every step so far, and whether it still falls; the edits made up to there.
 
 use lethe_domain::ErrorCode;
 use lethe_domain::spec::{Plateau, Unlearn};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
+use super::edits::Edits;
 use crate::error::{Error, Result};
 
-/// Losses of steps 1, 2, ... of the whole run, whichever generation made them.
+/// Of a whole run, whichever generation made its steps.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Curve(Vec<f64>);
+pub(super) struct Curve {
+    /// Losses of steps 1, 2, ...
+    losses: Vec<f64>,
+    /// Edits of all these steps.
+    edits: Edits,
+}
+
+/// What some further steps gave.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Steps {
+    pub(crate) losses: Vec<f64>,
+    pub(super) edits: Edits,
+}
 
 impl Curve {
     /// Steps done.
     pub(super) fn len(&self) -> u64 {
-        self.0.len() as u64
+        self.losses.len() as u64
     }
 
     /// The loss of the last step.
     pub(super) fn last(&self) -> Option<f64> {
-        self.0.last().copied()
+        self.losses.last().copied()
     }
 
     /// The losses of the first and the last step.
     pub(super) fn ends(&self) -> (f64, f64) {
         let of = |loss: Option<&f64>| loss.copied().unwrap_or_default();
-        (of(self.0.first()), of(self.0.last()))
+        (of(self.losses.first()), of(self.losses.last()))
     }
 
-    /// Adds the losses of further steps.
+    /// The edits of all steps.
+    pub(super) fn edits(&self) -> &Edits {
+        &self.edits
+    }
+
+    /// Adds further steps.
     ///
     /// # Errors
-    /// `NOT_FINITE`, naming the step.
-    pub(super) fn extend(&mut self, losses: Vec<f64>, unlearn: &Unlearn) -> Result<()> {
+    /// `NOT_FINITE`, naming the step; as [`Edits::check`].
+    pub(super) fn extend(&mut self, steps: Steps, unlearn: &Unlearn) -> Result<()> {
+        let Steps { losses, edits } = steps;
         if let Some(place) = losses.iter().position(|loss| !loss.is_finite()) {
-            let step = self.0.len() + place + 1;
+            let step = self.losses.len() + place + 1;
             let before = place.checked_sub(1).map(|place| losses[place]).or(self.last());
             let before = before.map_or_else(String::new, |loss| format!(" (the step before: {loss:.4})"));
             return Err(Error::refused(
@@ -42,8 +61,9 @@ impl Curve {
                 format!("lower unlearn.lr (found {}; try a third of it) or unlearn.alpha", unlearn.lr),
             ));
         }
-        self.0.extend(losses);
-        Ok(())
+        self.losses.extend(losses);
+        self.edits.merge(&edits);
+        self.edits.check(false)
     }
 
     /// Whether the loss has stopped falling: its mean over the last `patience` steps is not lower, by the relative `min_delta`, than
@@ -51,35 +71,45 @@ impl Curve {
     pub(super) fn has_levelled(&self, plateau: Option<Plateau>) -> bool {
         let Some(Plateau { patience, min_delta }) = plateau else { return false };
         let patience = patience as usize;
-        if !self.0.len().is_multiple_of(patience) || self.0.len() < 2 * patience {
+        if !self.losses.len().is_multiple_of(patience) || self.losses.len() < 2 * patience {
             return false;
         }
         let mean = |steps: &[f64]| steps.iter().sum::<f64>() / steps.len() as f64;
-        let (earlier, later) = self.0[self.0.len() - 2 * patience..].split_at(patience);
+        let (earlier, later) = self.losses[self.losses.len() - 2 * patience..].split_at(patience);
         mean(later) > mean(earlier) * (1.0 - min_delta)
     }
 
     /// As JSON: [[1, loss], [2, loss], ...].
     pub(super) fn to_json(&self) -> Vec<u8> {
-        let steps: Vec<(usize, f64)> = (1..).zip(self.0.iter().copied()).collect();
+        let steps: Vec<(usize, f64)> = (1..).zip(self.losses.iter().copied()).collect();
         // Finite numbers: nothing here can fail to be JSON.
         serde_json::to_vec(&steps).unwrap_or_default()
     }
 
-    /// For a checkpoint: f64 [steps], exactly.
+    /// For a checkpoint, exactly: losses f64 [steps], and the edits.
     ///
     /// # Errors
     /// Lack of memory.
-    pub(super) fn to_tensor(&self) -> Result<Tensor> {
-        Ok(Tensor::f_from_slice(&self.0)?)
+    pub(super) fn to_tensors(&self) -> Result<[Tensor; 2]> {
+        Ok([Tensor::f_from_slice(&self.losses)?, self.edits.to_tensor()?])
     }
 
-    /// What [`Curve::to_tensor`] gave.
+    /// What [`Curve::to_tensors`] gives after this many steps, to be filled.
     ///
     /// # Errors
     /// Lack of memory.
-    pub(super) fn from_tensor(losses: &Tensor) -> Result<Self> {
-        Ok(Self(Vec::try_from(losses.f_to_kind(Kind::Double)?.f_to_device(tch::Device::Cpu)?)?))
+    pub(super) fn blank(steps: u64) -> Result<[Tensor; 2]> {
+        let losses = Tensor::f_zeros([steps as i64], (Kind::Double, Device::Cpu))?;
+        Ok([losses, Edits::default().to_tensor()?])
+    }
+
+    /// What [`Curve::to_tensors`] gave.
+    ///
+    /// # Errors
+    /// As [`Edits::from_tensor`].
+    pub(super) fn from_tensors([losses, edits]: [&Tensor; 2]) -> Result<Self> {
+        let losses = Vec::try_from(losses.f_to_kind(Kind::Double)?.f_to_device(Device::Cpu)?)?;
+        Ok(Self { losses, edits: Edits::from_tensor(edits)? })
     }
 }
 
@@ -89,9 +119,15 @@ mod tests {
 
     use super::*;
 
+    fn steps(losses: &[f64]) -> Steps {
+        let mut edits = Edits::default();
+        edits.add(&[3.0, 1.0]);
+        Steps { losses: losses.to_vec(), edits }
+    }
+
     fn curve(losses: &[f64]) -> Curve {
         let mut curve = Curve::default();
-        curve.extend(losses.to_vec(), &Unlearn::default()).unwrap();
+        curve.extend(steps(losses), &Unlearn::default()).unwrap();
         curve
     }
 
@@ -108,7 +144,7 @@ mod tests {
     #[test]
     fn the_first_bad_step_is_named_with_what_to_do() {
         let mut curve = curve(&[4.0, 3.0]);
-        let error = curve.extend(vec![2.0, f64::NAN, f64::INFINITY], &Unlearn::default()).unwrap_err();
+        let error = curve.extend(steps(&[2.0, f64::NAN, f64::INFINITY]), &Unlearn::default()).unwrap_err();
         let failure = Failure::from(error);
         assert_eq!(failure.code, ErrorCode::NotFinite);
         assert_eq!(failure.message, "the loss of step 4 is NaN (the step before: 2.0000): training diverged");
@@ -118,9 +154,13 @@ mod tests {
     #[test]
     fn a_checkpoint_gives_the_curve_back_exactly() {
         let before = curve(&[1.0 / 3.0, 0.1, f64::MIN_POSITIVE]);
-        let after = Curve::from_tensor(&before.to_tensor().unwrap()).unwrap();
-        assert_eq!(before.0, after.0);
+        let again = |curve: &Curve| {
+            let [losses, edits] = curve.to_tensors().unwrap();
+            Curve::from_tensors([&losses, &edits]).unwrap()
+        };
+        let after = again(&before);
+        assert_eq!((before.losses, before.edits), (after.losses, after.edits));
         assert_eq!(curve(&[0.5, 0.25]).to_json(), b"[[1,0.5],[2,0.25]]");
-        assert_eq!(Curve::from_tensor(&Curve::default().to_tensor().unwrap()).unwrap().len(), 0);
+        assert_eq!(again(&Curve::default()).len(), 0);
     }
 }

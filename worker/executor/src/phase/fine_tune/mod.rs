@@ -5,11 +5,12 @@
 //! have in memory, or else from the last checkpoint.
 //!
 //! One file each: meeting the other ranks (`gang`, `deadline`), the step itself (`trainer`), what is kept when a gang ends (`kept`), where to go
-//! on from (`resume`), saving beside the training (`saving`, `saver`, `buffers`), the losses so far (`curve`).
+//! on from (`resume`), saving beside the training (`saving`, `saver`, `buffers`), the losses so far (`curve`), the edits (`edits`).
 
 mod buffers;
 mod curve;
 mod deadline;
+mod edits;
 mod gang;
 mod kept;
 mod resume;
@@ -46,7 +47,8 @@ pub(super) const SMALLER: &str = "lower unlearn.global_batch, or raise unlearn.m
 /// Gives something on rank 0, nothing on the others. When it fails and the state is sound, that is kept for the next generation.
 ///
 /// # Errors
-/// `GANG_ABORTED` when a peer is lost, `YIELDED` when the gang was asked to, `NOT_FINITE` when training diverges; those of models and
+/// `GANG_ABORTED` when a peer is lost, `YIELDED` when the gang was asked to, `NOT_FINITE` when training diverges, `NO_EDITS` when every
+/// edit failed; those of models and
 /// storage.
 pub(super) fn run(
     work: &mut Work<'_>,
@@ -96,6 +98,7 @@ fn train_and_publish(
     work.speaker.begin();
     let before = curve.len();
     train(work, trainer, curve, saving.as_mut())?;
+    curve.edits().check(true)?;
     let trained = (curve.len() - before) as f64 * work.spec.unlearn.global_batch as f64;
     let speed = trained / work.speaker.seconds().max(1e-9);
     // Nobody leaves while another still waits for the last sum.
@@ -124,7 +127,7 @@ fn keep(
     if !(failure.code.retryable() || failure.code == ErrorCode::Cancelled) {
         return failure.into();
     }
-    if let Err(diverged) = trainer.losses().and_then(|losses| curve.extend(losses, unlearn)) {
+    if let Err(diverged) = trainer.given().and_then(|losses| curve.extend(losses, unlearn)) {
         // A loss that is no number is the better reason for a peer's leaving, but not for a stop.
         return if failure.code == ErrorCode::GangAborted { diverged } else { failure.into() };
     }
@@ -156,7 +159,7 @@ fn train(
         work.stop.check()?;
         work.pace.keep(&work.stop)?;
         if wishes.yields {
-            curve.extend(trainer.losses()?, &unlearn)?;
+            curve.extend(trainer.given()?, &unlearn)?;
             return yield_here(trainer, curve, saving.filter(|_| wishes.save));
         }
         if let Some(saving) = &mut saving {
@@ -167,7 +170,7 @@ fn train(
         let save = every > 0 && done.is_multiple_of(every);
         let judged = unlearn.plateau.is_some_and(|plateau| done.is_multiple_of(plateau.patience));
         if trainer.pending() == WINDOW || save || judged || done == unlearn.steps {
-            curve.extend(trainer.losses()?, &unlearn)?;
+            curve.extend(trainer.given()?, &unlearn)?;
         }
         let samples = (done - first) * unlearn.global_batch;
         work.speaker.progress(&work.lease, done, unlearn.steps, samples, curve.last());
@@ -212,6 +215,15 @@ fn publish(
     let curve_path = work.path(&format!("fine_tune/curve-g{generation}.json"));
     let stored = work.storage.put(&curve_path, curve.to_json())?;
     let (loss_first, loss_last) = curve.ends();
+    let edits = curve.edits().summary();
+    tracing::info!(
+        tried = edits.tried,
+        unresolved = edits.unresolved,
+        median_step = edits.median_step,
+        p99_step = edits.p99_step,
+        "edits of the whole training"
+    );
+    edits.warning().iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(FineTuneOutput {
         weights,
         checkpoint: saving.saver.finish()?,
@@ -221,5 +233,6 @@ fn publish(
         loss_first,
         loss_last,
         curve: stored,
+        edits,
     })
 }

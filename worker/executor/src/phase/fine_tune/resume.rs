@@ -7,7 +7,7 @@
 use lethe_collective::Place;
 use lethe_domain::{ArtifactRef, ErrorCode, sha256_text};
 use lethe_models::Tensors;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::curve::Curve;
 use super::trainer::Trainer;
@@ -17,8 +17,8 @@ use crate::work::Work;
 /// Files of a checkpoint.
 pub(super) const GENERATOR: &str = "generator.safetensors";
 pub(super) const TRAINING: &str = "training.safetensors";
-/// The losses so far, beside the optimiser's tensors.
-pub(super) const CURVE: &str = "curve";
+/// The losses and the edits so far, beside the optimiser's tensors.
+pub(super) const CURVE: [&str; 2] = ["curve", "edits"];
 
 /// A checkpoint's content.
 struct Found {
@@ -124,7 +124,8 @@ fn newest(work: &Work<'_>) -> Result<Option<Found>> {
         Ok(Tensors::from_bytes(&bytes, &format!("{}/{name}", checkpoint.path))?)
     };
     let (generator, training) = (load(GENERATOR)?, load(TRAINING)?);
-    let curve = Curve::from_tensor(training.get(CURVE)?)?;
+    let [losses, edits] = CURVE;
+    let curve = Curve::from_tensors([training.get(losses)?, training.get(edits)?])?;
     if curve.len() != checkpoint.manifest.header.step {
         let reason = format!("{}: holds {} losses", checkpoint.path, curve.len());
         return Err(Error::internal(reason));
@@ -150,14 +151,12 @@ fn share_curve(work: &Work<'_>, trainer: &Trainer, own: Curve, source: Source) -
     if source.steps == 0 {
         return Ok(own);
     }
-    let losses = if trainer.group().rank() == source.root {
-        own.to_tensor()?
-    } else {
-        Tensor::f_zeros([source.steps as i64], (Kind::Double, Device::Cpu))?
-    };
-    let mut losses = [losses.f_to_device(work.device)?];
-    trainer.group().broadcast(&mut losses, source.root)?;
-    Curve::from_tensor(&losses[0])
+    let is_root = trainer.group().rank() == source.root;
+    let [losses, edits] = if is_root { own.to_tensors()? } else { Curve::blank(source.steps)? };
+    let mut both = [losses.f_to_device(work.device)?, edits.f_to_device(work.device)?];
+    trainer.group().broadcast(&mut both, source.root)?;
+    let [losses, edits] = &both;
+    Curve::from_tensors([losses, edits])
 }
 
 /// Whether this rank has what the root sent, bit for bit.
@@ -169,12 +168,14 @@ fn compare(work: &Work<'_>, trainer: &Trainer, curve: &Curve, root: usize) -> Re
     agree(trainer.group().place(), root, &own, &sent)
 }
 
-/// SHA-256 over weights, optimiser and losses.
+/// SHA-256 over weights, optimiser, losses and edits.
 fn digest(trainer: &Trainer, curve: &Curve) -> Result<[u8; 32]> {
     let mut all = Tensors::new("training state");
     all.nest("generator", trainer.weights());
     all.nest("optimiser", trainer.optimiser());
-    all.insert(CURVE, &curve.to_tensor()?);
+    for (name, tensor) in CURVE.into_iter().zip(curve.to_tensors()?) {
+        all.insert(name, &tensor);
+    }
     Ok(all.digest()?)
 }
 

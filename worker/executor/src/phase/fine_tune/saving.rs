@@ -50,7 +50,9 @@ impl Saving {
             metrics: curve.last().map(|loss| ("loss".to_owned(), loss)).into_iter().collect(),
         };
         let mut training = trainer.optimiser();
-        training.insert(CURVE, &curve.to_tensor()?);
+        for (name, tensor) in CURVE.into_iter().zip(curve.to_tensors()?) {
+            training.insert(name, &tensor);
+        }
         let (generator, training) =
             (self.generator.copy(&trainer.weights())?, self.training.copy(&training)?);
         Ok(Snapshot { header, generator, training })

@@ -5,6 +5,7 @@
 mod feature;
 mod fidelity;
 mod judged;
+pub(super) mod range;
 
 use lethe_domain::{ArtifactRef, Cut, ErrorCode, Figure, ReportOutput};
 
@@ -25,14 +26,17 @@ pub(super) fn run(work: &mut Work<'_>, shards: &[ArtifactRef], target: &Artifact
     let counts = Counts::of(&measures, cut);
     let mut figures = counts.figures().to_vec();
     let locality = locality(&measures, cut)?;
+    let (outside, strays) = range::figure(&measures, work.spec.generator.output.range)?;
     if let Some(space) = measures.space {
         let reference = work.spec.evaluate.reference.clone();
         let sets = reference.map(|reference| fidelity::look(work, &reference, &judge, cut)).transpose()?;
         figures.extend(fidelity::figures(work, space, sets, cut)?);
     }
     figures.extend(locality);
+    figures.push(outside);
     let judge = judged::judged_by(&work.spec, &work.inputs, &judge)?;
-    let warnings: Vec<_> = counts.warnings().into_iter().chain(judged::warning(&judge)).collect();
+    let warnings: Vec<_> =
+        [strays, counts.warnings(), judged::warning(&judge)].into_iter().flatten().collect();
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(ReportOutput { figures, warnings, judge })
 }

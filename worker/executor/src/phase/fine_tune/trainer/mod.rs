@@ -4,8 +4,8 @@
 //! given. So which rank has it makes no difference to a bit of it, nor does it to the sum (see `lethe_collective::Reducer`).
 //!
 //! A step is done on all ranks or on none: Adam comes last, after everything that a peer can break off. A rank may be one step
-//! ahead of another then, but always has the state of a whole step. Losses are summed over the ranks as part of the step, and stay
-//! tensors until a window of them is asked for. Not here: when to stop, what to save.
+//! ahead of another then, but always has the state of a whole step. Losses and tallies of edits are summed over the ranks as part of
+//! the step, and stay tensors until a window of them is asked for. Not here: when to stop, what to save.
 
 mod state;
 
@@ -18,6 +18,8 @@ use lethe_domain::spec::Unlearn;
 use lethe_models::{Adam, Editor, Generator, Labeller, Latents, Loss, Stream, Target};
 use tch::{Device, Kind, Tensor};
 
+use super::curve::Steps;
+use super::edits::{ENTRIES, tally};
 use crate::error::{Error, Result};
 use crate::link::Wishes;
 use crate::models::Original;
@@ -41,7 +43,10 @@ pub(crate) struct Trainer {
     /// The parts of a global batch that this rank takes.
     own: Range<u64>,
     steps: u64,
-    /// Losses summed over the global batch that nobody has asked for yet, one f64 scalar per step.
+    /// Standard deviation of an entry of a latent.
+    deviation: f64,
+    /// What steps gave that nobody has asked for yet, f64 `[1 + ENTRIES]` each: the loss summed over the global batch, and the tally
+    /// of its edits.
     pending: Vec<Tensor>,
     /// False while a step is being applied: were it broken off there, the state would be none.
     whole: bool,
@@ -71,7 +76,7 @@ impl Trainer {
             return Err(Error::internal(format!("{}: {parts} parts leave it none", group.place())));
         }
         let latents = Latents::new(spec.sample.seed, &spec.generator);
-        let editor = Editor::new(target, &spec.direction, labeller, device)?;
+        let editor = Editor::new(target, &spec.direction, spec.generator.prior, labeller, device)?;
         let loss = Loss::new(&spec.unlearn, spec.generator.output.shape(), device)?;
         let mut copy = original.file.trainable(device)?;
         let trained = trained(&copy, &latents, device)?;
@@ -80,6 +85,7 @@ impl Trainer {
         let adam = Adam::new(&trained)?;
         let reducer = Reducer::new(&group, &weights, ReducerOptions::default())?;
         Ok(Self {
+            deviation: latents.deviation(),
             latents,
             editor,
             original,
@@ -117,7 +123,7 @@ impl Trainer {
     /// Those of the models and of the gang. Weights, optimiser and running statistics are then those of the step before.
     pub(crate) fn step(&mut self, own: Wishes) -> Result<Wishes> {
         let before = self.tracks_statistics().then(|| self.statistics()).transpose()?;
-        let (loss, wishes) = match self.gradients().and_then(|loss| self.sum(&loss, own)) {
+        let (given, wishes) = match self.gradients().and_then(|given| self.sum(&given, own)) {
             Ok(summed) => summed,
             Err(error) => {
                 if let Some(before) = before {
@@ -131,7 +137,7 @@ impl Trainer {
         self.whole = false;
         self.adam.step(self.unlearn.lr * self.unlearn.lr_schedule.factor(self.steps, self.unlearn.steps))?;
         self.whole = true;
-        self.pending.push(loss);
+        self.pending.push(given);
         self.steps += 1;
         Ok(wishes)
     }
@@ -141,27 +147,28 @@ impl Trainer {
     /// # Errors
     /// Those of the gang.
     pub(crate) fn agree(&self, own: Wishes) -> Result<Wishes> {
-        let nothing = Tensor::f_zeros([], (Kind::Double, self.copy.device()))?;
+        let nothing = Tensor::f_zeros([1 + ENTRIES as i64], (Kind::Double, self.copy.device()))?;
         Ok(self.sum(&nothing, own)?.1)
     }
 
     /// Forward and backward passes of this rank's parts, gradients summed over the ranks. Gives the loss summed over the latents of
-    /// this rank.
+    /// this rank, and the tally of its edits.
     fn gradients(&mut self) -> Result<Tensor> {
-        let mut losses = Vec::new();
+        let mut given = Vec::new();
         let mut statistics = None;
         // What an entry has been so far says what it will be: with this much room, sums are exact.
         let bounds = self.adam.magnitudes()?.f_mul_scalar(GRADIENT_ROOM)?;
         self.reducer.set_grid(&bounds, self.unlearn.parts())?;
         for part in self.own.clone() {
-            let loss = self.loss(part)?;
+            let (loss, tally) = self.loss(part)?;
             let mean = loss.f_div_scalar(self.unlearn.global_batch as f64)?;
             if part + 1 < self.own.end {
                 self.reducer.accumulate(&mean)?;
             } else {
                 self.reducer.finish(&mean)?;
             }
-            losses.push(loss.f_detach()?);
+            let loss = loss.f_detach()?.f_to_kind(Kind::Double)?.f_view([1])?;
+            given.push(Tensor::f_cat(&[loss, tally], 0)?);
             if part == 0 && self.tracks_statistics() {
                 statistics = Some(self.statistics()?);
             }
@@ -176,26 +183,26 @@ impl Trainer {
             let mut buffers: Vec<Tensor> = buffers.map(|(_, buffer)| buffer.shallow_clone()).collect();
             self.group.broadcast(&mut buffers, 0)?;
         }
-        Ok(Tensor::f_stack(&losses, 0)?.f_sum(Kind::Double)?)
+        Ok(Tensor::f_stack(&given, 0)?.f_sum_dim_intlist([0_i64].as_slice(), false, Kind::Double)?)
     }
 
-    /// The loss summed over the ranks, and what any of them wants. With peers the sum is waited for anyway, so looking at it costs
-    /// nothing; alone, the loss stays on the device.
-    fn sum(&self, loss: &Tensor, own: Wishes) -> Result<(Tensor, Wishes)> {
+    /// What the ranks gave, summed, and what any of them wants. With peers the sum is waited for anyway, so looking at it costs
+    /// nothing; alone, it stays on the device.
+    fn sum(&self, given: &Tensor, own: Wishes) -> Result<(Tensor, Wishes)> {
         if self.group.is_loopback() {
-            return Ok((loss.shallow_clone(), own));
+            return Ok((given.shallow_clone(), own));
         }
-        let wishes = [0.0, f64::from(u8::from(own.yields)), f64::from(u8::from(own.save))];
-        let mut sums = Tensor::f_from_slice(&wishes)?.f_to_device(loss.device())?;
-        sums.f_get(0)?.f_copy_(loss)?;
+        let wishes = [f64::from(u8::from(own.yields)), f64::from(u8::from(own.save))];
+        let wishes = Tensor::f_from_slice(&wishes)?.f_to_device(given.device())?;
+        let mut sums = Tensor::f_cat(&[&wishes, given], 0)?;
         self.group.all_reduce_sum(&mut sums)?;
-        let numbers = Vec::<f64>::try_from(sums.f_to_device(Device::Cpu)?)?;
-        let any = |place: usize| numbers.get(place).is_some_and(|count| *count > 0.0);
-        Ok((sums.f_get(0)?, Wishes { yields: any(1), save: any(2) }))
+        let wanted = Vec::<f64>::try_from(sums.f_narrow(0, 0, 2)?.f_to_device(Device::Cpu)?)?;
+        let any = |place: usize| wanted.get(place).is_some_and(|count| *count > 0.0);
+        Ok((sums.f_narrow(0, 2, given.size()[0])?, Wishes { yields: any(0), save: any(1) }))
     }
 
-    /// The loss summed over the latents of one part of this step's batch.
-    fn loss(&self, part: u64) -> Result<Tensor> {
+    /// The loss summed over the latents of one part of this step's batch, and the tally of its edits.
+    fn loss(&self, part: u64) -> Result<(Tensor, Tensor)> {
         let batch = self.unlearn.global_batch;
         let range = piece(batch, part, self.unlearn.parts());
         let start = self.steps * batch + range.start;
@@ -203,25 +210,31 @@ impl Trainer {
         let edited = self.editor.edit(&self.original.generator, &z)?;
         let targets = self.copy.to_unit(&edited.images)?;
         let images = self.copy.to_unit(&self.copy.forward(&z)?)?;
-        Ok(self.loss.sum(&images, &targets, &edited.edited, &edited.places)?)
+        let loss = self.loss.sum(&images, &targets, &edited.places, &edited.unresolved)?;
+        Ok((loss, tally(&z, &edited, self.deviation)?))
     }
 
-    /// Steps whose losses nobody has asked for.
+    /// Steps that nobody has asked about.
     pub(crate) fn pending(&self) -> usize {
         self.pending.len()
     }
 
-    /// The mean losses of those steps over the global batch, the same bits on every rank.
+    /// The mean losses of those steps over the global batch, and their edits: the same bits on every rank.
     ///
     /// # Errors
     /// Those of the device.
-    pub(crate) fn losses(&mut self) -> Result<Vec<f64>> {
+    pub(crate) fn given(&mut self) -> Result<Steps> {
+        let mut steps = Steps::default();
         let pending = std::mem::take(&mut self.pending);
         if pending.is_empty() {
-            return Ok(Vec::new());
+            return Ok(steps);
         }
-        let sums = Tensor::f_stack(&pending, 0)?;
-        Ok(Vec::try_from(sums.f_div_scalar(self.unlearn.global_batch as f64)?.f_to_device(Device::Cpu)?)?)
+        let numbers: Vec<f64> = Vec::try_from(Tensor::f_cat(&pending, 0)?.f_to_device(Device::Cpu)?)?;
+        for step in numbers.chunks_exact(1 + ENTRIES) {
+            steps.losses.push(step[0] / self.unlearn.global_batch as f64);
+            steps.edits.add(&step[1..]);
+        }
+        Ok(steps)
     }
 }
 
