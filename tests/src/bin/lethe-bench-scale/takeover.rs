@@ -47,6 +47,8 @@ const SHARD: u64 = 1_000;
 const WAVE: usize = 1_000;
 const WORKERS: u32 = 16;
 const SLOTS: u32 = 16;
+/// Shards that the leases of all slots can hold together.
+const IN_FLIGHT: u64 = WORKERS as u64 * SLOTS as u64 * 32;
 
 pub(crate) async fn measure(program: &Path, etcd: &Cluster, sizes: &Sizes) -> Result<()> {
     let folder = tempfile::tempdir()?;
@@ -170,7 +172,8 @@ async fn finish(client: &Client, grpc: &str, folder: &Path, sizes: &Sizes) -> Re
 
 /// Leaves jobs in the middle of their sampling.
 async fn run_live(client: &Client, grpc: &str, folder: &Path, sizes: &Sizes) -> Result<()> {
-    let spec = spec(folder, 2 * sizes.live / sizes.live_jobs as u64, 1)?;
+    // What is out when it is enough comes back too, and must not end a job.
+    let spec = spec(folder, 2 * sizes.live / sizes.live_jobs as u64 + IN_FLIGHT, 1)?;
     let (mut fleet, tally) = fleet(grpc, Manner { lease: Duration::ZERO, shards: sizes.live });
     submit(client, &spec, sizes.live_jobs).await?;
     reached("the live shards are done", async || Ok(tally.shards.load(Ordering::Relaxed) >= sizes.live))
