@@ -166,7 +166,7 @@ def _wrap(
 ) -> nn.Module:
     """What the options put around the module, and single precision after it where it gives another."""
     remedy = "check --latent (a module that begins with a convolution takes --latent-shape D,1,1)"
-    others = module.other_ways(inner)
+    others = [] if options.method else module.other_ways(inner)
     if others:
         remedy += f",\n  or name what makes the images with --method; it has {', '.join(others)}"
     if options.kind != "generator":

@@ -109,33 +109,6 @@ def _arguments(text: str | None) -> tuple[list, dict]:
     return (value, {}) if isinstance(value, list) else ([value], {})
 
 
-def use_method(module: nn.Module, method: str | None, spec: str) -> nn.Module:
-    """The module with another method (a VAE's `decode`) as its forward, or the part of it that has this name."""
-    part = getattr(module, method, None) if method else None
-    if isinstance(part, nn.Module):
-        return part
-    if isinstance(module, torch.jit.ScriptModule):
-        return _archive_method(module, method, spec)
-    if method is None:
-        return module
-    kind = type(module)
-    if not callable(getattr(kind, method, None)):
-        raise Refused(
-            f"--method {method}: {kind.__name__} has no such method or part; it has {', '.join(other_ways(module))}"
-        )
-    module.__class__ = type(kind.__name__, (kind,), {"forward": getattr(kind, method)})
-    return module
-
-
-def other_ways(module: nn.Module) -> list[str]:
-    """What `--method` could name instead of forward: methods that its class adds, and its parts."""
-    if isinstance(module, torch.jit.ScriptModule):
-        return []
-    own = [name for name, value in vars(type(module)).items() if callable(value) and not name.startswith("_")]
-    found = [name for name in own if name != "forward"] + [name for name, _ in module.named_children()]
-    return found[:10] + ["..."] * (len(found) > 10)
-
-
 class _Holder(nn.Module):
     """A module around an archive, for a forward of its own."""
 
@@ -144,18 +117,55 @@ class _Holder(nn.Module):
         self.inner = inner
 
 
-def _archive_method(archive: torch.jit.ScriptModule, method: str | None, spec: str) -> torch.jit.ScriptModule:
-    methods = archive._c._method_names()
-    if (method or "forward") in methods:
-        if method is None:
-            return archive
-        held = torch.jit.script(_Holder(archive))
+def use_method(module: nn.Module, method: str | None, spec: str) -> nn.Module:
+    """The module with another method (a VAE's `decode`) as its forward, or the part of it that has this name."""
+    part = getattr(module, method, None) if method else None
+    if isinstance(part, nn.Module):
+        return part
+    if not _has(module, method or "forward"):
+        raise Refused(_lacking(module, method, spec))
+    if method is None:
+        return module
+    if isinstance(module, torch.jit.ScriptModule):
+        held = torch.jit.script(_Holder(module))
         held.define(f"def forward(self, x):\n    return self.inner.{method}(x)\n")
         return held
-    missing = f"--method {method}: {spec} has no such method" if method else f"{spec} has no method `forward`"
-    if methods:
-        raise Refused(f"{missing}; it has {', '.join(methods)}: choose with --method")
-    raise Refused(f"{missing}, nor any other: it holds weights without code; {FROM_CLASS}")
+    kind = type(module)
+    module.__class__ = type(kind.__name__, (kind,), {"forward": getattr(kind, method)})
+    return module
+
+
+def _has(module: nn.Module, method: str) -> bool:
+    if isinstance(module, torch.jit.ScriptModule):
+        return method in module._c._method_names()
+    if method == "forward":  # every module has PyTorch's own, which only raises; one may be set on the object
+        return getattr(module.forward, "__func__", None) is not nn.Module.forward
+    return callable(getattr(type(module), method, None))
+
+
+def _lacking(module: nn.Module, method: str | None, spec: str) -> str:
+    """What to do about a module without this method, or without forward: the ways that are there."""
+    missing = f"--method {method}: {spec} has no such method or part" if method else f"{spec} has no method `forward`"
+    ways = other_ways(module)
+    if not ways and _has(module, "forward"):
+        return f"{missing}; it has `forward` alone: leave --method out"
+    if not ways:
+        return f"{missing}, nor any other: it holds weights without code; {FROM_CLASS}"
+    choice = f"{missing}; it has {', '.join(ways)}: choose with --method"
+    parts_alone = isinstance(module, torch.jit.ScriptModule) and not module._c._method_names()
+    return f"{choice}, or {FROM_CLASS}" if parts_alone else choice
+
+
+def other_ways(module: nn.Module) -> list[str]:
+    """What `--method` could name instead of forward: methods that its class adds, and its parts."""
+    parts = dict(module.named_children())
+    if isinstance(module, torch.jit.ScriptModule):
+        own = module._c._method_names()
+        parts = {name: part for name, part in parts.items() if _has(part, "forward")}
+    else:
+        own = [name for name, value in vars(type(module)).items() if callable(value)]
+    found = [name for name in own if name != "forward" and not name.startswith("_")] + list(parts)
+    return found[:10] + ["..."] * (len(found) > 10)
 
 
 def fill(target: nn.Module, found: dict[str, torch.Tensor], drops: list[str]) -> None:

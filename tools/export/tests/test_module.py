@@ -78,10 +78,18 @@ class Parts(torch.nn.Module):
         return self.decoder(x[:, :4])
 
 
+class Silent(torch.nn.Module):
+    """Parts, and nothing that says how they go together."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.decoder = torch.nn.Linear(6, 4), torch.nn.Linear(4, 6)
+
+
 class Bare(torch.nn.Module):
     def __init__(self):
         super().__init__()
-        self.fc = torch.nn.Linear(4, 6)
+        self.weight = torch.nn.Parameter(torch.zeros(4, 6))
 
 
 def archive(tmp_path, module):
@@ -90,16 +98,33 @@ def archive(tmp_path, module):
 
 
 def test_an_archive_without_forward(tmp_path):
-    """Its methods are named; one of them can be chosen; without any, the way on is the one that works."""
+    """Its methods and parts are named; one of them can be chosen; without any, the way on is the one that works."""
     found = archive(tmp_path, Methods())
-    with pytest.raises(Refused, match="has no method `forward`; it has decode: choose with --method"):
+    with pytest.raises(Refused, match="has no method `forward`; it has decode, fc: choose with --method$"):
         source.use_method(found, None, "m.pt")
-    with pytest.raises(Refused, match="--method encode: m.pt has no such method; it has decode"):
+    with pytest.raises(Refused, match="--method encode: m.pt has no such method or part; it has decode, fc"):
         source.use_method(found, "encode", "m.pt")
     z = torch.randn(3, 4)
     assert torch.equal(source.use_method(found, "decode", "m.pt")(z), found.decode(z))
+    silent = archive(tmp_path, Silent())
+    with pytest.raises(Refused, match="it has encoder, decoder: choose with --method, or give it as --weights, with"):
+        source.use_method(silent, None, "m.pt")
+    assert torch.equal(source.use_method(silent, "decoder", "m.pt")(z), silent.decoder(z))
     with pytest.raises(Refused, match="weights without code; give it as --weights, with its class"):
         source.use_method(archive(tmp_path, Bare()), None, "m.pt")
+
+
+def test_a_class_without_forward():
+    found = fill(Methods())
+    with pytest.raises(Refused, match="m.py:Methods has no method `forward`; it has decode, fc: choose with --method$"):
+        source.use_method(found, None, "m.py:Methods")
+    z = torch.randn(3, 4)
+    assert torch.equal(source.use_method(found, "decode", "m.py:Methods")(z), found.decode(z))
+    with pytest.raises(Refused, match="it has `forward` alone: leave --method out"):
+        source.use_method(user_models.Brightness(), "decode", "m.py:Brightness")
+    late = Bare()
+    late.forward = torch.sigmoid
+    assert source.use_method(late, None, "m.py:late") is late
 
 
 def test_a_part_instead_of_a_method(tmp_path):

@@ -3,9 +3,10 @@
 import re
 
 import pytest
+import torch
 
 from export.tests import user_models
-from export.tests.conftest import DCGAN, IMAGES, VAE, user
+from export.tests.conftest import DCGAN, IMAGES, VAE, fill, user
 
 REFUSALS = {
     "wrong latent": (
@@ -67,6 +68,12 @@ def test_generators_that_are_refused(tmp_path, saved, export, name):
     assert code == 1 and not out
     assert errors.startswith("error: ") and re.search(f"(?s){message}", errors), errors
     assert not list(tmp_path.glob("g.*"))
+
+
+def test_a_whole_vae_in_an_archive_is_told_its_methods(tmp_path, export):
+    torch.jit.script(fill(user_models.Vae())).save(tmp_path / "vae.pt")
+    code, _, errors = export(*VAE, "--module", tmp_path / "vae.pt", "--latent", 4, "--out", tmp_path / "g.pt")
+    assert code == 1 and re.search("with --method; it has .*decode", errors), errors
 
 
 @pytest.mark.parametrize(
