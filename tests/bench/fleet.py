@@ -16,7 +16,8 @@ import sys
 import tempfile
 import time
 
-from job import BIN, write_models
+from job import BIN
+from random_models import write_models
 from train import COMMON, MODELS
 
 HERE = pathlib.Path(__file__).parent

@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 
-from job import run_lethe, write_models
+from job import run_lethe
+from random_models import write_models
 
 MODELS = {
     "mnist-dcgan": {

@@ -1,25 +1,21 @@
-"""The models and jobs of the checks: the example's DCGAN with its classifier, and a 64 px DCGAN of random weights made here.
+"""The models and jobs of the checks: the example's DCGAN with its classifier, and the 64 px DCGAN that `random_models` makes.
 
 Target vectors are computed here too, by PyTorch on the cpu, so that no check rests on another.
 """
 
 import json
 import pathlib
+import sys
 
 import torch
-from export import native
-from machine import DEVICE, MODELS, digest
+from machine import DEVICE, MODELS, ROOT
 from safetensors.torch import load_file, save_file
+
+sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tests" / "bench")]
+from export import native  # noqa: E402
 
 DCGAN_64 = {"name": "dcgan", "latent": 512, "base": 4, "widths": [256, 128, 64, 32], "channels": 3, "output": "tanh"}
 DIGIT = 1
-
-
-class Brightness(torch.nn.Module):
-    """A scorer that costs nothing."""
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return images.flatten(1).mean(1)
 
 
 def spec(generator: pathlib.Path, feature: dict, architecture: dict, **sections) -> dict:
@@ -57,28 +53,6 @@ def digits() -> tuple:
 
     feature = {"name": "one", "classifier": {"uri": str(MODELS / "classifier.pt"), "output": "logits", "class": DIGIT}}
     return generator, scores, architecture, feature
-
-
-def dcgan_64(folder: pathlib.Path) -> tuple:
-    """A 64 px DCGAN of random weights as an artifact, and a scorer of brightness. Gives their paths."""
-    torch.manual_seed(0)
-    module = native.build(DCGAN_64).eval()
-    weights, scorer = folder / "dcgan-64.safetensors", folder / "brightness.pt"
-    save_file({name: tensor.contiguous() for name, tensor in native.tensors(module).items()}, weights)
-    size = native.image_shape(DCGAN_64)[-1]
-    sidecar = {
-        "schema_version": 1,
-        "kind": "generator",
-        "format": "safetensors",
-        "architecture": DCGAN_64,
-        "latent": {"shape": [DCGAN_64["latent"]], "prior": "normal"},
-        "output": {"range": [-1.0, 1.0], "channels": DCGAN_64["channels"], "height": size, "width": size},
-        "sha256": digest(weights),
-        "source": "random weights, for measuring only",
-    }
-    weights.with_name(weights.name + ".json").write_text(json.dumps(sidecar))
-    torch.jit.script(Brightness()).save(str(scorer))
-    return weights, scorer
 
 
 def write_target(file: pathlib.Path, unit: torch.Tensor, threshold: float, cut: float, deviation: float) -> pathlib.Path:

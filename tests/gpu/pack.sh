@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 kit=gpu-kit limit_mb=60
 rm -rf "$kit" "$kit.tar.gz"
-mkdir -p "$kit/bin" "$kit/tests/gpu" "$kit/examples/mnist/models" "$kit/tools/export"
+mkdir -p "$kit/bin" "$kit/tests/gpu" "$kit/tests/bench" "$kit/examples/mnist/models" "$kit/tools/export"
 
 # Cargo says where it has put the test binary and the NCCL object.
 said=$(mktemp)
@@ -34,7 +34,8 @@ strip -o "$kit/bin/lethe-gang-tests" "$tests"
 strip --strip-unneeded -o "$kit/bin/liblethe_nccl.so" "$nccl"
 
 cp tests/gpu/*.py tests/gpu/run.sh "$kit/tests/gpu/"
-cp tools/export/{__init__,native}.py "$kit/tools/export/"
+cp tests/bench/random_models.py "$kit/tests/bench/"
+cp tools/export/{__init__,native,sidecar}.py "$kit/tools/export/"
 cp examples/mnist/models/{dcgan.safetensors,classifier.pt,features.pt}{,.json} "$kit/examples/mnist/models/"
 cp LICENSE-APACHE LICENSE-MIT docs/gpu.md "$kit/"
 git rev-parse HEAD >"$kit/COMMIT"

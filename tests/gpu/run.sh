@@ -49,5 +49,5 @@ bin=$root/bin
 libraries=$torch/lib
 for folder in "$torch"/../nvidia/*/lib; do [[ -d $folder ]] && libraries+=":$folder"; done
 export LD_LIBRARY_PATH="$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
-export LETHE_BIN_DIR=$bin PYTHONPATH="$root/tools${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+export LETHE_BIN_DIR=$bin PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 exec "$python" "$here/main.py" "$@"

@@ -63,9 +63,11 @@ def conclude(found: dict, what: str) -> None:
 
 def train() -> None:
     import torch
-    from models import DCGAN_64, Brightness, built, dcgan_64, locate, spec, write_target
+    from models import DCGAN_64, built, locate, spec, write_target
+    from random_models import Brightness, write_models
 
-    weights, scorer = dcgan_64(SCRATCH)
+    models = write_models(SCRATCH, DCGAN_64)
+    weights, scorer = models["generator"], models["scorer"]
     unit = torch.zeros(DCGAN_64["latent"])
     unit[0] = 1.0
     # Beyond one standard deviation: a share of 0.16 is edited, as in the peer.

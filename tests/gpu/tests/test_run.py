@@ -66,6 +66,19 @@ def test_every_step_is_documented_and_fits_into_the_time():
     assert main.BUDGET <= 9 * 60
 
 
+def test_the_kit_carries_what_makes_the_models(tmp_path):
+    """From the files that pack.sh lays out beside the binaries, and no checkout around them."""
+    lines = (GPU / "pack.sh").read_text().splitlines()
+    lay_out = [f"kit={tmp_path / 'kit'}", *(line for line in lines if line.startswith(("mkdir ", "cp ")))]
+    subprocess.run(["bash", "-euc", "\n".join(lay_out)], cwd=GPU.parents[1], check=True)
+    make = (
+        "import pathlib, models, peer, random_models; models.digits();"
+        "made = random_models.write_models(pathlib.Path.cwd(), models.DCGAN_64);"
+        "models.built(models.DCGAN_64, made['generator'])"
+    )
+    subprocess.run([sys.executable, "-c", make], cwd=tmp_path / "kit" / "tests" / "gpu", check=True)
+
+
 def test_out_can_be_anywhere(tmp_path):
     environment = {**os.environ, "OUT": str(tmp_path / "deep" / "out"), "LETHE_BIN_DIR": str(tmp_path)}
     done = subprocess.run(
