@@ -1,7 +1,7 @@
 """The lines that a model adds to a job, and writing them to a job file.
 
 A job needs its name, the generator, and the feature with the labeller's file: two exports make a whole one. A file's
-lines are added to, never replaced.
+lines are added to, never replaced. Not here: what Lethe reads in a generator's sidecar where the job does not say it.
 """
 
 import argparse
@@ -19,7 +19,7 @@ def lines(options: argparse.Namespace, facts: dict) -> str:
     """YAML; what only the user knows stands in capitals unless the options say it."""
     uri = _text(os.path.relpath(options.out, options.job.parent) if options.job else options.out.name)
     if options.kind == "generator":
-        return _generator(uri, options, facts)
+        return f"generator: {{uri: {uri}}}\n"
     if options.kind == "features":
         return f"evaluate: {{features: {uri}}}\n"
     if options.kind == "classifier":
@@ -29,23 +29,6 @@ def lines(options: argparse.Namespace, facts: dict) -> str:
     else:
         which = f"{uri}, positive: {_positive(options.positive)}"
     return f"feature:\n  name: {_text(options.feature or 'NAME')}\n  {options.kind}: {{uri: {which}}}\n"
-
-
-def _generator(uri: str, options: argparse.Namespace, facts: dict) -> str:
-    channels, height, width = facts["image_shape"]
-    size = height if height == width else [height, width]
-    shape = facts["latent_shape"]
-    latent = f"{{dimension: {shape[0]}}}" if len(shape) == 1 else f"{{shape: {shape}}}"
-    prior = "" if facts["prior"] == "normal" else f"  prior: {{uniform: {_pair(facts['prior'])}}}\n"
-    clamp = ", clamp: true" if facts["clamp"] else ""
-    return (
-        f"generator:\n  uri: {uri}\n  format: {options.format}\n  latent: {latent}\n{prior}"
-        f"  output: {{range: {_pair(facts['output_range'])}, channels: {channels}, size: {size}{clamp}}}\n"
-    )
-
-
-def _pair(values: tuple[float, float]) -> str:
-    return f"[{values[0]:g}, {values[1]:g}]"
 
 
 def _positive(given: tuple[str, float] | None) -> str:

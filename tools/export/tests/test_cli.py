@@ -222,7 +222,6 @@ def test_a_generator_slightly_out_of_range_is_clamped_on_request(tmp_path, saved
     code, out, _ = export(*common, "--clamp")
     assert code == 0 and re.search(r"clamped \(\d+\.\d+% of the values are outside\)", out)
     assert sidecar(tmp_path / "g.pt")["output"]["clamp"] is True
-    assert "size: [5, 6], clamp: true}" in out
     assert export(*common[:-4], "--latent", 4, "--out", tmp_path / "same.pt", "--clamp")[0] == 0
 
 

@@ -1,9 +1,11 @@
 """The lines of a job that each export prints or adds to a file."""
 
+import subprocess
+
 import yaml
 
 from export.tests import user_models
-from export.tests.conftest import IMAGES, VAE, user
+from export.tests.conftest import CHECKOUT, IMAGES, VAE, user
 
 
 def test_three_exports_make_a_job(tmp_path, saved, export):
@@ -14,7 +16,7 @@ def test_three_exports_make_a_job(tmp_path, saved, export):
         *VAE, "--weights", weights, "--module", user("Logits"), "--activation", "sigmoid", "--latent", 4,
     ]  # fmt: skip
     code, out, _ = export(*generator, "--out", tmp_path / "g.pt", "--job", job)
-    assert code == 0 and f"added to {job}:\n\n    generator:\n      uri: ../g.pt\n" in out
+    assert code == 0 and f"added to {job}:\n\n    generator: {{uri: ../g.pt}}\n" in out
     weights = saved(user_models.TwoHeads(), "c.pth")[1]
     heads = [*IMAGES, "--weights", weights, "--module", user("TwoHeads")]
     classifier = ["--kind", "classifier", *heads, "--select", 1, "--out", tmp_path / "c.pt"]
@@ -29,18 +31,29 @@ def test_three_exports_make_a_job(tmp_path, saved, export):
     written = job.read_text()
     assert yaml.safe_load(written) == {
         "name": "no-glasses",
-        "generator": {
-            "uri": "../g.pt",
-            "format": "torchscript",
-            "latent": {"dimension": 4},
-            "output": {"range": [0, 1], "channels": 1, "size": [5, 6]},
-        },
+        "generator": {"uri": "../g.pt"},
         "feature": {"name": "glasses", "classifier": {"uri": "../c.pt", "output": "logits", "class": 2}},
         "evaluate": {"features": "f.pt"},
     }
     code, _, errors = export(*generator, "--out", tmp_path / "other.pt", "--job", job)
     assert code == 1 and "has `generator:` already, in line 2" in errors
     assert job.read_text() == written and not (tmp_path / "other.pt").exists()
+
+
+def test_lethe_finds_beside_the_generator_what_the_job_does_not_say(tmp_path, saved, export):
+    job = tmp_path / "job.yaml"
+    weights = saved(user_models.Beyond())[1]
+    generator = [*VAE, "--weights", weights, "--module", user("Beyond"), "--latent", 4, "--clamp", "--job", job]
+    assert export(*generator, "--prior", "uniform:-1,1", "--out", tmp_path / "g.pt")[0] == 0
+    scorer = ["--kind", "scorer", "--channels", 1, "--size", "5,6", "--module", user("Brightness"), "--job", job]
+    assert export(*scorer, "--feature", "dark", "--positive", "below:0.25", "--out", tmp_path / "s.pt")[0] == 0
+    validate = [CHECKOUT / "target" / "release" / "lethe", "job", "validate", job]
+    done = subprocess.run(validate, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "g.pt.json").unlink()
+    done = subprocess.run(validate, capture_output=True, text=True, check=False)
+    missing = ["generator.format: missing", "generator.latent: missing", "generator.output: missing"]
+    assert done.returncode == 2 and all(key in done.stderr for key in missing), done.stderr
 
 
 def test_a_job_that_was_begun_by_hand(tmp_path, export):
