@@ -18,15 +18,6 @@ use lethe_proto::{LeaseOutcome, PROTOCOL};
 use serde_json::{Value, json};
 use tokio::time::{Instant, interval, sleep, sleep_until};
 
-/// How a fleet of them behaves.
-#[derive(Debug, Clone, Copy)]
-pub struct Manner {
-    /// How long a lease takes.
-    pub lease: Duration,
-    /// After so many sample shards, all workers together, no lease of sampling comes back any more.
-    pub shards: u64,
-}
-
 /// What a fleet has done.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -36,10 +27,10 @@ pub struct Tally {
     pub lost: AtomicU64,
 }
 
-/// Works until it is aborted. A session that ends is opened again.
-pub async fn work(addresses: Vec<String>, number: u32, slots: u32, manner: Manner, tally: Arc<Tally>) {
+/// Works until it is aborted; a lease takes so long. A session that ends is opened again.
+pub async fn work(addresses: Vec<String>, number: u32, slots: u32, lease: Duration, tally: Arc<Tally>) {
     let mut worker =
-        Worker { number, slots, manner, tally, running: BTreeMap::new(), outbox: BTreeMap::new() };
+        Worker { number, slots, lease, tally, running: BTreeMap::new(), outbox: BTreeMap::new() };
     loop {
         // Why it ended is the coordinator's business; that it did is counted.
         let _ = worker.session(&addresses).await;
@@ -51,7 +42,7 @@ pub async fn work(addresses: Vec<String>, number: u32, slots: u32, manner: Manne
 struct Worker {
     number: u32,
     slots: u32,
-    manner: Manner,
+    lease: Duration,
     tally: Arc<Tally>,
     /// What each slot works on; with none, for ever.
     running: BTreeMap<SlotIndex, (Assignment, Option<Instant>)>,
@@ -121,10 +112,8 @@ impl Worker {
             WorkerCommand::Start { slot, assignment, .. } => {
                 let lease = assignment.lease.clone();
                 let opens = matches!(&assignment.task, Task::FineTune { role, .. } if role.rank.0 == 0);
-                let enough = self.tally.shards.load(Ordering::Relaxed) >= self.manner.shards;
-                let stuck = matches!(assignment.task, Task::Standby { .. })
-                    || (enough && matches!(assignment.task, Task::Sample { .. }));
-                let at = (!stuck).then(|| Instant::now() + self.manner.lease);
+                let waits = matches!(assignment.task, Task::Standby { .. });
+                let at = (!waits).then(|| Instant::now() + self.lease);
                 self.running.insert(slot, (*assignment, at));
                 opens.then(|| WorkerEvent::StoreOpen { lease, address: "127.0.0.1:1".to_owned() })
             }
@@ -165,11 +154,11 @@ impl Worker {
         let now = Instant::now();
         let of = |(slot, (work, at)): (&SlotIndex, &(Assignment, Option<Instant>))| {
             let left = at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
-            let done = self.manner.lease.saturating_sub(left).as_millis() as u64;
+            let done = self.lease.saturating_sub(left).as_millis() as u64;
             let progress = Progress {
                 lease: work.lease.clone(),
                 done,
-                total: self.manner.lease.as_millis() as u64,
+                total: self.lease.as_millis() as u64,
                 samples_per_second: 100.0,
                 loss: None,
             };

@@ -11,7 +11,7 @@ use clap::Args;
 use futures::StreamExt;
 use lethe_client::Client;
 use lethe_domain::{JobId, JobSpec, WorkerState};
-use lethe_tests::made_up::{self, Manner, Tally};
+use lethe_tests::made_up::{self, Tally};
 use lethe_tests::no_op;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -61,9 +61,9 @@ pub(crate) async fn measure(program: &Path, sizes: &Sizes) -> Result<()> {
     let client = coordinator.client().await?;
     let tally = Arc::new(Tally::default());
     let mut fleet = JoinSet::new();
-    let manner = Manner { lease: Duration::from_secs(sizes.lease_seconds), shards: u64::MAX };
+    let lease = Duration::from_secs(sizes.lease_seconds);
     for number in 0..sizes.workers {
-        fleet.spawn(made_up::work(vec![coordinator.grpc.clone()], number, 1, manner, tally.clone()));
+        fleet.spawn(made_up::work(vec![coordinator.grpc.clone()], number, 1, lease, tally.clone()));
     }
     // One job keeps every slot busy; those that come after it wait.
     let shards = u64::from(sizes.workers) * 100;

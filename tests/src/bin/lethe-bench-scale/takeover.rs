@@ -5,16 +5,15 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use lethe_client::Client;
-use lethe_domain::{JobSpec, JobState};
+use lethe_domain::{JobId, JobSpec, JobState, Phase};
 use lethe_store::etcd_cluster::Cluster;
 use lethe_store::{StateStore, Txn, limits};
-use lethe_tests::made_up::{self, Manner, Tally};
+use lethe_tests::made_up::{self, Tally};
 use lethe_tests::no_op;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -61,8 +60,9 @@ pub(crate) async fn measure(program: &Path, etcd: &Cluster, sizes: &Sizes) -> Re
     let building = begun.elapsed().as_secs_f64();
     let store = lethe_store::connect(&uri).await?;
     let after_jobs = Content::of(&*store).await?;
-    run_live(&client, &first.grpc, folder.path(), sizes).await?;
+    let live = run_live(&client, &first.grpc, folder.path(), sizes).await?;
     let before = Content::of(&*store).await?;
+    ensure!(before.shards >= live, "{live} shards are done, the store holds {}", before.shards);
     if sizes.stale > 0 {
         leave(&*store, sizes.stale).await?;
     }
@@ -89,7 +89,7 @@ pub(crate) async fn measure(program: &Path, etcd: &Cluster, sizes: &Sizes) -> Re
             "benchmark": "takeover",
             "finished_jobs": sizes.finished,
             "shards_they_had": sizes.finished as u64 * (sizes.shards + evaluate_shards(sizes)),
-            "live_shards": sizes.live, "stale_shards": sizes.stale,
+            "live_shards": before.shards, "stale_shards": sizes.stale,
             "seconds_from_kill_to_leading": leads.as_secs_f64(),
             "seconds_from_free_to_leading": (leads - free).as_secs_f64(),
             "resident_mb": memory, "peak_mb": peak,
@@ -110,6 +110,7 @@ fn evaluate_shards(sizes: &Sizes) -> u64 {
 /// What the store holds.
 struct Content {
     keys: usize,
+    shards: u64,
     bytes: usize,
     record_bytes: usize,
 }
@@ -121,6 +122,7 @@ impl Content {
         let records = entries.iter().filter(|entry| !entry.key.starts_with("shards/"));
         Ok(Self {
             keys: entries.len(),
+            shards: entries.iter().filter(|entry| entry.key.starts_with("shards/")).count() as u64,
             bytes: entries.iter().map(size).sum(),
             record_bytes: records.map(size).sum(),
         })
@@ -135,18 +137,16 @@ fn spec(folder: &Path, shards: u64, evaluate: u64) -> Result<JobSpec> {
     Ok(JobSpec::from_value(spec)?)
 }
 
-fn fleet(grpc: &str, manner: Manner) -> (JoinSet<()>, Arc<Tally>) {
+fn fleet(grpc: &str) -> JoinSet<()> {
     let tally = Arc::new(Tally::default());
-    let mut fleet = JoinSet::new();
-    for number in 0..WORKERS {
-        fleet.spawn(made_up::work(vec![grpc.to_owned()], number, SLOTS, manner, tally.clone()));
-    }
-    (fleet, tally)
+    let workers = (0..WORKERS)
+        .map(|number| made_up::work(vec![grpc.to_owned()], number, SLOTS, Duration::ZERO, tally.clone()));
+    workers.collect()
 }
 
 /// Drives jobs through all their phases.
 async fn finish(client: &Client, grpc: &str, folder: &Path, sizes: &Sizes) -> Result<()> {
-    let (mut fleet, _) = fleet(grpc, Manner { lease: Duration::ZERO, shards: u64::MAX });
+    let mut fleet = fleet(grpc);
     let spec = spec(folder, sizes.shards, evaluate_shards(sizes))?;
     let mut left = sizes.finished;
     while left > 0 {
@@ -170,18 +170,28 @@ async fn finish(client: &Client, grpc: &str, folder: &Path, sizes: &Sizes) -> Re
     Ok(())
 }
 
-/// Leaves jobs in the middle of their sampling.
-async fn run_live(client: &Client, grpc: &str, folder: &Path, sizes: &Sizes) -> Result<()> {
-    // What is out when it is enough comes back too, and must not end a job.
-    let spec = spec(folder, 2 * sizes.live / sizes.live_jobs as u64 + IN_FLIGHT, 1)?;
-    let (mut fleet, tally) = fleet(grpc, Manner { lease: Duration::ZERO, shards: sizes.live });
-    submit(client, &spec, sizes.live_jobs).await?;
-    reached("the live shards are done", async || Ok(tally.shards.load(Ordering::Relaxed) >= sizes.live))
-        .await?;
-    // The last ones are written down before their acknowledgement.
-    sleep(Duration::from_secs(2)).await;
-    fleet.shutdown().await;
-    Ok(())
+/// Leaves jobs in the middle of their sampling, each more urgent than the one before. Gives the shards that are done.
+async fn run_live(client: &Client, grpc: &str, folder: &Path, sizes: &Sizes) -> Result<u64> {
+    let each = sizes.live.div_ceil(sizes.live_jobs as u64);
+    let mut done = 0;
+    for place in 0..sizes.live_jobs {
+        // What comes back before one looks again must not end the sampling.
+        let mut spec = spec(folder, 2 * each + IN_FLIGHT, 1)?;
+        spec.queue.priority = i32::try_from(place)?;
+        let job = client.submit(&spec, None).await?.id;
+        let mut fleet = fleet(grpc);
+        reached("the live shards are done", async || Ok(sampled(client, &job).await? >= each)).await?;
+        fleet.shutdown().await;
+        done += sampled(client, &job).await?;
+    }
+    Ok(done)
+}
+
+/// Sample shards of a job that are done.
+async fn sampled(client: &Client, job: &JobId) -> Result<u64> {
+    let (status, _) = client.get(job).await?;
+    let sampling = status.phases.iter().find(|phase| phase.phase == Phase::Sample);
+    Ok(sampling.map_or(0, |phase| phase.shards_done.into()))
 }
 
 /// Puts shards of finished jobs back.
