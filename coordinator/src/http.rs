@@ -107,12 +107,12 @@ async fn overview(State(web): State<Web>) -> Response {
 
 async fn job(State(web): State<Web>, Path(id): Path<String>) -> Response {
     let Ok(id) = JobId::new(id) else { return no_such_job() };
-    match web.driver.view().await.map(|view| JobPage::of(&view, &id)) {
-        Ok(Some(mut page)) => {
+    match web.driver.job(&id).await.map(JobPage::of) {
+        Ok(mut page) => {
             page.read_curve(&web.artifacts).await;
             html(StatusCode::OK, &page.render())
         }
-        Ok(None) => no_such_job(),
+        Err(Refusal::NotFound { .. }) => no_such_job(),
         Err(refusal) => refused(&refusal),
     }
 }

@@ -5,7 +5,7 @@ use lethe_domain::{ErrorCode, Failure, JobId, PublishOutput};
 use lethe_engine::JobRecord;
 use lethe_proto::status::Refusal;
 
-use crate::driver::{DriverHandle, no_such_job};
+use crate::driver::DriverHandle;
 
 /// The contact sheet's name.
 pub(crate) const BEFORE_AFTER: &str = "before_after_png";
@@ -15,7 +15,7 @@ pub(crate) const BEFORE_AFTER: &str = "before_after_png";
 /// # Errors
 /// There is no such job or name; the job has published nothing (yet).
 pub(crate) async fn find(driver: &DriverHandle, id: &JobId, name: &str) -> Result<ArtifactRef, Refusal> {
-    let record = driver.view().await?.record(id).ok_or_else(|| no_such_job(id))?;
+    let record = driver.job(id).await?.record;
     let choose: fn(&PublishOutput) -> &lethe_domain::ArtifactRef = match name {
         "generator" => |published| &published.generator,
         "sidecar" => |published| &published.sidecar,

@@ -150,6 +150,22 @@ fn cancel_says_so_only_when_the_slots_are_free() {
 }
 
 #[test]
+fn deleting_is_refused_while_a_job_runs_and_forgets_it_afterwards() {
+    let cluster = Cluster::start();
+    thick_vae(cluster.path(), |_| {});
+    let job = cluster.submit();
+    let refused = cluster.job(&["job", "delete", &job]).expect(1);
+    assert!(refused.stderr.contains(&format!("lethe job cancel {job}")), "{}", refused.stderr);
+    cluster.job(&["job", "cancel", &job]).expect(0);
+    let deleted = cluster.job(&["job", "delete", &job]).expect(0);
+    assert!(deleted.stderr.contains(&format!("{job} is deleted")), "{}", deleted.stderr);
+    let gone = || cluster.job(&["job", "get", &job]).stderr.contains("no job");
+    wait_until("nobody knows it", Duration::from_secs(30), gone);
+    let missing = cluster.job(&["job", "delete", &job]).expect(1);
+    assert!(missing.stderr.contains(&job), "{}", missing.stderr);
+}
+
+#[test]
 fn nobody_there_is_exit_code_three_with_a_hint() {
     let folder = tempfile::tempdir().unwrap();
     let nobody = ["job", "list", "--coordinator", "http://127.0.0.1:9"];

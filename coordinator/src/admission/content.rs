@@ -104,7 +104,7 @@ impl Seen<'_> {
         }
         match format {
             ModelFormat::TorchScript if archive::has_forward(self.ends) == Some(false) => Err(format!(
-                "{} is a TorchScript archive without the method forward: export a module that defines forward",
+                "{} is a TorchScript archive without the method forward: export a module that defines forward, or another method of it (tools/export, --method)",
                 self.name
             )),
             ModelFormat::TorchScript => Ok(()),

@@ -16,18 +16,19 @@ mod view;
 
 pub(crate) use sessions::{LastHeard, Member};
 pub(crate) use task::Driver;
-pub(crate) use view::View;
+pub(crate) use view::{Place, View};
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use lethe_domain::{Inputs, JobId, JobSpec, JobStatus, WorkerId, WorkerOrder, WorkerStatus};
-use lethe_engine::Event;
+use lethe_engine::{Event, JobRecord};
 use lethe_proto::session::{Registered, Registration, WorkerCommand, WorkerEvent};
 use lethe_proto::status::Refusal;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
+use crate::records::Archive;
 use published::{Published, Watchers};
 use recovery::no_leader;
 
@@ -113,7 +114,17 @@ pub(crate) struct DriverHandle {
     readiness: watch::Receiver<Readiness>,
     published: watch::Receiver<Published>,
     watchers: Watchers,
+    archive: Archive,
     clock: Clock,
+}
+
+/// A job with everything that is known of it.
+#[derive(Debug)]
+pub(crate) struct WholeJob {
+    pub(crate) status: JobStatus,
+    pub(crate) record: Arc<JobRecord>,
+    /// Who would know better, when it is not us.
+    pub(crate) leader: Option<String>,
 }
 
 impl DriverHandle {
@@ -183,9 +194,21 @@ impl DriverHandle {
         }
     }
 
-    /// A job as people see it.
-    pub(crate) async fn status(&self, job: &JobId) -> Result<JobStatus, Refusal> {
-        self.view().await?.status(job).ok_or_else(|| no_such_job(job))
+    /// A job with everything that is known of it; of one that is over, that is read where it is written down.
+    pub(crate) async fn job(&self, id: &JobId) -> Result<WholeJob, Refusal> {
+        let view = self.view().await?;
+        let missing = || no_such_job(id);
+        let status = view.status(id).ok_or_else(missing)?;
+        let (status, record) = match view.record(id) {
+            Some(record) => (status, record),
+            None => {
+                let record = self.archive.record(id).await.map_err(|error| unreadable(&error))?;
+                // It may have been deleted a moment ago.
+                let record = record.ok_or_else(missing)?;
+                (JobStatus { version: status.version, ..record.over() }, Arc::new(record))
+            }
+        };
+        Ok(WholeJob { status, record, leader: view.leader().map(str::to_owned) })
     }
 
     /// Refuses what only a leader does, before any work is put into it.
@@ -228,6 +251,10 @@ impl Room<'_> {
 
 pub(crate) fn no_such_job(id: &JobId) -> Refusal {
     Refusal::NotFound { kind: "job".to_owned(), id: id.to_string() }
+}
+
+fn unreadable(error: &crate::Error) -> Refusal {
+    Refusal::Unavailable { message: format!("what is written down cannot be read: {error}") }
 }
 
 pub(crate) fn no_such_worker(id: &WorkerId) -> Refusal {

@@ -104,8 +104,8 @@ impl Driver {
     fn begin(&mut self, Loaded { epoch, jobs, workers, forgotten }: Loaded) {
         let now = self.clock.now();
         self.state = State::restore(self.config.clone(), epoch, now, jobs, workers);
-        for undone in self.state.left_undone(forgotten) {
-            self.look_after(undone);
+        for chore in self.state.left_undone(forgotten) {
+            self.look_after(chore);
         }
         self.state.take_changed();
         self.progressed.clear();

@@ -56,7 +56,7 @@ impl Driver {
     ) {
         let known = request_id.as_deref().and_then(|id| self.state.job_of_request(id)).cloned();
         let id = match known {
-            Some(id) if self.state.record(&id).is_some_and(|record| record.spec != spec) => {
+            Some(id) if !self.state.was_asked(&id, &spec) => {
                 let message = format!(
                     "this request_id was used before, for job {id} with another spec: use a new one for a new job"
                 );
@@ -82,14 +82,14 @@ impl Driver {
             let random = uuid::Uuid::new_v4().simple().to_string();
             let id = JobId::new(format!("{name}-{}", random.get(..6).unwrap_or_default()));
             let id = id.map_err(|error| SpecError::one("name", error.to_string()))?;
-            if self.state.record(&id).is_none() {
+            if self.state.job_state(&id).is_none() {
                 return Ok(id);
             }
         }
     }
 
     fn cancel(&mut self, id: JobId, reason: String, reply: Reply<JobStatus>, turn: &mut Turn) {
-        let refusal = match self.state.record(&id).map(|record| record.state) {
+        let refusal = match self.state.job_state(&id) {
             None => Some(no_such_job(&id)),
             Some(state @ (JobState::Succeeded | JobState::Failed)) => {
                 let message = format!("job {id} has {state} already: there is nothing to cancel");

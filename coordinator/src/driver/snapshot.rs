@@ -26,10 +26,12 @@ pub(crate) struct Snapshot {
     pub(super) fleet: FleetLook,
 }
 
-/// A job, and what is written down about it.
+/// A job, and what is written down about it; only in brief when it is over.
 pub(crate) struct JobView {
     pub(super) look: JobLook,
-    pub(super) record: Arc<JobRecord>,
+    pub(super) record: Option<Arc<JobRecord>>,
+    /// The request id that it was submitted with.
+    request: Option<String>,
 }
 
 /// A worker, and when it was heard from.
@@ -79,33 +81,31 @@ impl Snapshot {
     fn set_job(&mut self, state: &State, id: &JobId, written: Option<Arc<JobRecord>>) {
         let before = self.jobs.get(id).cloned();
         if let Some(before) = &before {
-            let count = self.counts.entry(before.record.state).or_default();
+            let count = self.counts.entry(before.look.written().state).or_default();
             *count = count.saturating_sub(1);
         }
-        let record = written
-            .or_else(|| before.as_ref().map(|before| before.record.clone()))
-            .or_else(|| state.record(id).map(|record| Arc::new(record.clone())));
-        match state.job_look(id).zip(record) {
-            Some((look, record)) => {
-                *self.counts.entry(record.state).or_default() += 1;
-                let place = (record.submitted_unix_ms, id.clone());
-                if before.is_none()
-                    && let Some(request) = &record.request_id
-                {
-                    self.requests.insert_mut(request.clone(), id.clone());
-                }
-                let job = Arc::new(JobView { look, record });
-                self.order.insert_mut(place, job.clone());
-                self.jobs.insert_mut(id.clone(), job);
-            }
-            None => {
-                let Some(before) = before else { return };
-                self.jobs.remove_mut(id);
-                self.order.remove_mut(&(before.record.submitted_unix_ms, id.clone()));
-                if let Some(request) = &before.record.request_id {
-                    self.requests.remove_mut(request);
-                }
-            }
+        let Some(look) = state.job_look(id) else { return self.remove(id, before.as_deref()) };
+        let known = before.as_ref().and_then(|before| before.record.clone());
+        let record =
+            state.record(id).map(|record| written.or(known).unwrap_or_else(|| Arc::new(record.clone())));
+        let status = look.written();
+        *self.counts.entry(status.state).or_default() += 1;
+        let request = state.request_of(id).map(str::to_owned);
+        if let Some(request) = request.as_ref().filter(|_| before.is_none()) {
+            self.requests.insert_mut(request.clone(), id.clone());
+        }
+        let place = (status.submitted_unix_ms, id.clone());
+        let job = Arc::new(JobView { look, record, request });
+        self.order.insert_mut(place, job.clone());
+        self.jobs.insert_mut(id.clone(), job);
+    }
+
+    fn remove(&mut self, id: &JobId, job: Option<&JobView>) {
+        let Some(job) = job else { return };
+        self.jobs.remove_mut(id);
+        self.order.remove_mut(&(job.look.written().submitted_unix_ms, id.clone()));
+        if let Some(request) = &job.request {
+            self.requests.remove_mut(request);
         }
     }
 }

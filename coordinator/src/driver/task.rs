@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lethe_domain::{Assignment, Epoch, JobId, WorkerId};
-use lethe_engine::{Command, Config, Effect, Event, JobRecord, Metric, State, Write};
+use lethe_engine::{Chore, Command, Config, Effect, Event, JobRecord, Metric, State, Write};
 use lethe_proto::session::WorkerCommand;
 use lethe_proto::status::Refusal;
 use tokio::sync::{mpsc, watch};
@@ -73,7 +73,7 @@ pub(super) struct Turn {
     ended: Vec<Member>,
     metrics: Vec<Metric>,
     changed: Vec<JobId>,
-    chores: Vec<Effect>,
+    chores: Vec<Chore>,
     pub(super) answers: Vec<Answer>,
 }
 
@@ -103,7 +103,7 @@ impl Driver {
         let (readiness, ready) = watch::channel(Readiness::StoreDown("it was not asked yet".to_owned()));
         let (published, publications) = watch::channel(Published::Nothing(no_leader()));
         let watchers = Watchers::default();
-        let handle_clock = clock.clone();
+        let (handle_clock, archive) = (clock.clone(), records.archive());
         let mut driver = Self {
             config,
             artifacts,
@@ -143,6 +143,7 @@ impl Driver {
             readiness: ready,
             published: publications,
             watchers,
+            archive,
             clock: handle_clock,
         };
         Ok((driver, handle))
@@ -251,7 +252,7 @@ impl Driver {
                 }
                 Effect::CloseSession { worker } => turn.ended.extend(self.sessions.member(&worker)),
                 Effect::Notify { job } => turn.changed.push(job),
-                Effect::TidyUp { .. } | Effect::Erase { .. } => turn.chores.push(effect),
+                Effect::Chore(chore) => turn.chores.push(chore),
                 Effect::Metric(metric) => turn.metrics.push(metric),
             }
         }

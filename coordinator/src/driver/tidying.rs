@@ -1,17 +1,17 @@
 //! Jobs that have ended, from the driver's side: deleting them on request, and having their files looked after.
 
 use lethe_domain::{JobId, JobState};
-use lethe_engine::{Effect, Event};
+use lethe_engine::{Chore, Event};
 use lethe_proto::status::Refusal;
 
 use super::task::{Driver, Turn};
 use super::{Reply, Request, no_such_job};
-use crate::upkeep::Chore;
+use crate::upkeep;
 
 impl Driver {
     /// Forgets a job that has ended.
     pub(super) fn delete(&mut self, id: JobId, reply: Reply<()>, turn: &mut Turn) {
-        let refusal = match self.state.record(&id) {
+        let refusal = match self.state.job_state(&id) {
             None => Some(no_such_job(&id)),
             Some(_) => self.state.undeletable(&id).map(|message| Refusal::Conflict { message }),
         };
@@ -27,21 +27,16 @@ impl Driver {
     }
 
     /// Has the files of a job that has ended put in order, or those of a job that is forgotten removed.
-    pub(super) fn look_after(&self, effect: Effect) {
-        let (chore, event) = match effect {
-            Effect::TidyUp { job } => {
+    pub(super) fn look_after(&self, chore: Chore) {
+        let (chore, event) = match chore {
+            Chore::TidyUp { job } => {
                 let Some(record) = self.state.record(&job) else { return };
                 let succeeded = record.state == JobState::Succeeded;
                 let result = succeeded.then(|| Box::new(record.result()));
                 let publish = record.spec.publish.as_ref().map(|publish| publish.uri.clone());
-                (Chore::TidyUp { job: job.clone(), result, publish }, Event::TidiedUp { job })
+                (upkeep::Chore::TidyUp { job: job.clone(), result, publish }, Event::TidiedUp { job })
             }
-            Effect::Erase { job } => (Chore::Erase { job: job.clone() }, Event::Erased { job }),
-            Effect::Persist(_)
-            | Effect::Send { .. }
-            | Effect::CloseSession { .. }
-            | Effect::Notify { .. }
-            | Effect::Metric(_) => return,
+            Chore::Erase { job } => (upkeep::Chore::Erase { job: job.clone() }, Event::Erased { job }),
         };
         let myself = self.myself.clone();
         self.upkeep.begin(chore, &self.upkeep_end, async move {

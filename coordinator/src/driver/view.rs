@@ -1,12 +1,34 @@
 //! A snapshot as a reader sees it: at the reader's time, and by a leader or by one that follows.
 
+use std::fmt;
 use std::ops::Bound;
+use std::str::FromStr;
 use std::sync::Arc;
 
-use lethe_domain::{Epoch, Explanation, JobId, JobResult, JobState, JobStatus, WorkerId, WorkerStatus};
+use lethe_domain::{Epoch, Explanation, JobId, JobState, JobStatus, WorkerId, WorkerStatus};
 use lethe_engine::{JobRecord, Now};
 
 use super::snapshot::{JobView, Snapshot, WorkerView};
+
+/// A job's place among all: when it was submitted, in milliseconds since 1970, and its id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place((u64, JobId));
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self((submitted, id)) = self;
+        write!(f, "{submitted}/{id}")
+    }
+}
+
+impl FromStr for Place {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (submitted, id) = text.split_once('/').ok_or(())?;
+        Ok(Self((submitted.parse().map_err(drop)?, JobId::new(id).map_err(drop)?)))
+    }
+}
 
 /// What is written down, at one moment.
 #[derive(Clone)]
@@ -41,7 +63,7 @@ impl View {
         self.now.unix_ms
     }
 
-    /// A job as people see it.
+    /// A job as people see it; in brief, as lists carry it, when it is over.
     pub(crate) fn status(&self, id: &JobId) -> Option<JobStatus> {
         self.snapshot.jobs.get(id).map(|job| self.status_of(job))
     }
@@ -55,9 +77,9 @@ impl View {
         JobStatus { version: (self.epoch().0 << 32) + status.version, waiting, ..status }
     }
 
-    /// What is written down about a job.
+    /// What is written down about a job, unless it is over.
     pub(crate) fn record(&self, id: &JobId) -> Option<Arc<JobRecord>> {
-        self.snapshot.jobs.get(id).map(|job| job.record.clone())
+        self.snapshot.jobs.get(id)?.record.clone()
     }
 
     /// How many jobs there are.
@@ -72,7 +94,8 @@ impl View {
 
     /// Those of them that run.
     pub(crate) fn running(&self) -> impl Iterator<Item = JobStatus> {
-        let running = self.snapshot.order.values().filter(|job| job.record.state == JobState::Running);
+        let running =
+            self.snapshot.order.values().filter(|job| job.look.written().state == JobState::Running);
         running.map(|job| self.status_of(job))
     }
 
@@ -81,31 +104,19 @@ impl View {
         self.snapshot.order.values().rev().take(count).map(|job| self.status_of(job)).collect()
     }
 
-    /// Jobs, newest first, after the one with this id; and what to ask for the next page with, unless this is the last.
-    /// None when nobody has that id.
-    pub(crate) fn page(&self, after: Option<&str>, size: usize) -> Option<(Vec<JobStatus>, Option<String>)> {
-        let place = match after {
-            Some(after) => {
-                let id = JobId::new(after).ok()?;
-                Some((self.snapshot.jobs.get(&id)?.record.submitted_unix_ms, id))
-            }
-            None => None,
-        };
-        let newest = place.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+    /// Jobs, newest first, from before this place on; and the place before which the next page begins, unless this is the
+    /// last. A place stays what it is when its job is deleted.
+    pub(crate) fn page(&self, before: Option<&Place>, size: usize) -> (Vec<JobStatus>, Option<Place>) {
+        let newest = before.map_or(Bound::Unbounded, |Place(place)| Bound::Excluded(place));
         let mut jobs = self.snapshot.order.range((Bound::Unbounded, newest)).rev();
-        let page: Vec<JobStatus> = jobs.by_ref().take(size).map(|(_, job)| self.status_of(job)).collect();
-        let next = page.last().filter(|_| jobs.next().is_some()).map(|last| last.id.to_string());
-        Some((page, next))
+        let page: Vec<_> = jobs.by_ref().take(size).collect();
+        let next = page.last().filter(|_| jobs.next().is_some()).map(|(place, _)| Place((*place).clone()));
+        (page.into_iter().map(|(_, job)| self.status_of(job)).collect(), next)
     }
 
     /// Whether a job was submitted with this request id.
     pub(crate) fn knows_request(&self, request_id: &str) -> bool {
         self.snapshot.requests.contains_key(request_id)
-    }
-
-    /// A job's result as far as it has one, with paths below the artifact root.
-    pub(crate) fn result(&self, id: &JobId) -> Option<JobResult> {
-        self.snapshot.jobs.get(id).map(|job| job.record.result())
     }
 
     /// What of a job waits, and why.

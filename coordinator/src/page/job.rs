@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use lethe_artifacts::ArtifactStore;
-use lethe_domain::{Failure, JobId, JobResult, JobState, JobStatus, PhaseState, PhaseStatus, Shape};
+use lethe_domain::{Failure, JobResult, JobState, JobStatus, PhaseState, PhaseStatus, Shape};
 use lethe_engine::JobRecord;
 use maud::{Markup, html};
 
 use super::curve::Curve;
 use super::numbers::{figure, grouped, moment, span};
 use super::{Page, badge, phase_class, phase_name, result, share};
-use crate::driver::View;
+use crate::driver::WholeJob;
 use crate::published::as_stored;
 
 /// What a job's page shows.
@@ -24,14 +24,9 @@ pub(crate) struct JobPage {
 }
 
 impl JobPage {
-    /// None when there is no such job.
-    pub(crate) fn of(view: &View, id: &JobId) -> Option<Self> {
-        Some(Self {
-            status: view.status(id)?,
-            record: view.record(id)?,
-            result: view.result(id)?,
-            curve: None,
-        })
+    pub(crate) fn of(job: WholeJob) -> Self {
+        let WholeJob { status, record, leader: _ } = job;
+        Self { status, result: record.result(), record, curve: None }
     }
 
     /// Reads the loss curve, if training has ended. A curve that cannot be read is left out.

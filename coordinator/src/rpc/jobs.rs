@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 use super::{download, watch};
 use crate::admission;
-use crate::driver::{DriverHandle, no_such_job, no_such_worker};
+use crate::driver::{DriverHandle, Place, WholeJob, no_such_job, no_such_worker};
 
 /// Jobs of a page unless the client asks for another number, and the most it gets.
 const PAGE: usize = 50;
@@ -103,15 +103,14 @@ impl JobService for Jobs {
         request: Request<v1::GetJobRequest>,
     ) -> Result<Response<v1::GetJobResponse>, Status> {
         let id = read_id(request.into_inner().job_id)?;
-        let view = self.driver.view().await?;
-        let (job, record) = view.status(&id).zip(view.record(&id)).ok_or_else(|| no_such_job(&id))?;
+        let WholeJob { status, record, leader } = self.driver.job(&id).await?;
         let (spec, inputs) = (record.spec.clone(), record.inputs.clone());
         let response = v1::GetJobResponse {
-            job: Some(job.into()),
+            job: Some(status.into()),
             spec: Some(spec.into()),
             inputs: Some(inputs.into()),
         };
-        Ok(seen(response, view.leader()))
+        Ok(seen(response, leader.as_deref()))
     }
 
     async fn list_jobs(
@@ -127,16 +126,20 @@ impl JobService for Jobs {
                 return Err(malformed("page_size", format!("found {page_size}, expected 0 or more")).into());
             }
         };
-        let after = Some(page_token.clone()).filter(|token| !token.is_empty());
+        let before = match page_token.as_str() {
+            "" => None,
+            token => Some(token.parse::<Place>().map_err(|()| {
+                malformed(
+                    "page_token",
+                    format!("found '{token}', expected next_page_token of the page before"),
+                )
+            })?),
+        };
         let view = self.driver.view().await?;
-        let (jobs, next) = view.page(after.as_deref(), size).ok_or_else(|| {
-            malformed(
-                "page_token",
-                format!("found '{page_token}', expected next_page_token of the page before"),
-            )
-        })?;
+        let (jobs, next) = view.page(before.as_ref(), size);
         let jobs = jobs.into_iter().map(|job| job.brief().into()).collect();
-        Ok(seen(v1::ListJobsResponse { jobs, next_page_token: next.unwrap_or_default() }, view.leader()))
+        let next_page_token = next.map(|place| place.to_string()).unwrap_or_default();
+        Ok(seen(v1::ListJobsResponse { jobs, next_page_token }, view.leader()))
     }
 
     async fn watch_job(

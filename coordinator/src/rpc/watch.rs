@@ -56,6 +56,6 @@ impl Watch {
         // Changes from here on are news.
         self.changed.mark_unchanged();
         self.given = Some(Instant::now());
-        self.driver.status(&self.id).await
+        Ok(self.driver.job(&self.id).await?.status)
     }
 }

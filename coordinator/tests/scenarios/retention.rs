@@ -3,20 +3,21 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use futures::StreamExt;
 use lethe_client::Error;
 use lethe_coordinator::Coordinator;
-use lethe_domain::{JobId, JobSpec};
+use lethe_domain::{JobId, JobResult, JobSpec, JobState};
 use lethe_store::{StateStore, Txn};
 use serde_json::{Value, json};
 use tokio::time::{Duration, sleep, timeout};
 
-use crate::fake::{FREELY, FakeWorker};
-use crate::world::{DEADLINE, World, any_port, client, succeeded, url};
+use crate::fake::{FREELY, FakeWorker, generator};
+use crate::world::{DEADLINE, World, any_port, client, get, succeeded, url};
 
 /// Waits until something holds that nobody announces.
-async fn eventually(what: &str, holds: impl Fn() -> bool) {
+async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
     let found = async {
-        while !holds() {
+        while !holds().await {
             sleep(Duration::from_millis(20)).await;
         }
     };
@@ -63,14 +64,14 @@ async fn a_deleted_job_leaves_nothing_but_what_it_published() {
     succeeded(&client, &id).await;
 
     let folder = world.path(&format!("artifacts/jobs/{id}"));
-    eventually("the scores go", || !is_there(&folder.join("sample"))).await;
+    eventually("the scores go", async || !is_there(&folder.join("sample"))).await;
     assert!(is_there(&folder.join("checkpoints/40/manifest.json")) && is_there(&folder.join("result")));
     let status = client.get(&id).await.unwrap().0;
     let sampled = &status.phases[1];
     assert_eq!((sampled.done, sampled.shards_done, sampled.shards), (2000, 40, 40), "the counts stay");
 
     client.delete(&id).await.unwrap();
-    eventually("its files go", || !is_there(&folder)).await;
+    eventually("its files go", async || !is_there(&folder)).await;
     assert!(matches!(client.get(&id).await, Err(Error::NotFound { .. })));
     assert!(matches!(client.delete(&id).await, Err(Error::NotFound { .. })));
     assert_eq!(client.list(0, None).await.unwrap().jobs, vec![]);
@@ -92,7 +93,7 @@ async fn a_job_deleted_right_after_its_end_goes_when_its_files_are_in_order() {
     succeeded(&client, &id).await;
     client.delete(&id).await.unwrap();
     let folder = world.path(&format!("artifacts/jobs/{id}"));
-    eventually("its files go", || !is_there(&folder)).await;
+    eventually("its files go", async || !is_there(&folder)).await;
     assert!(matches!(client.get(&id).await, Err(Error::NotFound { .. })));
     coordinator.shutdown().await;
 }
@@ -111,7 +112,8 @@ async fn the_oldest_goes_when_there_are_too_many_and_its_shards_went_before() {
         succeeded(&client, &id).await;
         ids.push(id);
     }
-    eventually("the first goes", || !is_there(&world.path(&format!("artifacts/jobs/{}", ids[0])))).await;
+    eventually("the first goes", async || !is_there(&world.path(&format!("artifacts/jobs/{}", ids[0]))))
+        .await;
     let jobs = client.list(0, None).await.unwrap().jobs;
     assert_eq!(jobs.iter().map(|job| &job.id).collect::<Vec<_>>(), [&ids[1]]);
     assert!(is_there(&world.path(&format!("artifacts/jobs/{}/result/result.json", ids[1]))));
@@ -150,8 +152,8 @@ async fn what_a_killed_leader_left_half_done_is_done_by_the_next() {
 
     let coordinator = world.start().await;
     let folder = |id: &JobId| world.path(&format!("artifacts/jobs/{id}"));
-    eventually("the other's files go", || !is_there(&folder(&other))).await;
-    eventually("the moments go", || !is_there(&folder(&id).join("evaluate"))).await;
+    eventually("the other's files go", async || !is_there(&folder(&other))).await;
+    eventually("the moments go", async || !is_there(&folder(&id).join("evaluate"))).await;
     assert_eq!(std::fs::read(&result).unwrap(), before, "the result is written again");
     coordinator.shutdown().await;
     // That it is done is written down too, by this one or, where it ended too soon, by one after it.
@@ -172,4 +174,58 @@ async fn what_a_killed_leader_left_half_done_is_done_by_the_next() {
         }
     };
     timeout(DEADLINE, written).await.expect("in time");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_is_over_is_read_where_it_is_written_down() {
+    let world = World::new();
+    let coordinator = world.start().await;
+    let worker = FakeWorker::start(&url(coordinator.grpc_address()), "one", 2, FREELY);
+    let id = client(coordinator.grpc_address()).await.submit(&world.job(), Some("r")).await.unwrap().id;
+    let before = succeeded(&client(coordinator.grpc_address()).await, &id).await;
+    drop(worker);
+    coordinator.shutdown().await;
+
+    let coordinator = world.start().await;
+    let client = client(coordinator.grpc_address()).await;
+    let (after, spec) = client.get(&id).await.unwrap();
+    assert_eq!((&after.result, &after.phases, &spec), (&before.result, &before.phases, &world.job()));
+    let brief = client.list(0, None).await.unwrap().jobs.remove(0);
+    assert_eq!(brief.result, before.result.map(JobResult::brief));
+    let mut bytes = Vec::new();
+    client.download(&id, "generator", &mut bytes).await.unwrap();
+    assert_eq!(bytes, generator());
+    let page = get(&coordinator, &format!("/jobs/{id}")).await;
+    assert!(page.status == 200 && page.text().contains("What was asked for"));
+    let states: Vec<JobState> = client.watch(&id).map(|status| status.unwrap().state).collect().await;
+    assert_eq!(states, [JobState::Succeeded]);
+    assert_eq!(client.explain(&id).await.unwrap(), []);
+
+    assert_eq!(client.submit(&world.job(), Some("r")).await.unwrap().id, id, "the request is known still");
+    let mut other = world.spec();
+    other["sample"]["seed"] = 77.into();
+    let error = client.submit(&JobSpec::from_value(other).unwrap(), Some("r")).await.unwrap_err();
+    assert!(matches!(&error, Error::Conflict { .. }), "{error}");
+    coordinator.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_goes_on_where_the_one_before_ended_though_that_job_is_deleted() {
+    let world = World::new();
+    let coordinator = world.start().await;
+    let client = client(coordinator.grpc_address()).await;
+    for _ in 0..3 {
+        let id = client.submit(&world.job(), None).await.unwrap().id;
+        client.cancel(&id, "").await.unwrap();
+    }
+    let all = client.list(0, None).await.unwrap().jobs;
+    let page = client.list(1, None).await.unwrap();
+    assert_eq!(page.jobs[0].id, all[0].id);
+    client.delete(&all[0].id).await.unwrap();
+    eventually("it is deleted", async || client.get(&all[0].id).await.is_err()).await;
+    let page = client.list(1, page.next.as_deref()).await.unwrap();
+    assert_eq!(page.jobs[0].id, all[1].id);
+    let error = client.list(1, Some("nonsense")).await.unwrap_err().to_string();
+    assert!(error.contains("next_page_token of the page before"), "{error}");
+    coordinator.shutdown().await;
 }

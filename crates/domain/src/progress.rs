@@ -148,6 +148,8 @@ pub enum Waiting {
         holds: u32,
         /// Slots they may hold.
         quota: u32,
+        /// Slots this one needs at once.
+        needs: u32,
     },
     /// The gang needs more slots than there are free ones.
     GangTooSmall {
@@ -177,9 +179,14 @@ impl fmt::Display for Waiting {
             Waiting::NoUsableSlot { slots } => {
                 write!(f, "none of {slots} slots may get work: lethe worker list says why")
             }
-            Waiting::OverQuota { owner, holds, quota } => {
-                write!(f, "owner {owner} holds {holds} slots of a quota of {quota}")
-            }
+            Waiting::OverQuota { owner, quota, needs, .. } if quota < needs => write!(
+                f,
+                "it needs {needs} slots at once, and owner {owner} may never hold more than {quota}: raise the quota, or lower resources.slots.min"
+            ),
+            Waiting::OverQuota { owner, holds, quota, .. } => write!(
+                f,
+                "owner {owner} holds {holds} slots, the quota is {quota}: raise it, or wait for the owner's other jobs"
+            ),
             Waiting::GangTooSmall { needs, free } => {
                 write!(
                     f,

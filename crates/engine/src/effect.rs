@@ -23,18 +23,8 @@ pub enum Effect {
         /// Whose.
         worker: WorkerId,
     },
-    /// A job has ended and holds no slot any more: write its result where people look for it, and remove what only its
-    /// work needed. Then [`crate::Event::TidiedUp`]. Doing it twice does no harm.
-    TidyUp {
-        /// Which.
-        job: JobId,
-    },
-    /// A job is forgotten: remove everything it has in artifact storage. Then [`crate::Event::Erased`]. Doing it twice does
-    /// no harm.
-    Erase {
-        /// Which.
-        job: JobId,
-    },
+    /// Do this in artifact storage, in the background.
+    Chore(Chore),
     /// A job looks different now.
     Notify {
         /// Which.
@@ -42,6 +32,22 @@ pub enum Effect {
     },
     /// Count this.
     Metric(Metric),
+}
+
+/// What is to be done about the files of a job that has ended. Doing it twice does no harm.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Chore {
+    /// It holds no slot any more: write its result where people look for it, and remove what only its work needed. Then
+    /// [`crate::Event::TidiedUp`].
+    TidyUp {
+        /// Which.
+        job: JobId,
+    },
+    /// It is forgotten: remove everything it has. Then [`crate::Event::Erased`].
+    Erase {
+        /// Which.
+        job: JobId,
+    },
 }
 
 /// Something to write down.

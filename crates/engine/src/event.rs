@@ -57,12 +57,12 @@ pub enum Event {
         /// Which.
         job: JobId,
     },
-    /// What [`crate::Effect::TidyUp`] asked for is done.
+    /// What [`crate::Chore::TidyUp`] asked for is done.
     TidiedUp {
         /// Of which job.
         job: JobId,
     },
-    /// What [`crate::Effect::Erase`] asked for is done.
+    /// What [`crate::Chore::Erase`] asked for is done.
     Erased {
         /// Of which job.
         job: JobId,

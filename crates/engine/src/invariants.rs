@@ -39,7 +39,10 @@ const INVARIANTS: [(&str, Check); 11] = [
     ("I8: no generation is newer than the record says", generations_are_recorded),
     ("I9: the pool's free slots are those that may work and hold nothing", pool_is_right),
     ("I10: an owner holds as many slots as its jobs have leases", holds_are_right),
-    ("I11: a job is live or has ended, in that index alone, and is not forgotten too", indexes_are_right),
+    (
+        "I11: a job is live, has ended or is over, in that index alone, and is not forgotten too",
+        indexes_are_right,
+    ),
 ];
 
 impl State {
@@ -187,13 +190,17 @@ fn indexes_are_right(state: &State) -> Option<String> {
     let wrong = state.jobs.iter().find(|(id, job)| {
         let (live, ended) = (state.live.contains(&job.place()), state.finished.contains(&job.end()));
         let over = job.record.state.is_final();
-        live == over || ended != over || state.erasing.contains(*id)
+        live == over || ended != over || state.erasing.contains(*id) || state.past.contains_key(*id)
     });
-    let counted = state.live.len() + state.finished.len() == state.jobs.len();
-    let known = state.order.len() == state.jobs.len()
-        && state.requests.values().all(|id| state.jobs.contains_key(id));
+    let misplaced = state.past.iter().find(|(id, past)| {
+        !past.status.state.is_final() || !state.finished.contains(&past.end()) || state.erasing.contains(*id)
+    });
+    let all = state.jobs.len() + state.past.len();
+    let counted = state.live.len() + state.finished.len() == all;
+    let known = state.order.len() == all && state.requests.values().all(|id| state.job_state(id).is_some());
     wrong
         .map(|(id, _)| id.to_string())
+        .or_else(|| misplaced.map(|(id, _)| id.to_string()))
         .or_else(|| (!counted).then(|| "an index names a job that nobody knows".to_owned()))
         .or_else(|| (!known).then(|| "the order or a request names a job that nobody knows".to_owned()))
 }

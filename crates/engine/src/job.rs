@@ -59,7 +59,7 @@ impl State {
         effects: &mut Vec<Effect>,
     ) {
         let known = request_id.as_deref().is_some_and(|request| self.job_of_request(request).is_some());
-        if known || self.jobs.contains_key(&id) {
+        if known || self.job_state(&id).is_some() {
             return;
         }
         let record = JobRecord::new(id.clone(), spec, inputs, request_id, self.now.unix_ms);

@@ -22,6 +22,7 @@ mod job;
 mod lease_work;
 mod look;
 mod marks;
+mod past;
 mod plan;
 pub mod planner;
 mod pool;
@@ -37,7 +38,7 @@ mod waits;
 mod wake;
 
 pub use config::Config;
-pub use effect::{Command, Effect, Metric, Write};
+pub use effect::{Chore, Command, Effect, Metric, Write};
 pub use event::{Event, Introduction, Now};
 pub use invariants::Violation;
 pub use look::{Changed, FleetLook, JobLook, WorkerLook};

@@ -8,7 +8,7 @@
 
 use lethe_domain::{JobId, WorkerId};
 
-use crate::{Effect, State, Write};
+use crate::{Chore, Effect, State, Write};
 
 /// Jobs forgotten in one step: what is written down at once stays small, and the others wait for the next tick.
 const AT_ONCE: usize = 64;
@@ -16,14 +16,14 @@ const AT_ONCE: usize = 64;
 impl State {
     /// Why a job cannot be deleted, and what to do; none when it can.
     pub fn undeletable(&self, id: &JobId) -> Option<String> {
-        let state = self.jobs.get(id)?.record.state;
+        let state = self.job_state(id)?;
         (!state.is_final())
             .then(|| format!("job {id} is {state}: cancel it first, with lethe job cancel {id}"))
     }
 
     /// Somebody wants a job to be forgotten.
     pub(crate) fn on_delete(&mut self, id: &JobId, effects: &mut Vec<Effect>) {
-        if self.is_forgettable(id) {
+        if self.past.contains_key(id) {
             return self.forget_job(id, effects);
         }
         // It has only just ended: its files are put in order first.
@@ -32,40 +32,40 @@ impl State {
         effects.push(Effect::Persist(Write::Job(Box::new(job.record.clone()))));
     }
 
-    /// Whether nothing of a job is at work any more, here or at a worker.
-    fn is_forgettable(&self, id: &JobId) -> bool {
-        let tidy = self.jobs.get(id).is_some_and(|job| job.record.state.is_final() && job.record.tidy);
-        tidy && self.leases_of(id).next().is_none()
-    }
-
     fn forget_job(&mut self, id: &JobId, effects: &mut Vec<Effect>) {
-        let Some(job) = self.jobs.remove(id) else { return };
-        self.finished.remove(&job.end());
+        let Some(past) = self.past.remove(id) else { return };
+        self.finished.remove(&past.end());
         self.order.retain(|other| other != id);
-        if let Some(request) = &job.record.request_id {
+        if let Some(request) = &past.request_id {
             self.requests.remove(request);
         }
         self.erasing.insert(id.clone());
         self.changed.jobs.insert(id.clone());
         effects.push(Effect::Persist(Write::ForgetJob { job: id.clone() }));
         effects.push(Effect::Notify { job: id.clone() });
-        effects.push(Effect::Erase { job: id.clone() });
+        effects.push(Effect::Chore(Chore::Erase { job: id.clone() }));
     }
 
-    /// When a job has ended and holds no slot any more: have its files put in order, once.
+    /// When a job has ended and holds no slot any more: have its files put in order, once; when they are, it is over.
     pub(crate) fn settle_end(&mut self, id: &JobId, effects: &mut Vec<Effect>) {
         if self.leases_of(id).next().is_some() {
             return;
         }
-        let Some(job) = self.jobs.get_mut(id) else { return };
-        if !job.record.state.is_final() {
-            return;
+        let Some(job) = self.jobs.get(id).filter(|job| job.record.state.is_final()) else { return };
+        let unwanted = job.record.unwanted;
+        if job.record.tidy {
+            self.put_away(id);
+            if unwanted {
+                self.forget_job(id, effects);
+            }
+        } else {
+            effects.extend(self.tidy_up(id).map(Effect::Chore));
         }
-        if job.record.tidy && job.record.unwanted {
-            self.forget_job(id, effects);
-        } else if !job.record.tidy && !std::mem::replace(&mut job.tidying, true) {
-            effects.push(Effect::TidyUp { job: id.clone() });
-        }
+    }
+
+    fn tidy_up(&mut self, id: &JobId) -> Option<Chore> {
+        let job = self.jobs.get_mut(id).filter(|job| !job.record.tidy)?;
+        (!std::mem::replace(&mut job.tidying, true)).then(|| Chore::TidyUp { job: id.clone() })
     }
 
     /// The files of a job that has ended are in order.
@@ -87,20 +87,20 @@ impl State {
     }
 
     /// What a leader before this one may have left half done, given the names that it wrote down of forgotten jobs.
-    pub fn left_undone(&mut self, forgotten: impl IntoIterator<Item = JobId>) -> Vec<Effect> {
+    pub fn left_undone(&mut self, forgotten: impl IntoIterator<Item = JobId>) -> Vec<Chore> {
         self.erasing.extend(forgotten);
-        let mut effects: Vec<Effect> =
-            self.erasing.iter().map(|job| Effect::Erase { job: job.clone() }).collect();
-        let untidy = self.finished.iter().map(|(_, id)| id.clone());
-        let untidy: Vec<JobId> =
-            untidy.filter(|id| self.jobs.get(id).is_some_and(|job| !job.record.tidy)).collect();
-        untidy.iter().for_each(|id| self.settle_end(id, &mut effects));
-        effects
+        let mut chores: Vec<Chore> =
+            self.erasing.iter().map(|job| Chore::Erase { job: job.clone() }).collect();
+        // Nobody has joined: none of them holds a slot, as far as is known.
+        let ended = self.jobs.values().filter(|job| job.record.state.is_final());
+        let ended: Vec<JobId> = ended.map(|job| job.record.id.clone()).collect();
+        chores.extend(ended.iter().filter_map(|id| self.tidy_up(id)));
+        chores
     }
 
     /// Forgets jobs that ended too long ago, or before too many others.
     pub(crate) fn forget_old(&mut self, effects: &mut Vec<Effect>) {
-        let old = self.too_old().filter(|id| self.is_forgettable(id)).take(AT_ONCE);
+        let old = self.too_old().filter(|id| self.past.contains_key(*id)).take(AT_ONCE);
         let old: Vec<JobId> = old.cloned().collect();
         old.iter().for_each(|id| self.forget_job(id, effects));
     }
@@ -120,7 +120,7 @@ impl State {
     /// comes when it is.
     pub(crate) fn next_to_forget(&self) -> Option<u64> {
         let now = self.now;
-        if self.too_old().any(|id| self.is_forgettable(id)) {
+        if self.too_old().any(|id| self.past.contains_key(id)) {
             return Some(now.mono_ms + 1);
         }
         let keep = self.config.keep_ms?;

@@ -12,6 +12,7 @@ use crate::done::DoneShards;
 use crate::gang::GangWork;
 use crate::lease_work::LeaseWork;
 use crate::look::Changed;
+use crate::past::Past;
 use crate::plan::Hungry;
 use crate::planner::Wants;
 use crate::pool::Pool;
@@ -23,12 +24,15 @@ use crate::{Config, JobRecord, Now};
 pub struct State {
     pub(crate) config: Config,
     pub(crate) epoch: Epoch,
+    /// Jobs of which something is still to be done.
     pub(crate) jobs: BTreeMap<JobId, Job>,
+    /// The others.
+    pub(crate) past: BTreeMap<JobId, Past>,
     /// Submission order: (time, id).
     pub(crate) order: Vec<JobId>,
     /// Jobs that are not final, in that order.
     pub(crate) live: BTreeSet<(u64, JobId)>,
-    /// Those that are, by when they ended.
+    /// Those that are, of both kinds, by when they ended.
     pub(crate) finished: BTreeSet<(u64, JobId)>,
     /// Jobs that are forgotten, whose artifacts are not gone yet.
     pub(crate) erasing: BTreeSet<JobId>,
@@ -156,6 +160,7 @@ impl State {
             config,
             epoch,
             jobs: BTreeMap::new(),
+            past: BTreeMap::new(),
             order: Vec::new(),
             live: BTreeSet::new(),
             finished: BTreeSet::new(),
@@ -192,14 +197,21 @@ impl State {
         state.marks = workers.into_iter().map(|record| (record.id.clone(), record)).collect();
         let claim_by_ms = now.mono_ms + state.config.claim_ms;
         for (record, shards) in jobs {
+            if record.tidy && !record.unwanted {
+                state.insert_past(&record);
+                continue;
+            }
             let mut job = Job::restore(record, shards, now, epoch, claim_by_ms);
             job.settle_after_ms = claim_by_ms;
             state.insert(job);
         }
-        let jobs = &state.jobs;
-        state
-            .order
-            .sort_by_key(|id| (jobs.get(id).map_or(0, |job| job.record.submitted_unix_ms), id.clone()));
+        let submitted = |id: &JobId| match state.jobs.get(id) {
+            Some(job) => job.record.submitted_unix_ms,
+            None => state.past.get(id).map_or(0, |past| past.status.submitted_unix_ms),
+        };
+        let mut order = state.order.clone();
+        order.sort_by_cached_key(|id| (submitted(id), id.clone()));
+        state.order = order;
         // Nobody has joined: nothing can be granted, but everybody learns what it waits for.
         state.on_plan(&mut Vec::new());
         if !state.finished.is_empty() || !state.marks.is_empty() {
@@ -224,12 +236,23 @@ impl State {
         self.jobs.insert(id, job);
     }
 
+    /// Adds the summary of a job that is over to every index.
+    fn insert_past(&mut self, record: &JobRecord) {
+        let past = Past::new(record, 1);
+        if let Some(request) = &past.request_id {
+            self.requests.insert(request.clone(), record.id.clone());
+        }
+        self.finished.insert(past.end());
+        self.order.push(record.id.clone());
+        self.past.insert(record.id.clone(), past);
+    }
+
     /// The leader's fencing token.
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }
 
-    /// The record of a job.
+    /// The record of a job, unless it is over.
     pub fn record(&self, job: &JobId) -> Option<&JobRecord> {
         self.jobs.get(job).map(|job| &job.record)
     }

@@ -10,7 +10,8 @@ use lethe_domain::{
 use crate::look::{JobLook, WorkerLook};
 use crate::record::Reached;
 use crate::state::{Job, Work, Worker};
-use crate::{Now, State};
+use crate::waits::Waits;
+use crate::{JobRecord, Now, State};
 
 impl State {
     /// A job as people see it.
@@ -20,24 +21,14 @@ impl State {
 
     /// A job for people to see, now and later.
     pub fn job_look(&self, id: &JobId) -> Option<JobLook> {
-        let job = self.jobs.get(id)?;
-        let record = &job.record;
         let now = self.now;
-        let status = JobStatus {
-            id: id.clone(),
-            name: record.spec.name.clone(),
-            feature: record.spec.feature.name.clone(),
-            state: record.state,
-            submitted_unix_ms: record.submitted_unix_ms,
-            finished_unix_ms: record.finished_unix_ms,
-            phases: Phase::of(&record.spec).map(|phase| self.phase_status(job, phase, now)).collect(),
-            slots: self.leases_of(id).count() as u32,
-            waiting: None,
-            retried: record.retried.clone(),
-            failure: record.failure.clone(),
-            result: record.state.is_final().then(|| record.result()),
-            version: job.version,
-        };
+        if let Some(past) = self.past.get(id) {
+            return Some(JobLook { at: now, status: past.status.clone(), waits: Waits::default() });
+        }
+        let job = self.jobs.get(id)?;
+        let phases = Phase::of(&job.record.spec).map(|phase| self.phase_status(job, phase, now)).collect();
+        let slots = self.leases_of(id).count() as u32;
+        let status = JobStatus { slots, version: job.version, ..job.record.status(phases) };
         Some(JobLook { at: now, status, waits: self.waits(job) })
     }
 
@@ -113,23 +104,9 @@ impl State {
     }
 
     fn phase_status(&self, job: &Job, phase: Phase, now: Now) -> PhaseStatus {
-        let state = phase_state(job, phase);
-        let mut status = PhaseStatus {
-            phase,
-            state,
-            done: 0,
-            total: 0,
-            shards_done: 0,
-            shards: 0,
-            seconds: job.record.seconds.get(&phase).copied().unwrap_or(0.0),
-            samples_per_second: 0.0,
-            loss: None,
-            eta_seconds: None,
-        };
-        match state {
-            PhaseState::Pending => {}
-            PhaseState::Done => finished(job, phase, &mut status),
-            PhaseState::Failed | PhaseState::Running => self.running(job, phase, now, &mut status),
+        let mut status = job.record.phase_status(phase);
+        if matches!(status.state, PhaseState::Failed | PhaseState::Running) {
+            self.running(job, phase, now, &mut status);
         }
         status
     }
@@ -152,11 +129,7 @@ impl State {
                 .filter_map(|(_, held)| held.progress.as_ref())
         };
         match &job.work {
-            Work::None => {
-                if let Some(reached) = job.record.reached.get(&phase) {
-                    reached.show(status);
-                }
-            }
+            Work::None => {}
             Work::Leases(work) => {
                 let sharded = phase.shape() == Shape::Sharded;
                 let open: u64 = at_work().map(|progress| progress.done).sum();
@@ -186,41 +159,87 @@ impl State {
     }
 }
 
-fn phase_state(job: &Job, phase: Phase) -> PhaseState {
-    use std::cmp::Ordering;
-    match (phase.cmp(&job.record.phase), job.record.state) {
-        (Ordering::Less, _) | (_, JobState::Succeeded) => PhaseState::Done,
-        (Ordering::Greater, _) => PhaseState::Pending,
-        (Ordering::Equal, JobState::Failed | JobState::Cancelled | JobState::Cancelling) => {
-            PhaseState::Failed
-        }
-        (Ordering::Equal, JobState::Queued) => PhaseState::Pending,
-        (Ordering::Equal, JobState::Running) => PhaseState::Running,
+impl JobRecord {
+    /// A job as people see it when it is over.
+    pub fn over(&self) -> JobStatus {
+        self.status(Phase::of(&self.spec).map(|phase| self.phase_status(phase)).collect())
     }
-}
 
-fn finished(job: &Job, phase: Phase, status: &mut PhaseStatus) {
-    if let Some(reached) = job.record.reached.get(&phase) {
-        reached.show(status);
-    }
-    match phase.shape() {
-        Shape::Single => {}
-        Shape::Sharded if status.seconds > 0.0 => {
-            status.samples_per_second = status.done as f64 / status.seconds;
+    /// As far as it is written down.
+    fn status(&self, phases: Vec<PhaseStatus>) -> JobStatus {
+        JobStatus {
+            id: self.id.clone(),
+            name: self.spec.name.clone(),
+            feature: self.spec.feature.name.clone(),
+            state: self.state,
+            submitted_unix_ms: self.submitted_unix_ms,
+            finished_unix_ms: self.finished_unix_ms,
+            phases,
+            slots: 0,
+            waiting: None,
+            retried: self.retried.clone(),
+            failure: self.failure.clone(),
+            result: self.state.is_final().then(|| self.result()),
+            version: 1,
         }
-        Shape::Sharded => {}
-        Shape::Gang => {
-            if let Some(trained) = job.record.outputs.fine_tune() {
-                status.loss = Some(trained.loss_last);
-                status.samples_per_second = trained.samples_per_second;
+    }
+
+    fn phase_status(&self, phase: Phase) -> PhaseStatus {
+        let mut status = PhaseStatus {
+            phase,
+            state: self.phase_state(phase),
+            done: 0,
+            total: 0,
+            shards_done: 0,
+            shards: 0,
+            seconds: self.seconds.get(&phase).copied().unwrap_or(0.0),
+            samples_per_second: 0.0,
+            loss: None,
+            eta_seconds: None,
+        };
+        match status.state {
+            PhaseState::Pending | PhaseState::Running => {}
+            PhaseState::Failed => self.show_reached(phase, &mut status),
+            PhaseState::Done => {
+                self.show_reached(phase, &mut status);
+                self.show_speed(phase, &mut status);
             }
         }
+        status
     }
-}
 
-impl Reached {
-    fn show(&self, status: &mut PhaseStatus) {
-        (status.done, status.total) = (self.done, self.total);
-        (status.shards_done, status.shards) = (self.shards_done, self.shards);
+    fn phase_state(&self, phase: Phase) -> PhaseState {
+        use std::cmp::Ordering;
+        match (phase.cmp(&self.phase), self.state) {
+            (Ordering::Less, _) | (_, JobState::Succeeded) => PhaseState::Done,
+            (Ordering::Greater, _) => PhaseState::Pending,
+            (Ordering::Equal, JobState::Failed | JobState::Cancelled | JobState::Cancelling) => {
+                PhaseState::Failed
+            }
+            (Ordering::Equal, JobState::Queued) => PhaseState::Pending,
+            (Ordering::Equal, JobState::Running) => PhaseState::Running,
+        }
+    }
+
+    fn show_reached(&self, phase: Phase, status: &mut PhaseStatus) {
+        if let Some(reached) = self.reached.get(&phase) {
+            (status.done, status.total) = (reached.done, reached.total);
+            (status.shards_done, status.shards) = (reached.shards_done, reached.shards);
+        }
+    }
+
+    fn show_speed(&self, phase: Phase, status: &mut PhaseStatus) {
+        match phase.shape() {
+            Shape::Sharded if status.seconds > 0.0 => {
+                status.samples_per_second = status.done as f64 / status.seconds;
+            }
+            Shape::Single | Shape::Sharded => {}
+            Shape::Gang => {
+                if let Some(trained) = self.outputs.fine_tune() {
+                    status.loss = Some(trained.loss_last);
+                    status.samples_per_second = trained.samples_per_second;
+                }
+            }
+        }
     }
 }

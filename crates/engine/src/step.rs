@@ -54,11 +54,9 @@ fn in_order(effects: Vec<Effect>) -> Vec<Effect> {
     for effect in effects {
         match effect {
             Effect::Persist(_) => persist.push(effect),
-            Effect::Send { .. }
-            | Effect::CloseSession { .. }
-            | Effect::TidyUp { .. }
-            | Effect::Erase { .. }
-            | Effect::Metric(_) => act.push(effect),
+            Effect::Send { .. } | Effect::CloseSession { .. } | Effect::Chore(_) | Effect::Metric(_) => {
+                act.push(effect)
+            }
             Effect::Notify { .. } if notify.contains(&effect) => {}
             Effect::Notify { .. } => notify.push(effect),
         }

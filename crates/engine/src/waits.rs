@@ -72,20 +72,19 @@ pub(crate) enum Why {
 impl Waits {
     pub(crate) fn in_a_word(&self, now: Now, fleet: FleetLook) -> Option<Waiting> {
         let slots = fleet.slots;
-        let Wish { owner, quota, needs, .. } = &self.wish;
         match self.still.as_ref()? {
             Still::Until(at) if *at > now.mono_ms => Some(Waiting::Backoff { ms: at - now.mono_ms }),
             Still::Until(_) => None,
+            Still::Refused(answer) if let Some(over) = self.wish.over_quota(*answer) => Some(over),
             Still::Refused(_) if slots == 0 => Some(Waiting::NoWorkers),
             Still::Refused(answer) => match *answer {
-                Answer::Slots(_) | Answer::NothingAsked => None,
+                Answer::Slots(_) | Answer::NothingAsked | Answer::OverQuota { .. } => None,
                 Answer::NoneFree => Some(Waiting::NoFreeSlot { slots }),
                 Answer::NoneSuits if fleet.usable == 0 => Some(Waiting::NoUsableSlot { slots }),
                 Answer::NoneSuits => Some(Waiting::NoSuitableSlot { slots }),
-                Answer::OverQuota { holds } => {
-                    Some(Waiting::OverQuota { owner: owner.clone(), holds, quota: quota.unwrap_or(holds) })
+                Answer::GangWaits { free, .. } => {
+                    Some(Waiting::GangTooSmall { needs: self.wish.needs, free })
                 }
-                Answer::GangWaits { free, .. } => Some(Waiting::GangTooSmall { needs: *needs, free }),
             },
         }
     }
@@ -123,17 +122,27 @@ impl Waits {
 }
 
 impl Wish {
+    /// That the owner's quota is what it waits for: until others of the owner end, or for ever.
+    fn over_quota(&self, answer: Answer) -> Option<Waiting> {
+        let quota = self.quota?;
+        let holds = if let Answer::OverQuota { holds } = answer { holds } else { 0 };
+        if holds == 0 && quota >= self.needs {
+            return None;
+        }
+        Some(Waiting::OverQuota { owner: self.owner.clone(), holds, quota, needs: self.needs })
+    }
+
     /// Why a job that could use a slot has none: the planner's answer, and what the slots do instead.
     fn why_no_slot<'a>(&self, answer: Answer, workers: impl IntoIterator<Item = &'a WorkerStatus>) -> String {
-        let Self { owner, quota, needs, gpu } = self;
-        if let Some(quota) = quota.filter(|quota| quota < needs) {
-            return format!(
-                "it needs {needs} slots at once, and owner {owner} may never hold more than {quota}: raise the quota, or lower resources.slots.min"
-            );
+        if let Some(over) = self.over_quota(answer) {
+            return over.to_string();
         }
+        let Self { needs, gpu, .. } = self;
         let fleet = slots_in_words(workers);
         match (answer, fleet) {
-            (Answer::Slots(_) | Answer::NothingAsked, _) => "a slot is about to be given".to_owned(),
+            (Answer::Slots(_) | Answer::NothingAsked | Answer::OverQuota { .. }, _) => {
+                "a slot is about to be given".to_owned()
+            }
             (Answer::NoneSuits, None) => {
                 "no worker has joined: start lethe-worker --coordinator URL".to_owned()
             }
@@ -142,10 +151,6 @@ impl Wish {
             }
             (Answer::NoneSuits, Some(fleet)) => format!("no slot may get work: {fleet}"),
             (Answer::NoneFree, fleet) => format!("no slot is free: {}", fleet.unwrap_or_default()),
-            (Answer::OverQuota { holds }, _) => format!(
-                "owner {owner} holds {holds} slots, the quota is {}: raise it, or wait for the owner's other jobs",
-                quota.unwrap_or(holds)
-            ),
             (Answer::GangWaits { free, held }, fleet) => format!(
                 "it needs {needs} slots at once, {free} are free{}: {}",
                 if held {

@@ -11,7 +11,9 @@ use lethe_domain::{
     Input, InputRole, Inputs, JobId, JobSpec, JobState, LeaseId, Phase, ProbeOutput, Progress, SampleOutput,
     ShardIndex, SlotIndex, SlotReport, Task, TaskOutput, Waiting, WorkerId, WorkerOrder, WorkerState,
 };
-use lethe_engine::{Command, Config, Effect, Event, Introduction, JobRecord, Metric, Now, State, Write};
+use lethe_engine::{
+    Chore, Command, Config, Effect, Event, Introduction, JobRecord, Metric, Now, State, Write,
+};
 use serde_json::{Value, json};
 
 struct Bench {
@@ -882,10 +884,10 @@ fn a_quota_is_told_to_whoever_waits_for_it() {
         });
     }
     let waits = bench.state.waiting(&JobId::new("b").unwrap()).unwrap();
-    assert_eq!(waits, Waiting::OverQuota { owner: "team-a".to_owned(), holds: 1, quota: 1 });
+    assert_eq!(waits, Waiting::OverQuota { owner: "team-a".to_owned(), holds: 1, quota: 1, needs: 1 });
     let now = Now { mono_ms: 0, unix_ms: 0 };
     let why = bench.state.explain(&JobId::new("b").unwrap(), now).unwrap().remove(0).why;
-    assert!(why.contains("the quota is 1"), "{why}");
+    assert!(why == waits.to_string() && why.contains("the quota is 1"), "{why}");
 }
 
 #[test]
@@ -1103,7 +1105,7 @@ fn a_job_that_cannot_go_yet_keeps_nobody_awake() {
     bench.submit(|_| {});
     let effects = bench.step(Event::Cancel { job: job(), reason: String::new() });
     assert!(
-        effects.contains(&Effect::TidyUp { job: job() }) && effects.contains(&forget_shards()),
+        effects.contains(&Effect::Chore(Chore::TidyUp { job: job() })) && effects.contains(&forget_shards()),
         "{effects:?}"
     );
     // Storage does not answer for a while.
@@ -1116,7 +1118,9 @@ fn a_job_that_cannot_go_yet_keeps_nobody_awake() {
     }
     let effects = bench.step(Event::TidiedUp { job: job() });
     assert!(effects.contains(&Effect::Persist(Write::ForgetJob { job: job() })), "{effects:?}");
-    assert!(effects.contains(&Effect::Erase { job: job() }) && bench.state.record(&job()).is_none());
+    assert!(
+        effects.contains(&Effect::Chore(Chore::Erase { job: job() })) && bench.state.record(&job()).is_none()
+    );
     assert!(
         bench.step(Event::Erased { job: job() }).contains(&Effect::Persist(Write::Erased { job: job() }))
     );

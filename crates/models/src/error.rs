@@ -79,7 +79,7 @@ pub enum Error {
     },
     /// A TorchScript archive without the method `forward`.
     #[error(
-        "{file}: is a TorchScript archive without the method forward: export a module that defines forward"
+        "{file}: is a TorchScript archive without the method forward: export a module that defines forward, or another method of it (tools/export, --method)"
     )]
     NoForward {
         /// The file.

@@ -99,10 +99,7 @@ impl World {
                     self.sessions.remove(&worker);
                     self.break_wire(&worker);
                 }
-                Decision::Notify { .. }
-                | Decision::Metric(_)
-                | Decision::TidyUp { .. }
-                | Decision::Erase { .. } => {}
+                Decision::Notify { .. } | Decision::Metric(_) | Decision::Chore(_) => {}
             }
         }
     }

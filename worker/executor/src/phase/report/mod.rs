@@ -26,7 +26,7 @@ pub(super) fn run(work: &mut Work<'_>, shards: &[ArtifactRef], target: &Artifact
     let counts = Counts::of(&measures, cut);
     let mut figures = counts.figures().to_vec();
     let locality = locality(&measures, cut)?;
-    let (outside, strays) = range::figure(&measures, work.spec.generator.output.range)?;
+    let (outside, strays) = range::figure(&measures, &work.spec.generator.output)?;
     if let Some(space) = measures.space {
         let reference = work.spec.evaluate.reference.clone();
         let sets = reference.map(|reference| fidelity::look(work, &reference, &judge, cut)).transpose()?;

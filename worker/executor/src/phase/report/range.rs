@@ -1,5 +1,6 @@
 //! Whether images keep to the range that the spec declares: the probe refuses a generator that does not, so the copy must, too.
 
+use lethe_domain::spec::ImageOutput;
 use lethe_domain::{Better, Figure, Unit, Warning, WarningCode, proportion_ci95};
 
 use crate::error::Result;
@@ -8,11 +9,12 @@ use crate::measures::Measures;
 /// Rows of [`Measures`]: 1 where some pixel of the image lies outside.
 pub(in crate::phase) const ROWS: [&str; 2] = ["outside_before", "outside_after"];
 
-/// The figure, and a warning when images of the copy lie outside.
+/// The figure, and a warning when images of the copy lie outside although the spec does not say that they may (`clamp`).
 ///
 /// # Errors
 /// As [`Measures::row`].
-pub(super) fn figure(measures: &Measures, [low, high]: [f64; 2]) -> Result<(Figure, Option<Warning>)> {
+pub(super) fn figure(measures: &Measures, output: &ImageOutput) -> Result<(Figure, Option<Warning>)> {
+    let [low, high] = output.range;
     let samples = measures.before.len() as u64;
     let [before, after] =
         ROWS.map(|row| Ok::<_, crate::error::Error>(measures.row(row)?.iter().sum::<f64>() as u64));
@@ -32,7 +34,7 @@ pub(super) fn figure(measures: &Measures, [low, high]: [f64; 2]) -> Result<(Figu
             "Share of images with a pixel outside the declared range {low} to {high} by more than a thousandth of its width"
         ),
     };
-    let warning = (after > 0).then(|| {
+    let warning = (after > 0 && !output.clamp).then(|| {
         Warning::new(
             WarningCode::OutOfRange,
             format!(
@@ -56,7 +58,15 @@ mod tests {
             let rows = [[1.0, 0.0, 0.0, 0.0], after];
             measures.rows =
                 ROWS.iter().zip(rows).map(|(name, row)| ((*name).to_owned(), row.to_vec())).collect();
-            figure(&measures, [-1.0, 1.0]).unwrap()
+            let output = |clamp| {
+                serde_json::from_value(
+                    serde_json::json!({"range": [-1.0, 1.0], "channels": 1, "size": 2, "clamp": clamp}),
+                )
+                .unwrap()
+            };
+            let (_, quiet) = figure(&measures, &output(true)).unwrap();
+            assert_eq!(quiet, None, "the spec says that they may");
+            figure(&measures, &output(false)).unwrap()
         };
         let (figure, warning) = of([0.0; 4]);
         assert_eq!((figure.before, figure.after, warning), (Some(0.25), Some(0.0), None));
