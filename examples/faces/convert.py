@@ -1,0 +1,52 @@
+"""Makes the artifacts of smile.yaml out of what fetch.py fetched, with tools/export: `.models/*.safetensors` and `.models/*.pt`.
+
+    python convert.py [FOLDER]        by default .models beside this file; what was fetched lies in FOLDER/fetched
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+EXPORT = HERE.parents[1] / "tools" / "export"
+FACES = ["--channels", "3", "--size", "64"]
+
+
+def main(folder: Path) -> None:
+    fetched = folder / "fetched"
+    here, there = json.dumps([str(fetched)]), json.dumps([str(fetched / "emotion_model.hdf5")])
+    face_api = "@vladmandic/face-api 1.7.15, MIT, not to be redistributed by this repository"
+
+    def net(name: str) -> list[str]:
+        return ["--module", f"{HERE / 'face_api.py'}:{name}", "--args", here, "--source", face_api]
+
+    export(
+        folder / "generator.safetensors",
+        *["--kind", "generator", "--architecture", "dcgan", "--output-range", "-1,1"],
+        *["--weights", str(fetched / "dcGanGeneratorModel.pt")],
+        *["--module", f"{HERE / 'generator.py'}:Generator", "--latent-shape", "100,1,1"],
+        *["--source", "generateme 0.1.2, MIT, not to be redistributed by this repository"],
+    )
+    export(
+        folder / "emotion.pt",
+        *["--kind", "classifier", *FACES, "--classes", "7", "--grey", "--from-range", "-1,1"],
+        *["--module", f"{HERE / 'emotion.py'}:trained", "--args", there],
+        *["--source", "fer 25.10.3, MIT, not to be redistributed by this repository"],
+    )
+    small, large = ["--resize", "112,112"], ["--resize", "150,150"]
+    export(folder / "expression.pt", "--kind", "classifier", *FACES, *small, "--classes", "7", *net("expression"))
+    export(
+        folder / "gender.pt",
+        *["--kind", "classifier", *FACES, *small, "--classes", "2", "--select", "1", *net("age_gender")],
+    )
+    export(folder / "age.pt", "--kind", "scorer", *FACES, *small, "--select", "0", *net("age_gender"))
+    export(folder / "descriptor.pt", "--kind", "features", *FACES, *large, *net("descriptor"))
+
+
+def export(artifact: Path, *options: str) -> None:
+    subprocess.run([sys.executable, str(EXPORT), "--out", str(artifact), *options], check=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / ".models")
