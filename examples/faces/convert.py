@@ -10,13 +10,14 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 EXPORT = HERE.parents[1] / "tools" / "export"
-FACES = ["--channels", "3", "--size", "64"]
+# The square around the face in a 64 px portrait of the generator, as a face detector cuts it out: what all these nets were trained on.
+FACES = ["--channels", "3", "--size", "64", "--crop", "16,10,44,44"]
 
 
 def main(folder: Path) -> None:
     fetched = folder / "fetched"
     here, there = json.dumps([str(fetched)]), json.dumps([str(fetched / "emotion_model.hdf5")])
-    face_api = "@vladmandic/face-api 1.7.15, MIT, not to be redistributed by this repository"
+    face_api = "@vladmandic/face-api 1.7.15, MIT"
 
     def net(name: str) -> list[str]:
         return ["--module", f"{HERE / 'face_api.py'}:{name}", "--args", here, "--source", face_api]
@@ -26,13 +27,13 @@ def main(folder: Path) -> None:
         *["--kind", "generator", "--architecture", "dcgan", "--output-range", "-1,1"],
         *["--weights", str(fetched / "dcGanGeneratorModel.pt")],
         *["--module", f"{HERE / 'generator.py'}:Generator", "--latent-shape", "100,1,1"],
-        *["--source", "generateme 0.1.2, MIT, not to be redistributed by this repository"],
+        *["--source", "generateme 0.1.2, MIT"],
     )
     export(
         folder / "emotion.pt",
-        *["--kind", "classifier", *FACES, "--classes", "7", "--grey", "--from-range", "-1,1"],
+        *["--kind", "classifier", *FACES, "--resize", "64,64", "--classes", "7", "--grey", "--from-range", "-1,1"],
         *["--module", f"{HERE / 'emotion.py'}:trained", "--args", there],
-        *["--source", "fer 25.10.3, MIT, not to be redistributed by this repository"],
+        *["--source", "fer 25.10.3, MIT"],
     )
     small, large = ["--resize", "112,112"], ["--resize", "150,150"]
     export(folder / "expression.pt", "--kind", "classifier", *FACES, *small, "--classes", "7", *net("expression"))
@@ -45,7 +46,11 @@ def main(folder: Path) -> None:
 
 
 def export(artifact: Path, *options: str) -> None:
-    subprocess.run([sys.executable, str(EXPORT), "--out", str(artifact), *options], check=True)
+    command = [sys.executable, str(EXPORT), "--out", str(artifact), *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(done.stderr)
+    print(f"wrote {artifact}")
 
 
 if __name__ == "__main__":

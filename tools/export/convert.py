@@ -186,6 +186,8 @@ def _wrap(
 
 def _before(options: argparse.Namespace) -> list[nn.Module]:
     parts: list[nn.Module] = []
+    if options.crop:
+        parts.append(wrap.Crop(*options.crop))
     if options.resize:
         parts.append(wrap.Resize(*options.resize))
     if options.grey:

@@ -32,6 +32,13 @@ def _size(text: str) -> tuple[int, int]:
     return height, width
 
 
+def _box(text: str) -> list[int]:
+    box = [int(part) for part in text.split(",")]
+    if len(box) != 4 or min(box) < 0 or min(box[2:]) < 1:
+        raise ValueError
+    return box
+
+
 def _prior(text: str) -> str | tuple[float, float]:
     return text if text == "normal" else _pair(text.removeprefix("uniform:"))
 
@@ -138,6 +145,12 @@ def parser() -> argparse.ArgumentParser:
         "classifiers, scorers, features (before the module; Lethe gives images in [0, 1])"
     )
     group.add_argument(
+        "--crop",
+        type=_box,
+        metavar="TOP,LEFT,H,W",
+        help="the part of the generator's images that the module looks at, as a face in a portrait",
+    )
+    group.add_argument(
         "--resize", type=_size, metavar="H,W", help="to the size that the module takes; bilinear"
     )
     group.add_argument(
@@ -229,6 +242,7 @@ def _check_source(made: argparse.ArgumentParser, options: argparse.Namespace) ->
 
 def _check_kind(made: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     kinds = {
+        "--crop": (options.crop, LABELLERS),
         "--resize": (options.resize, LABELLERS),
         "--grey": (options.grey, LABELLERS),
         "--colour": (options.colour, LABELLERS),
@@ -250,6 +264,10 @@ def _check_kind(made: argparse.ArgumentParser, options: argparse.Namespace) -> N
     if options.colour and options.channels != 1:
         made.error("--colour makes colour images of grey ones: the generator's have --channels 1 then")
     _check_needed(made, options)
+    if options.crop:
+        top, left, height, width = options.crop
+        if top + height > options.size[0] or left + width > options.size[1]:
+            made.error(f"--crop goes beyond images of {options.size[0]}x{options.size[1]}")
 
 
 def _check_needed(made: argparse.ArgumentParser, options: argparse.Namespace) -> None:

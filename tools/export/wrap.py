@@ -1,6 +1,6 @@
 """Puts what a module lacks around it, and turns it into TorchScript.
 
-Before the module: `Resize`, `Grey`, `Colour`, `Rescale`, `Normalize` (Lethe gives images in [0, 1]). After it: choosing
+Before the module: `Crop`, `Resize`, `Grey`, `Colour`, `Rescale`, `Normalize` (Lethe gives images in [0, 1]). After it: choosing
 one of several outputs, single precision, and an activation. Parts that the forward pass never uses (a VAE's encoder)
 are taken out.
 """
@@ -14,6 +14,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from .refusal import Refused, gist
+
+
+class Crop(nn.Module):
+    """The part of images that begins `top` pixels below their upper edge and `left` of their left one."""
+
+    def __init__(self, top: int, left: int, height: int, width: int):
+        super().__init__()
+        self.top, self.left, self.height, self.width = top, left, height, width
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :, self.top : self.top + self.height, self.left : self.left + self.width]
 
 
 class Resize(nn.Module):

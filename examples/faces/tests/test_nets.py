@@ -57,7 +57,7 @@ def test_face_api_nets_are_the_originals(net, make, side: int, faces: torch.Tens
 def test_emotion_net_is_the_original(faces: torch.Tensor, fetched: Path):
     grey = (faces * torch.tensor([0.299, 0.587, 0.114]).reshape(1, 3, 1, 1)).sum(1, keepdim=True) * 2 - 1
     with torch.no_grad():
-        ours = emotion.trained(str(fetched / "emotion_model.hdf5")).net(grey).softmax(1)
+        ours = emotion.trained(str(fetched / "emotion_model.hdf5"))(grey).softmax(1)
     theirs = torch.from_numpy(np.stack([lite(fetched, face) for face in grey]))
     # The 8-bit weights alone make a mean difference of 0.0024; symmetric padding in place of Keras's, one of 0.095.
     assert (ours - theirs).abs().mean() < 0.006

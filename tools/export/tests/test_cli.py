@@ -257,6 +257,17 @@ def test_a_labeller_for_other_images(tmp_path, saved, export, option, channels, 
         assert (torch.jit.load(tmp_path / "c.pt")(x) - module(expected)).abs().max() < 1e-5
 
 
+def test_a_labeller_of_a_part_of_the_image(tmp_path, saved, export):
+    """What lies outside the part changes nothing; inside, rows are counted from the top and columns from the left."""
+    module, weights = saved(user_models.Classifier())
+    common = ["--kind", "classifier", "--weights", weights, "--module", user("Classifier"), "--channels", 1]
+    code, _, errors = export(*common, "--size", "20,16", "--crop", "9,3,8,10", "--out", tmp_path / "c.pt")
+    assert code == 0, errors
+    x = torch.rand(4, 1, 20, 16)
+    with torch.no_grad():
+        assert (torch.jit.load(tmp_path / "c.pt")(x) - module(x[:, :, 9:17, 3:13])).abs().max() < 1e-5
+
+
 def test_a_function_that_brings_its_own_weights(tmp_path, saved, export):
     module, weights = saved(user_models.Vae())
     source = tmp_path / "trained_vae.py"
@@ -296,6 +307,10 @@ def test_a_function_that_brings_its_own_weights(tmp_path, saved, export):
         (
             ["--kind", "scorer", *IMAGES, "--classes", 2, "--module", "m.py:A", "--out", "g.pt"],
             "--classes: not for a scorer",
+        ),
+        (
+            ["--kind", "scorer", *IMAGES, "--crop", "1,0,8,8", "--module", "m.py:A", "--out", "g.pt"],
+            "--crop goes beyond images of 8x8",
         ),
         (
             ["--kind", "scorer", *IMAGES, "--grey", "--module", "m.py:A", "--out", "g.pt"],
