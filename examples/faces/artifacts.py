@@ -1,4 +1,4 @@
-"""Runs the artifacts that convert.py made, and a generator that Lethe published, from Python: what look.py and drift.py measure with."""
+"""Runs from Python the artifacts that convert.py made, and a generator that Lethe published."""
 
 import json
 import sys
@@ -34,7 +34,7 @@ def outputs(name: str, faces: torch.Tensor) -> torch.Tensor:
 
 
 def happiness(name: str, faces: torch.Tensor) -> torch.Tensor:
-    """Log-odds of the class happy against all others, by `emotion` or `expression`: positive where the net sees a smile."""
+    """Log-odds of the class happy, by `emotion` or `expression`: positive where the net sees a smile."""
     logits = outputs(name, faces)
     happy = HAPPY[name]
     others = [i for i in range(logits.size(1)) if i != happy]

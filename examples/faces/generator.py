@@ -8,7 +8,7 @@ LATENT, WIDTHS, COLOURS = 100, [512, 256, 128, 64], 3
 
 
 class Generator(nn.Module):
-    """Latents [N, 100, 1, 1] from N(0, I) to images [N, 3, 64, 64] in [-1, 1]. The parts bear the names of the weights file."""
+    """Latents [N, 100, 1, 1] from N(0, I) to images [N, 3, 64, 64] in [-1, 1]. Named as in the weights file."""
 
     def __init__(self):
         super().__init__()

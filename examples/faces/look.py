@@ -2,8 +2,8 @@
 
     python look.py FOLDER [--count 3000]
 
-Prints shares and agreement, and writes PNGs into FOLDER: the most and the least smiling by each net, those on which they disagree, and
-the ends of age and gender. Needs pillow.
+Prints shares and agreement, and writes PNGs into FOLDER: the most and the least smiling by each net, those on which
+they disagree, and the ends of age and gender. Needs pillow.
 """
 
 import argparse
@@ -37,10 +37,11 @@ def main() -> None:
     print(f"they agree on               {share(smiling[0] == smiling[1])}")
     print(f"AUC of the labeller's score {auc(labeller, smiling[1]):.3f}, by what the judge says")
     print(f"AUC of the judge's score    {auc(judge, smiling[0]):.3f}, by what the labeller says")
-    print(f"female                      {share(gender > 0.5)}, sure (above 0.9) of {share((gender - 0.5).abs() > 0.4)}")
+    print(f"female                      {share(gender > 0.5)}; sure (above 0.9) of {share((gender - 0.5).abs() > 0.4)}")
     print(f"age                         {age.mean():.0f} years, deviation {age.std():.0f}")
 
-    ends = {"labeller": labeller, "judge": judge, "gender": gender, "age": age, "disagree": rank(labeller) - rank(judge)}
+    ends = {"labeller": labeller, "judge": judge, "gender": gender, "age": age}
+    ends["disagree"] = rank(labeller) - rank(judge)
     for name, score in ends.items():
         sheet(faces, score, chosen.folder / f"{name}.png")
     print(f"sheets in {chosen.folder}: above the line the highest scores, below it the lowest")

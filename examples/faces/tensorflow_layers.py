@@ -1,4 +1,4 @@
-"""Layers as TensorFlow computes them and lays them out, where PyTorch differs: padding and the order of a kernel's axes."""
+"""Layers as TensorFlow has them, where PyTorch differs: padding and the order of a kernel's axes."""
 
 import torch
 import torch.nn.functional as F
@@ -59,9 +59,10 @@ def depthwise_kernel(values: torch.Tensor) -> torch.Tensor:
 
 
 def fill(module: nn.Module, weights: dict[str, torch.Tensor]) -> nn.Module:
-    """The module with these weights, all of them and no other, in eval mode. BatchNorm's count of batches is no weight."""
+    """The module with these weights, all and no other, in eval mode. BatchNorm's count of batches is no weight."""
     missing, unexpected = module.load_state_dict(weights, strict=False)
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or unexpected:
-        raise ValueError(f"the weights do not fit {type(module).__name__}: missing {missing}, without a place {unexpected}")
+        kind = type(module).__name__
+        raise ValueError(f"the weights do not fit {kind}: missing {missing}, without a place {unexpected}")
     return module.eval()

@@ -22,6 +22,8 @@ def fetched() -> Path:
 
 
 @pytest.fixture(scope="session")
-def models(fetched: Path) -> Path:
-    convert.main(fetched.parent)
-    return fetched.parent
+def models(fetched: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "fetched").symlink_to(fetched)
+    convert.main(folder)
+    return folder

@@ -1,8 +1,9 @@
-// Runs a net of face-api as its author ships it, on TensorFlow.js's plain CPU backend: what face_api.py is compared with.
+// Runs a net of face-api as its author ships it, on TensorFlow.js's plain CPU backend, to compare face_api.py with.
 //
 //     node original.js FOLDER NET SIZE IMAGES
 //
-// FOLDER holds what fetch.py fetched; IMAGES is a file of float32, [N, SIZE, SIZE, 3] in 0..255. Prints one JSON array per image.
+// FOLDER holds what fetch.py fetched; IMAGES is a file of float32, [N, SIZE, SIZE, 3] in 0..255. Prints a JSON array
+// for each image.
 
 const fs = require("fs");
 const vm = require("vm");

@@ -26,5 +26,5 @@ def test_without_npm_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
     (package,) = [package for package in fetch.PACKAGES if package.archive.endswith(".tgz")]
     monkeypatch.setattr(fetch, "PACKAGES", [package])
-    with pytest.raises(fetch.Unreachable, match="install it"):
+    with pytest.raises(fetch.Unreachable, match="apt-get install npm"):
         fetch.main(tmp_path)

@@ -1,4 +1,4 @@
-"""smile.yaml runs, a small edition of it: the labeller guides, another net judges, and the distance has its honest name."""
+"""A small edition of smile.yaml runs: the labeller guides, another net judges, the distance has its own name."""
 
 import json
 import subprocess

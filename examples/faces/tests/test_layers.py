@@ -1,4 +1,4 @@
-"""Padding "same" by its definition: windows start every `stride`, as many as ceil(size / stride), an odd rest hangs out at the end."""
+"""Padding "same" by its definition: ceil(size / stride) windows, of what hangs out the larger half at the end."""
 
 import math
 
@@ -16,7 +16,10 @@ def windows(row: list[float], kernel: int, stride: int) -> list[list[float | Non
     return [[row[j] if 0 <= j < len(row) else None for j in range(at, at + kernel)] for at in starts]
 
 
-@pytest.mark.parametrize(("size", "kernel", "stride"), [(6, 3, 2), (5, 3, 2), (5, 3, 1), (8, 3, 2), (7, 1, 2), (4, 2, 2)])
+SHAPES = [(6, 3, 2), (5, 3, 2), (5, 3, 1), (8, 3, 2), (7, 1, 2), (4, 2, 2)]
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride"), SHAPES)
 def test_maxima_and_sums_are_those_of_the_windows(size: int, kernel: int, stride: int):
     row = torch.randn(size, generator=torch.Generator().manual_seed(size)) - 3  # below the zero of a padded sum
     images = row.reshape(1, 1, 1, size).expand(1, 1, size, size)

@@ -1,6 +1,6 @@
 """The rebuilt nets give what the originals give, on the generator's own faces.
 
-face-api runs as its author ships it, in node; of fer, the TensorFlow Lite file beside its Keras file, whose weights are 8-bit.
+face-api runs as its author ships it, in node. Of fer the TensorFlow Lite edition runs, whose weights are 8-bit.
 """
 
 import json
@@ -67,6 +67,7 @@ def test_emotion_net_is_the_original(faces: torch.Tensor, fetched: Path):
 def lite(folder: Path, face: torch.Tensor) -> np.ndarray:
     interpreter = Interpreter(str(folder / "emotion_model_quantized.tflite"))
     interpreter.allocate_tensors()
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], face.permute(1, 2, 0)[None].contiguous().numpy())
+    (entry,), (leave,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.set_tensor(entry["index"], face.permute(1, 2, 0)[None].contiguous().numpy())
     interpreter.invoke()
-    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0]
+    return interpreter.get_tensor(leave["index"])[0]
