@@ -8,8 +8,8 @@ import pytest
 from convert import HERE
 
 LETHE = HERE.parents[1] / "target" / "release" / "lethe"
-SMALL = "sample: {until: {total: 1000}}\nunlearn: {steps: 8, global_batch: 32}\n"
-EVALUATE = "evaluate:\n  samples: 500\n"
+SMALL = "sample: {until: {total: 500}}\nunlearn: {steps: 4, global_batch: 24}\n"
+EVALUATE = "evaluate:\n  samples: 160\n  batch: 40\n"
 
 
 @pytest.fixture(scope="module")
