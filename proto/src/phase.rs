@@ -3,8 +3,8 @@
 //! Not here: under which lease that is (`task`).
 
 use lethe_domain::{
-    DirectionOutput, EditSummary, EvaluateOutput, FineTuneOutput, Phase, ProbeOutput, PublishOutput,
-    ReportOutput, SampleOutput, Task, TaskOutput, Versions,
+    DirectionOutput, EditOutput, EditSummary, EvaluateOutput, FineTuneOutput, Phase, ProbeOutput,
+    PublishOutput, ReportOutput, SampleOutput, Task, TaskOutput, Versions,
 };
 
 use crate::artifacts::{pack, unpack};
@@ -12,7 +12,7 @@ use crate::conversion::{each, enumeration, from_json, list, read, required, to_j
 use crate::{ConversionError, v1};
 
 enumeration!(v1::Phase, Phase:
-    Probe = Probe, Sample = Sample, Direction = Direction, FineTune = FineTune,
+    Probe = Probe, Sample = Sample, Direction = Direction, Edit = Edit, FineTune = FineTune,
     Evaluate = Evaluate, Report = Report, Publish = Publish);
 
 impl From<Task> for v1::Task {
@@ -25,10 +25,17 @@ impl From<Task> for v1::Task {
                 let (scores, list) = pack(scores);
                 Wire::Direction(v1::DirectionTask { scores, list })
             }
-            Task::FineTune { target, role } => {
-                Wire::FineTune(v1::FineTuneTask { target: Some(target.into()), role: Some(role.into()) })
+            Task::Edit { range, target } => {
+                Wire::Edit(v1::EditTask { range: Some(range.into()), target: Some(target.into()) })
             }
-            Task::Standby { target } => Wire::Standby(v1::StandbyTask { target: Some(target.into()) }),
+            Task::FineTune { target, pool, role } => {
+                let (target, role, (pool, list)) = (Some(target.into()), Some(role.into()), pack(pool));
+                Wire::FineTune(v1::FineTuneTask { target, role, pool, list })
+            }
+            Task::Standby { target, pool } => {
+                let (pool, list) = pack(pool);
+                Wire::Standby(v1::StandbyTask { target: Some(target.into()), pool, list })
+            }
             Task::Evaluate { range, target, weights } => Wire::Evaluate(v1::EvaluateTask {
                 range: Some(range.into()),
                 target: Some(target.into()),
@@ -57,11 +64,18 @@ impl TryFrom<v1::Task> for Task {
             Wire::Probe(v1::ProbeTask {}) => Task::Probe,
             Wire::Sample(task) => Task::Sample { range: required(task.range, "range")? },
             Wire::Direction(task) => Task::Direction { scores: unpack(task.scores, task.list, "scores")? },
+            Wire::Edit(task) => {
+                Task::Edit { range: required(task.range, "range")?, target: required(task.target, "target")? }
+            }
             Wire::FineTune(task) => Task::FineTune {
                 target: required(task.target, "target")?,
+                pool: unpack(task.pool, task.list, "pool")?,
                 role: required(task.role, "role")?,
             },
-            Wire::Standby(task) => Task::Standby { target: required(task.target, "target")? },
+            Wire::Standby(task) => Task::Standby {
+                target: required(task.target, "target")?,
+                pool: unpack(task.pool, task.list, "pool")?,
+            },
             Wire::Evaluate(task) => Task::Evaluate {
                 range: required(task.range, "range")?,
                 target: required(task.target, "target")?,
@@ -87,6 +101,7 @@ impl From<TaskOutput> for v1::TaskOutput {
             TaskOutput::Probe(output) => Wire::Probe(output.into()),
             TaskOutput::Sample(output) => Wire::Sample(output.into()),
             TaskOutput::Direction(output) => Wire::Direction(output.into()),
+            TaskOutput::Edit(output) => Wire::Edit(output.into()),
             TaskOutput::FineTune(output) => Wire::FineTune(output.map(Into::into).unwrap_or_default()),
             TaskOutput::Evaluate(output) => Wire::Evaluate(output.into()),
             TaskOutput::Report(output) => Wire::Report(output.into()),
@@ -106,6 +121,7 @@ impl TryFrom<v1::TaskOutput> for TaskOutput {
             Wire::Probe(output) => TaskOutput::Probe(read(output, "probe")?),
             Wire::Sample(output) => TaskOutput::Sample(read(output, "sample")?),
             Wire::Direction(output) => TaskOutput::Direction(read(output, "direction")?),
+            Wire::Edit(output) => TaskOutput::Edit(read(output, "edit")?),
             Wire::FineTune(output) if output == v1::FineTuneOutput::default() => TaskOutput::FineTune(None),
             Wire::FineTune(output) => TaskOutput::FineTune(Some(read(output, "fine_tune")?)),
             Wire::Evaluate(output) => TaskOutput::Evaluate(read(output, "evaluate")?),
@@ -201,6 +217,20 @@ impl TryFrom<v1::DirectionOutput> for DirectionOutput {
             heldout_auc: output.heldout_auc,
             warnings: list(output.warnings, "warnings")?,
         })
+    }
+}
+
+impl From<EditOutput> for v1::EditOutput {
+    fn from(EditOutput { samples, pool }: EditOutput) -> Self {
+        Self { samples, pool: Some(pool.into()) }
+    }
+}
+
+impl TryFrom<v1::EditOutput> for EditOutput {
+    type Error = ConversionError;
+
+    fn try_from(output: v1::EditOutput) -> Result<Self, ConversionError> {
+        Ok(Self { samples: output.samples, pool: required(output.pool, "pool")? })
     }
 }
 

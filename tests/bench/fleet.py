@@ -210,6 +210,7 @@ def lethe_recovery(folder: pathlib.Path, models: dict) -> dict[str, list[float]]
         "feature": {"name": "bright", "scorer": {"uri": str(models["scorer"]), "positive": {"top": 0.16}}},
         "sample": {"shard_size": 200, "batch": 100, "until": {"total": 400}},
         "direction": {"selection": "projection", "threshold": {"quantile": 0.5}},
+        "pool": {"latents": 1000},
         "unlearn": {"steps": 1_000_000, "global_batch": 48, "lr": COMMON["lr"], "lr_schedule": "constant"},
         "evaluate": {"samples": 100},
         "resources": {"slots": {"min": 2, "max": 3}, "device": "cpu", "threads": 1},

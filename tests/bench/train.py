@@ -30,7 +30,8 @@ MODELS = {
         "steps": 60,
     },
 }
-COMMON = {"lr": 1e-4, "alpha": 3.0, "threads": 1, "threshold": 1.0, "warmup": 5}
+# The script edits what lies beyond the threshold: a third of each batch, as Lethe does (see `lethe`).
+COMMON = {"lr": 1e-4, "alpha": 3.0, "threads": 1, "threshold": 0.44, "warmup": 5}
 
 
 def pytorch(settings: dict, weights: pathlib.Path, folder: pathlib.Path) -> float:
@@ -57,8 +58,9 @@ def lethe(settings: dict, micro_batches: int, models: dict, folder: pathlib.Path
         },
         "feature": {"name": "bright", "scorer": {"uri": str(models["scorer"]), "positive": {"top": 0.16}}},
         "sample": {"shard_size": 200, "batch": 100, "until": {"total": 400}},
-        # A share of 0.16 lies beyond one standard deviation: as many latents are edited as in the script.
+        # About a sixth of the latents is edited. Half of each batch is drawn from these and the border, so a third of it is.
         "direction": {"selection": "projection", "threshold": {"quantile": 0.5}},
+        "pool": {"latents": 1000},
         "unlearn": {
             "steps": settings["steps"] + COMMON["warmup"],
             "global_batch": settings["global_batch"],

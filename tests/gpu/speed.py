@@ -15,6 +15,9 @@ from machine import CPU, DEVICE, HERE, MODELS, SCRATCH, Failed, dispatch, execut
 THREADS = os.cpu_count() if CPU else 1
 STEPS, WARMUP = (6, 2) if CPU else (150, 20)
 LIMIT = 300 if CPU else 60
+POOL = 250 if CPU else 2000
+# The peer edits what lies beyond: as large a share as of Lethe's batches.
+THRESHOLD = 0.44
 PEERS = [
     ("eager", {}),
     ("eager channels_last", {"channels_last": True}),
@@ -70,7 +73,7 @@ def train() -> None:
     weights, scorer = models["generator"], models["scorer"]
     unit = torch.zeros(DCGAN_64["latent"])
     unit[0] = 1.0
-    # Beyond one standard deviation: a share of 0.16 is edited, as in the peer.
+    # A share of 0.16 lies beyond one standard deviation. Half of each batch is drawn from there and the border, which is a third of it.
     straight = write_target(SCRATCH / "straight.safetensors", unit, 1.0, 0.5, 0.01)
     bright = Brightness()
     scores = lambda images: bright(((images + 1) / 2).clamp(0, 1)).double()  # noqa: E731
@@ -86,12 +89,16 @@ def train() -> None:
             count = ["--warmup", WARMUP, "--steps", STEPS]
             return executor("bench-train", job, "--target", target, *count, *extra, threads=THREADS, limit=LIMIT)[0]
 
-        settings = {"architecture": DCGAN_64, "weights": str(weights), "global_batch": batch, "lr": 1e-4, "alpha": 3.0, "threshold": 1.0}
+        def edits(*extra) -> dict:
+            line = lethe("classifier", 6, "--pool", POOL, *extra)
+            return {"samples_per_second": POOL / line["edit_seconds"]}
+
+        settings = {"architecture": DCGAN_64, "weights": str(weights), "global_batch": batch, "lr": 1e-4, "alpha": 3.0, "threshold": THRESHOLD}
         variants = [
             ("lethe, projection, 6 parts", lambda: lethe("projection", 6)),
             ("lethe, projection, 1 part", lambda: lethe("projection", 1)),
-            ("lethe, guided, 6 parts", lambda: lethe("classifier", 6)),
-            ("lethe, guided, 6 parts, asking after each look", lambda: lethe("classifier", 6, "--looks-per-sync", 1)),
+            ("edits of a pool, guided", edits),
+            ("edits of a pool, guided, asking after each look", lambda: edits("--looks-per-sync", 1)),
         ]
         variants += [(name, lambda how=how: peer("train", {**settings, **how})) for name, how in PEERS]
         say(model="dcgan-64", global_batch=batch, steps=STEPS)

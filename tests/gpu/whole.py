@@ -20,6 +20,7 @@ def begin(name: str) -> tuple:
     sections = {
         "sample": {"seed": 1, "until": {"total": SAMPLES}},
         "direction": {"margin": 1.2},
+        "pool": {"latents": SAMPLES},
         "unlearn": {"steps": STEPS, "global_batch": 96, "lr": 5e-4, "alpha": 6},
         "evaluate": {"samples": SAMPLES, "features": str(MODELS / "features.pt")},
         "checkpoint": {"every": 5},

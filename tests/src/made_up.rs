@@ -190,6 +190,10 @@ fn output(work: &Assignment) -> Result<TaskOutput> {
             "cut": {"sign": 1.0, "threshold": 1.0}, "threshold": 0.5, "edited_share": 0.1, "heldout_auc": 0.9,
             "warnings": []
         }}),
+        Task::Edit { range, .. } => in_shards(work, *range, |index, count| {
+            let pool = file(format!("edit/shard-{index:05}-a1.safetensors"));
+            json!({"Edit": {"samples": count, "pool": pool}})
+        }),
         Task::FineTune { role, .. } if role.rank.0 > 0 => json!({"FineTune": null}),
         Task::Standby { .. } => json!({"FineTune": null}),
         Task::FineTune { role, .. } => json!({"FineTune": {

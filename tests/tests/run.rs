@@ -119,7 +119,7 @@ fn a_killed_executor_costs_nothing_while_sampling_and_while_training() {
     thick_vae(folder.path(), |_| {});
     let expected = undisturbed(folder.path(), "2");
 
-    for phase in ["sample", "fine_tune"] {
+    for phase in ["sample", "edit", "fine_tune"] {
         let folder = tempfile::tempdir().unwrap();
         thick_vae(folder.path(), |_| {});
         let mut run = start(folder.path(), "2");
@@ -140,7 +140,7 @@ fn a_run_killed_at_any_phase_goes_on_and_leaves_no_orphan() {
 
     let folder = tempfile::tempdir().unwrap();
     thick_vae(folder.path(), |_| {});
-    for phase in ["sample", "fine_tune", "evaluate"] {
+    for phase in ["sample", "edit", "fine_tune", "evaluate"] {
         let mut run = start(folder.path(), "2");
         run.wait_for(phase);
         let executors = children(run.pid());

@@ -8,10 +8,10 @@ use std::time::Duration;
 use lethe_artifacts::ArtifactStore;
 use lethe_client::{Client, Options};
 use lethe_domain::{
-    ArtifactRef, Assignment, Better, Cut, DirectionOutput, EditSummary, ErrorCode, EvaluateOutput, Failure,
-    Figure, FineTuneOutput, HeldLease, JudgeSummary, LeaseId, ProbeOutput, Progress, PublishOutput,
-    REMAINING_SHARE, ReportOutput, SampleOutput, SampleRange, SlotIndex, Task, TaskOutput, Unit, Versions,
-    Warning, WarningCode, WorkerId,
+    ArtifactRef, Assignment, Better, Cut, DirectionOutput, EditOutput, EditSummary, ErrorCode,
+    EvaluateOutput, Failure, Figure, FineTuneOutput, HeldLease, JudgeSummary, LeaseId, ProbeOutput, Progress,
+    PublishOutput, REMAINING_SHARE, ReportOutput, SampleOutput, SampleRange, SlotIndex, Task, TaskOutput,
+    Unit, Versions, Warning, WarningCode, WorkerId,
 };
 use lethe_proto::session::{Registration, WorkerCommand, WorkerEvent};
 use lethe_proto::{LeaseOutcome, PROTOCOL};
@@ -286,6 +286,9 @@ async fn output(assignment: &Assignment) -> TaskOutput {
             edited_share: 0.17,
             heldout_auc: 0.97,
             warnings: Vec::new(),
+        }),
+        Task::Edit { .. } => in_shards(assignment, |SampleRange { start, count }| {
+            TaskOutput::Edit(EditOutput { samples: count, pool: named(format!("pool-{start}")) })
         }),
         Task::FineTune { role, .. } if role.rank.0 > 0 => TaskOutput::FineTune(None),
         Task::FineTune { role, .. } => {

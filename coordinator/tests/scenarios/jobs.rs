@@ -40,7 +40,7 @@ async fn a_job_goes_through_every_phase_and_its_files_can_be_fetched() {
     assert_eq!(result.train.unwrap().world_size, 2);
     assert_eq!(result.seconds.len(), Phase::ALL.len());
     let started = one.started.borrow().len() + two.started.borrow().len();
-    assert_eq!(started, 1 + 40 + 1 + 2 + 10 + 1 + 1, "each piece of work once");
+    assert_eq!(started, 1 + 40 + 1 + 10 + 2 + 10 + 1 + 1, "each piece of work once");
 
     let mut bytes = Vec::new();
     client.download(&job.id, "generator", &mut bytes).await.unwrap();

@@ -136,5 +136,5 @@ async fn a_worker_with_many_slots_gets_them_all_filled_at_once() {
     assert_eq!(worker.started(601).await.len(), 601, "the probe, then a shard for every slot");
     worker.permits.add_permits(FREELY);
     succeeded(&client, &job.id).await;
-    assert_eq!(worker.started.borrow().len(), 1 + 700 + 1 + 2 + 10 + 1 + 1, "in one session");
+    assert_eq!(worker.started.borrow().len(), 1 + 700 + 1 + 10 + 2 + 10 + 1 + 1, "in one session");
 }

@@ -71,6 +71,7 @@ impl World {
                           "output": {"range": [0, 1], "channels": 1, "size": 28}},
             "feature": {"name": "thick", "scorer": {"uri": self.text("scorer.pt"), "positive": {"above": 3.5}}},
             "sample": {"shard_size": 50, "batch": 50, "until": {"total": 2000}},
+            "pool": {"latents": 500, "shard_size": 50, "batch": 50},
             "unlearn": {"steps": super::fake::STEPS, "global_batch": 64},
             "evaluate": {"samples": 500, "shard_size": 50, "batch": 50},
             "resources": {"slots": {"min": 1, "max": 2}},

@@ -19,6 +19,8 @@ pub enum Phase {
     Sample,
     /// Locate the feature in latent space.
     Direction,
+    /// Edit the latents that training passes over, once.
+    Edit,
     /// Train the copy, data-parallel.
     FineTune,
     /// Measure the original and the copy on the same latents.
@@ -47,18 +49,21 @@ struct Row {
     shape: Shape,
     /// Earlier phases whose outputs it works on, where the job has them.
     reads: &'static [Phase],
+    /// The group of the job spec that holds its settings.
+    group: &'static str,
     /// How a job's samples are cut.
     portions: fn(&JobSpec) -> Portions,
     /// Whether a job has it.
     wanted: fn(&JobSpec) -> bool,
 }
 
-const TABLE: [Row; 7] = [
+const TABLE: [Row; 8] = [
     Row {
         phase: Phase::Probe,
         name: "probe",
         shape: Shape::Single,
         reads: &[],
+        group: "sample",
         portions: whole,
         wanted: always,
     },
@@ -67,6 +72,7 @@ const TABLE: [Row; 7] = [
         name: "sample",
         shape: Shape::Sharded,
         reads: &[Phase::Probe],
+        group: "sample",
         portions: JobSpec::sample_portions,
         wanted: always,
     },
@@ -75,14 +81,25 @@ const TABLE: [Row; 7] = [
         name: "direction",
         shape: Shape::Single,
         reads: &[Phase::Sample],
+        group: "direction",
         portions: whole,
+        wanted: always,
+    },
+    Row {
+        phase: Phase::Edit,
+        name: "edit",
+        shape: Shape::Sharded,
+        reads: &[Phase::Direction],
+        group: "pool",
+        portions: JobSpec::pool_portions,
         wanted: always,
     },
     Row {
         phase: Phase::FineTune,
         name: "fine_tune",
         shape: Shape::Gang,
-        reads: &[Phase::Direction],
+        reads: &[Phase::Direction, Phase::Edit],
+        group: "unlearn",
         portions: whole,
         wanted: always,
     },
@@ -91,6 +108,7 @@ const TABLE: [Row; 7] = [
         name: "evaluate",
         shape: Shape::Sharded,
         reads: &[Phase::Direction, Phase::FineTune],
+        group: "evaluate",
         portions: JobSpec::evaluate_portions,
         wanted: always,
     },
@@ -99,6 +117,7 @@ const TABLE: [Row; 7] = [
         name: "report",
         shape: Shape::Single,
         reads: &[Phase::Direction, Phase::Evaluate],
+        group: "evaluate",
         portions: whole,
         wanted: always,
     },
@@ -107,6 +126,7 @@ const TABLE: [Row; 7] = [
         name: "publish",
         shape: Shape::Single,
         reads: &[Phase::Direction, Phase::FineTune, Phase::Report],
+        group: "publish",
         portions: whole,
         wanted: always,
     },
@@ -176,6 +196,11 @@ impl Phase {
     /// The samples of a job's phase and how they are cut into shards; one shard unless it is [`Shape::Sharded`].
     pub fn portions(self, spec: &JobSpec) -> Portions {
         (self.row().portions)(spec)
+    }
+
+    /// The group of the job spec that says how its work is done and cut.
+    pub fn group(self) -> &'static str {
+        self.row().group
     }
 
     /// The name used on the wire, in metrics, in files and on screens.

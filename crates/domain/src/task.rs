@@ -40,10 +40,19 @@ pub enum Task {
         /// Scores of each shard, in the order of the shards.
         scores: Vec<ArtifactRef>,
     },
+    /// Label and edit these latents of the training stream: one shard, or several in a row.
+    Edit {
+        /// Indices in the training stream.
+        range: SampleRange,
+        /// The target vector.
+        target: ArtifactRef,
+    },
     /// Train as one rank of a gang.
     FineTune {
         /// The target vector.
         target: ArtifactRef,
+        /// The edits of each shard, in the order of the shards.
+        pool: Vec<ArtifactRef>,
         /// The place in the gang.
         role: GangRole,
     },
@@ -51,6 +60,8 @@ pub enum Task {
     Standby {
         /// The target vector.
         target: ArtifactRef,
+        /// The edits of each shard, in the order of the shards.
+        pool: Vec<ArtifactRef>,
     },
     /// Measure the original and the copy on these latents.
     Evaluate {
@@ -83,7 +94,7 @@ impl Task {
     /// The samples that a task of a sharded phase is about.
     pub fn range(&self) -> Option<SampleRange> {
         match self {
-            Task::Sample { range } | Task::Evaluate { range, .. } => Some(*range),
+            Task::Sample { range } | Task::Edit { range, .. } | Task::Evaluate { range, .. } => Some(*range),
             Task::Probe
             | Task::Direction { .. }
             | Task::FineTune { .. }
@@ -107,6 +118,7 @@ impl Task {
             Phase::Probe => Task::Probe,
             Phase::Sample => Task::Sample { range },
             Phase::Direction => Task::Direction { scores: shards(Phase::Sample) },
+            Phase::Edit => Task::Edit { range, target: target()? },
             Phase::FineTune => return None,
             Phase::Evaluate => Task::Evaluate { range, target: target()?, weights: weights()? },
             Phase::Report => Task::Report { moments: shards(Phase::Evaluate), target: target()? },
@@ -122,6 +134,7 @@ impl Task {
             Task::Probe => Phase::Probe,
             Task::Sample { .. } => Phase::Sample,
             Task::Direction { .. } => Phase::Direction,
+            Task::Edit { .. } => Phase::Edit,
             Task::FineTune { .. } | Task::Standby { .. } => Phase::FineTune,
             Task::Evaluate { .. } => Phase::Evaluate,
             Task::Report { .. } => Phase::Report,
@@ -175,6 +188,15 @@ pub struct DirectionOutput {
     pub heldout_auc: f64,
     /// What makes the direction doubtful.
     pub warnings: Vec<Warning>,
+}
+
+/// What a shard of the pool gives.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EditOutput {
+    /// Latents labelled.
+    pub samples: u64,
+    /// Scores, and the edits.
+    pub pool: ArtifactRef,
 }
 
 /// What training gives. Rank 0 reports it.
@@ -246,6 +268,8 @@ pub enum TaskOutput {
     Sample(SampleOutput),
     /// Of the direction.
     Direction(DirectionOutput),
+    /// Of a shard of the pool.
+    Edit(EditOutput),
     /// Of training; None from ranks other than 0.
     FineTune(Option<FineTuneOutput>),
     /// Of an evaluation shard.
@@ -265,6 +289,7 @@ impl TaskOutput {
             TaskOutput::Probe(_) => Phase::Probe,
             TaskOutput::Sample(_) => Phase::Sample,
             TaskOutput::Direction(_) => Phase::Direction,
+            TaskOutput::Edit(_) => Phase::Edit,
             TaskOutput::FineTune(_) => Phase::FineTune,
             TaskOutput::Evaluate(_) => Phase::Evaluate,
             TaskOutput::Report(_) => Phase::Report,
@@ -289,6 +314,9 @@ impl TaskOutput {
             TaskOutput::Sample(SampleOutput { samples, positives, scores }) => {
                 Some(ShardOutput { samples: *samples, positives: *positives, artifact: scores })
             }
+            TaskOutput::Edit(EditOutput { samples, pool }) => {
+                Some(ShardOutput { samples: *samples, positives: None, artifact: pool })
+            }
             TaskOutput::Evaluate(EvaluateOutput { samples, moments, .. }) => {
                 Some(ShardOutput { samples: *samples, positives: None, artifact: moments })
             }
@@ -306,6 +334,7 @@ impl TaskOutput {
         match self {
             TaskOutput::Shards(outputs) => outputs.iter().map(TaskOutput::samples).sum(),
             TaskOutput::Sample(_)
+            | TaskOutput::Edit(_)
             | TaskOutput::Evaluate(_)
             | TaskOutput::Probe(_)
             | TaskOutput::Direction(_)

@@ -192,7 +192,8 @@ impl State {
             store: store.map(str::to_owned),
             floor: if work.stale { u64::MAX } else { work.best_step },
         };
-        let task = Task::FineTune { target: direction.target.clone(), role };
+        let (target, pool) = (direction.target.clone(), job.shards_of(Phase::Edit));
+        let task = Task::FineTune { target, pool, role };
         let Some(Some(slot)) = gang.slots.get(rank.0 as usize) else { return };
         effects.push(self.start(slot, gang.lease(id, rank.0), &job.record, task));
     }

@@ -107,6 +107,5 @@ impl State {
 
 /// The task of some shards in a row, with what earlier phases gave.
 fn task(job: &Job, phase: Phase, range: SampleRange) -> Option<Task> {
-    let shards = |of| job.done.get(&of).into_iter().flat_map(|done| done.artifacts()).collect();
-    Task::of(phase, range, &job.record.outputs, shards)
+    Task::of(phase, range, &job.record.outputs, |of| job.shards_of(of))
 }

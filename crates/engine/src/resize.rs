@@ -4,7 +4,7 @@
 //! other slots. Nothing is lost, and nothing is counted as a failure.
 
 use lethe_domain::{
-    ErrorCode, Failure, JobId, JobState, LeaseId, Shape, ShardIndex, SlotRef, Task, WorkerId,
+    ErrorCode, Failure, JobId, JobState, LeaseId, Phase, Shape, ShardIndex, SlotRef, Task, WorkerId,
 };
 
 use crate::fleet::PROTOCOL_OF_FLEETS;
@@ -156,13 +156,12 @@ impl State {
         let Some(at) = self.pool.free_slots(cuda).next().cloned() else { return };
         let able = self.workers.get(&at.worker).is_some_and(|worker| worker.protocol >= PROTOCOL_OF_FLEETS);
         let Some(job) = self.jobs.get_mut(id).filter(|_| able) else { return };
-        let (Work::Gang(work), Some(direction)) = (&mut job.work, job.record.outputs.direction()) else {
-            return;
-        };
+        let Some(direction) = job.record.outputs.direction() else { return };
+        let task = Task::Standby { target: direction.target.clone(), pool: job.shards_of(Phase::Edit) };
+        let Work::Gang(work) = &mut job.work else { return };
         let Some(gang) = &mut work.gang else { return };
         let lease = gang.lease(id, gang.world() + gang.spares);
         gang.spares += 1;
-        let task = Task::Standby { target: direction.target.clone() };
         effects.extend(self.start_for(id, &at, lease.clone(), task));
         self.occupy(lease, 1, at);
     }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lethe_domain::{
-    Epoch, JobId, LeaseId, Phase, Progress, ShardIndex, SlotIndex, SlotRef, TaskOutput, WorkerId,
+    ArtifactRef, Epoch, JobId, LeaseId, Phase, Progress, ShardIndex, SlotIndex, SlotRef, TaskOutput, WorkerId,
 };
 
 use crate::done::DoneShards;
@@ -400,6 +400,11 @@ impl Job {
             }
         }
         job
+    }
+
+    /// What the shards of an earlier phase gave, in order.
+    pub(crate) fn shards_of(&self, phase: Phase) -> Vec<ArtifactRef> {
+        self.done.get(&phase).into_iter().flat_map(DoneShards::artifacts).collect()
     }
 
     /// Its place among jobs: (time of submission, id).

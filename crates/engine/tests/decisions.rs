@@ -7,9 +7,10 @@
 )]
 
 use lethe_domain::{
-    ArtifactRef, Cut, DirectionOutput, EditSummary, Epoch, ErrorCode, Failure, FineTuneOutput, HeldLease,
-    Input, InputRole, Inputs, JobId, JobSpec, JobState, LeaseId, Phase, ProbeOutput, Progress, SampleOutput,
-    ShardIndex, SlotIndex, SlotReport, Task, TaskOutput, Waiting, WorkerId, WorkerOrder, WorkerState,
+    ArtifactRef, Cut, DirectionOutput, EditOutput, EditSummary, Epoch, ErrorCode, Failure, FineTuneOutput,
+    HeldLease, Input, InputRole, Inputs, JobId, JobSpec, JobState, LeaseId, Phase, ProbeOutput, Progress,
+    SampleOutput, ShardIndex, SlotIndex, SlotReport, Task, TaskOutput, Waiting, WorkerId, WorkerOrder,
+    WorkerState,
 };
 use lethe_engine::{
     Chore, Command, Config, Effect, Event, Introduction, JobRecord, Metric, Now, State, Write,
@@ -41,6 +42,7 @@ fn spec(change: impl FnOnce(&mut Value)) -> Box<JobSpec> {
                       "output": {"range": [0, 1], "channels": 1, "size": 8}},
         "feature": {"name": "smile", "scorer": {"uri": "s.pt", "positive": {"above": 1}}},
         "sample": {"shard_size": 10, "batch": 10, "until": {"total": 20}},
+        "pool": {"latents": 10, "shard_size": 10, "batch": 10},
         "resources": {"slots": {"min": 2, "max": 2}},
     });
     change(&mut value);
@@ -80,6 +82,15 @@ fn direction() -> TaskOutput {
         heldout_auc: 0.9,
         warnings: Vec::new(),
     })
+}
+
+fn edit() -> TaskOutput {
+    TaskOutput::Edit(EditOutput { samples: 10, pool: artifact() })
+}
+
+/// What is written down of the shards that training reads.
+fn edits() -> Vec<(Phase, ShardIndex, TaskOutput)> {
+    vec![(Phase::Edit, ShardIndex(0), edit())]
 }
 
 impl Bench {
@@ -182,6 +193,7 @@ impl Bench {
         bench.finish("w", 0, Ok(sample(1)));
         bench.finish("w", 1, Ok(sample(1)));
         bench.finish("w", 0, Ok(direction()));
+        bench.finish("w", 0, Ok(edit()));
         bench
     }
 }
@@ -464,7 +476,7 @@ fn a_half_cancelled_job_waits_for_its_workers_after_a_restart() {
     bench.step(Event::Cancel { job: job(), reason: String::new() });
     let record = bench.state.record(&job()).unwrap().clone();
     bench.state =
-        State::restore(Config::default(), Epoch(2), Now { mono_ms: 0, unix_ms: 0 }, [(record, vec![])], []);
+        State::restore(Config::default(), Epoch(2), Now { mono_ms: 0, unix_ms: 0 }, [(record, edits())], []);
     bench.now = 100;
     bench.step(Event::Tick);
     assert_eq!(bench.state_of().0, JobState::Cancelling);
@@ -519,7 +531,7 @@ fn a_half_cancelled_job_settles_at_whatever_event_comes_when_its_wait_is_over() 
     bench.step(Event::Cancel { job: job(), reason: String::new() });
     let record = bench.state.record(&job()).unwrap().clone();
     bench.state =
-        State::restore(Config::default(), Epoch(2), Now { mono_ms: 0, unix_ms: 0 }, [(record, vec![])], []);
+        State::restore(Config::default(), Epoch(2), Now { mono_ms: 0, unix_ms: 0 }, [(record, edits())], []);
     bench.now = bench.state.next_deadline().unwrap();
     bench.step(Event::Heartbeat { worker: worker("w"), heard_ms: bench.now, progress: vec![] });
     assert_eq!(bench.state_of().0, JobState::Cancelled);
@@ -568,6 +580,7 @@ fn at_work(change: impl FnOnce(&mut Value), slots: usize, step: u64) -> Bench {
         bench.finish("w", slot, Ok(sample(1)));
     }
     bench.finish("w", 0, Ok(direction()));
+    bench.finish("w", 0, Ok(edit()));
     let lease = bench.lease("w", 0).unwrap();
     bench.step(Event::StoreOpen { lease: lease.clone(), address: "h:1".to_owned() });
     bench.step(Event::Heartbeat {
@@ -735,7 +748,7 @@ fn a_gang_outlives_its_coordinator() {
     let held = bench.held("w", 2);
     let record = bench.state.record(&job()).unwrap().clone();
     let mut next = Bench::new(Config::default());
-    next.state = State::restore(Config::default(), Epoch(2), Now::default(), [(record, vec![])], []);
+    next.state = State::restore(Config::default(), Epoch(2), Now::default(), [(record, edits())], []);
     next.now = 1_000;
     let effects = next.join_with("w", 2, |intro| intro.held = held.clone());
     assert_eq!((stops(&effects), starts(&effects)), (vec![], vec![]), "training goes on");
@@ -753,7 +766,7 @@ fn ranks_that_nobody_claims_after_a_restart_are_given_up() {
     let held = bench.held("w", 1);
     let record = bench.state.record(&job()).unwrap().clone();
     let mut next = Bench::new(Config::default());
-    next.state = State::restore(Config::default(), Epoch(2), Now::default(), [(record, vec![])], []);
+    next.state = State::restore(Config::default(), Epoch(2), Now::default(), [(record, edits())], []);
     next.now = 100;
     next.join_with("w", 2, |intro| intro.held = held);
     let now = Now { mono_ms: next.now, unix_ms: 0 };
@@ -826,6 +839,7 @@ fn a_worker_of_the_protocol_before_gets_single_shards_and_is_stopped_instead_of_
     bench.finish("w", 0, Ok(sample(1)));
     bench.finish("w", 1, Ok(sample(1)));
     bench.finish("w", 0, Ok(direction()));
+    bench.finish("w", 0, Ok(edit()));
     let lease = bench.lease("w", 0).unwrap();
     bench.step(Event::StoreOpen { lease, address: "h:1".to_owned() });
     let effects = bench.step(Event::Order { worker: worker("w"), order: WorkerOrder::Drain });
@@ -851,7 +865,7 @@ fn an_urgent_job_has_a_gang_yield_by_checkpoint_where_that_is_allowed() {
         config.tail_after_ms = 1 << 40;
         let record = bench.state.record(&job()).unwrap().clone();
         let held = bench.held("w", 2);
-        bench.state = State::restore(config, Epoch(2), Now::default(), [(record, vec![])], []);
+        bench.state = State::restore(config, Epoch(2), Now::default(), [(record, edits())], []);
         bench.join_with("w", 2, |intro| intro.held = held);
         let urgent = JobId::new("urgent").unwrap();
         let mut spec = spec(|_| {});
@@ -899,6 +913,7 @@ fn a_gang_of_one_takes_newcomers_in_too_and_waits_for_nobody() {
     bench.finish("w", 0, Ok(sample(1)));
     bench.finish("w", 0, Ok(sample(1)));
     bench.finish("w", 0, Ok(direction()));
+    bench.finish("w", 0, Ok(edit()));
     let lease = bench.lease("w", 0).unwrap();
     let now = Now { mono_ms: bench.now, unix_ms: 0 };
     assert_eq!(bench.state.explain(&job(), now).unwrap(), []);
@@ -988,7 +1003,7 @@ fn a_quota_below_the_gangs_minimum_is_called_hopeless() {
     let owner = record.spec.queue.owner.clone();
     let config = Config { quotas: [(owner, 1)].into(), ..Config::default() };
     bench.state =
-        State::restore(config, Epoch(2), Now::default(), [(JobRecord { gang: None, ..record }, vec![])], []);
+        State::restore(config, Epoch(2), Now::default(), [(JobRecord { gang: None, ..record }, edits())], []);
     bench.join("w", 2);
     bench.now += 10_000;
     bench.step(Event::Heartbeat { worker: worker("w"), heard_ms: bench.now, progress: vec![] });
@@ -1011,7 +1026,7 @@ fn what_was_done_and_how_long_it_took_stays_known_when_a_job_ends_early_and_when
     assert!(before.seconds >= 4.0 && before.done == 7, "{before:?}");
     let mut next = Bench::new(Config::default());
     let now = Now { mono_ms: 0, unix_ms: 1_000 + bench.now };
-    next.state = State::restore(Config::default(), Epoch(2), now, [(record, vec![])], []);
+    next.state = State::restore(Config::default(), Epoch(2), now, [(record, edits())], []);
     let status = next.state.status(&job(), now).unwrap();
     let after = status.phases.into_iter().find(|phase| phase.phase == Phase::FineTune).unwrap();
     assert_eq!(after.seconds, before.seconds, "another leader counts on");

@@ -11,10 +11,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lethe_domain::{
-    ArtifactRef, Assignment, Cut, DirectionOutput, EditSummary, Epoch, ErrorCode, EvaluateOutput, Failure,
-    FineTuneOutput, HeldLease, Inputs, JobId, JobSpec, JobState, JudgeSummary, LeaseId, Phase, ProbeOutput,
-    Progress, PublishOutput, ReportOutput, SampleOutput, SampleRange, ShardIndex, SlotIndex, SlotReport,
-    Task, TaskOutput, Versions, WorkerId,
+    ArtifactRef, Assignment, Cut, DirectionOutput, EditOutput, EditSummary, Epoch, ErrorCode, EvaluateOutput,
+    Failure, FineTuneOutput, HeldLease, Inputs, JobId, JobSpec, JobState, JudgeSummary, LeaseId, Phase,
+    ProbeOutput, Progress, PublishOutput, ReportOutput, SampleOutput, SampleRange, ShardIndex, SlotIndex,
+    SlotReport, Task, TaskOutput, Versions, WorkerId,
 };
 use lethe_engine::{Chore, Command, Config, Effect, Event, Introduction, JobRecord, Now, State, Write};
 use rand::{RngExt, SeedableRng};
@@ -29,6 +29,7 @@ fn spec(name: &str, until: serde_json::Value, slots: (u32, u32)) -> JobSpec {
                       "output": {"range": [0, 1], "channels": 1, "size": 8}},
         "feature": {"name": "f", "scorer": {"uri": "s.pt", "positive": {"above": 1}}},
         "sample": {"shard_size": 10, "batch": 10, "until": until},
+        "pool": {"latents": 45, "shard_size": 10, "batch": 10},
         "unlearn": {"steps": STEPS, "global_batch": 16},
         "evaluate": {"samples": 75, "shard_size": 10, "batch": 10},
         "resources": {"slots": {"min": slots.0, "max": slots.1}},
@@ -70,8 +71,12 @@ fn output(assignment: &Assignment) -> TaskOutput {
             warnings: Vec::new(),
         }),
         Task::FineTune { role, .. } if role.rank.0 > 0 => TaskOutput::FineTune(None),
-        Task::FineTune { .. } => TaskOutput::FineTune(Some(FineTuneOutput {
-            weights: artifact("w".to_owned()),
+        Task::Edit { target, .. } => in_shards(assignment, |SampleRange { start, count }| {
+            let pool = artifact(format!("e({},{start}+{count})", target.sha256));
+            TaskOutput::Edit(EditOutput { samples: count, pool })
+        }),
+        Task::FineTune { pool, .. } => TaskOutput::FineTune(Some(FineTuneOutput {
+            weights: artifact(format!("w({})", shas(pool))),
             checkpoint: "c".to_owned(),
             steps: STEPS,
             world_size: 0,
@@ -398,7 +403,7 @@ impl World {
                 assert!(place.work.is_none(), "{id}/{slot} is busy and is given {}", assignment.lease);
                 let job = assignment.lease.job.clone();
                 match assignment.task {
-                    Task::Sample { .. } | Task::Evaluate { .. } => {
+                    Task::Sample { .. } | Task::Edit { .. } | Task::Evaluate { .. } => {
                         self.files.insert((job, File::Shard));
                     }
                     Task::Publish { .. } => {

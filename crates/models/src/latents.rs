@@ -8,11 +8,11 @@ use lethe_domain::spec::{Generator, Prior};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, StandardNormal, StandardUniform};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use crate::error::Result;
 
-/// What latents are for. Streams never share a latent.
+/// What random numbers are for. Streams never share a latent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
     /// Looked at to find the feature.
@@ -25,6 +25,8 @@ pub enum Stream {
     Noise = 3,
     /// The first look at a model.
     Probe = 4,
+    /// No latents: which of those trained on a step takes.
+    Draw = 5,
 }
 
 /// The latents of one job.
@@ -59,13 +61,19 @@ impl Latents {
         }
     }
 
-    /// Writes one latent, `numel` entries.
-    pub fn write(&self, stream: Stream, index: u64, out: &mut [f32]) {
+    /// The random numbers of this address.
+    pub(crate) fn random(&self, stream: Stream, index: u64) -> ChaCha8Rng {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&self.seed.to_le_bytes());
         key[8..16].copy_from_slice(&(stream as u64).to_le_bytes());
         let mut random = ChaCha8Rng::from_seed(key);
         random.set_stream(index);
+        random
+    }
+
+    /// Writes one latent, `numel` entries.
+    pub fn write(&self, stream: Stream, index: u64, out: &mut [f32]) {
+        let mut random = self.random(stream, index);
         match self.prior {
             Prior::Normal => {
                 for entry in out {
@@ -99,7 +107,7 @@ impl Latents {
     pub fn batch(&self, stream: Stream, start: u64, count: u64, device: Device) -> Result<Tensor> {
         // An iterator over u64 has no exact size in std; a step does.
         let indices = (0..count as usize).map(|step| start + step as u64);
-        self.tensor(self.rows(stream, indices), device)
+        self.tensor(&self.rows(stream, indices), device)
     }
 
     /// The latents of these indices as a tensor [indices.len(), ...shape], f32.
@@ -107,18 +115,23 @@ impl Latents {
     /// # Errors
     /// Lack of memory.
     pub fn gather(&self, stream: Stream, indices: &[u64], device: Device) -> Result<Tensor> {
-        self.tensor(self.rows(stream, indices.iter().copied()), device)
+        self.tensor(&self.rows(stream, indices.iter().copied()), device)
     }
 
-    fn tensor(&self, values: Vec<f32>, device: Device) -> Result<Tensor> {
+    /// Entries of latents one after the other, as a tensor [N, ...shape].
+    pub(crate) fn tensor(&self, values: &[f32], device: Device) -> Result<Tensor> {
         let mut shape = vec![(values.len() / self.numel()) as i64];
         shape.extend(&self.shape);
-        let latents = Tensor::f_from_slice(&values)?.f_reshape(&shape)?;
-        if device == Device::Cpu {
-            return Ok(latents);
-        }
-        // From locked memory a GPU fetches them when it comes to it; from any other, this process would wait for all that the GPU
-        // still has to do.
-        Ok(latents.f_pin_memory(device)?.f_to_device_(device, Kind::Float, true, false)?)
+        sent(&Tensor::f_from_slice(values)?.f_reshape(&shape)?, device)
     }
+}
+
+/// A tensor of this process on a device.
+pub(crate) fn sent(tensor: &Tensor, device: Device) -> Result<Tensor> {
+    if device == Device::Cpu {
+        return Ok(tensor.shallow_clone());
+    }
+    // From locked memory a GPU fetches it when it comes to it; from any other, this process would wait for all that the GPU still
+    // has to do.
+    Ok(tensor.f_pin_memory(device)?.f_to_device_(device, tensor.f_kind()?, true, false)?)
 }

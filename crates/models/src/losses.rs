@@ -28,10 +28,9 @@ impl Loss {
 
     /// The sum over a batch; divide by the global batch.
     ///
-    /// With s = 1 where the latent was edited, x the copy's image and y the target:
-    /// `sum_i s_i alpha (|x_i - y_i| + 1 - MS-SSIM(x_i, y_i)) + (1 - s_i) |x_i - y_i|`.
-    /// `images` and `targets` are [N, C, H, W] in [0, 1], `places` where s is 1, int64 `[P]`. Those of these P that are `left_out`, bool
-    /// `[P]`, have no term at all: there is nothing that they should become.
+    /// With s = 1 where the latent was edited, x the copy's image, y the target and w what it counts:
+    /// `sum_i w_i (s_i alpha (|x_i - y_i| + 1 - MS-SSIM(x_i, y_i)) + (1 - s_i) |x_i - y_i|)`.
+    /// `images` and `targets` are [N, C, H, W] in [0, 1], `places` where s is 1, int64 `[P]`, `weights` f32 `[N]`.
     ///
     /// # Errors
     /// [`crate::Error::Memory`].
@@ -40,19 +39,18 @@ impl Loss {
         images: &Tensor,
         targets: &Tensor,
         places: &Tensor,
-        left_out: &Tensor,
+        weights: &Tensor,
     ) -> Result<Tensor> {
         let distances = l1(images, targets, self.reduction)?;
-        let kept = left_out.f_logical_not()?.f_to_kind(Kind::Float)?;
-        let weights = distances.f_ones_like()?.f_index_copy(0, places, &kept.f_mul_scalar(self.alpha)?)?;
-        let pixels = distances.f_dot(&weights)?;
+        let edited = weights.f_index_select(0, places)?.f_mul_scalar(self.alpha)?;
+        let pixels = distances.f_dot(&weights.f_index_copy(0, places, &edited)?)?;
         if places.size()[0] == 0 {
             return Ok(pixels);
         }
         // Only the edited ones are compared: the others have no perceptual term.
         let (images, targets) = (images.f_index_select(0, places)?, targets.f_index_select(0, places)?);
-        let similar = self.similarity.ms_ssim(&images, &targets)?.f_dot(&kept)?;
-        Ok(pixels.f_add(&kept.f_sum(Kind::Float)?.f_sub(&similar)?.f_mul_scalar(self.alpha)?)?)
+        let similar = self.similarity.ms_ssim(&images, &targets)?.f_dot(&edited)?;
+        Ok(pixels.f_add(&edited.f_sum(Kind::Float)?.f_sub(&similar)?)?)
     }
 }
 

@@ -1,8 +1,8 @@
 //! How the work is done: sampling, direction, training, resources, checkpoints.
 
 use lethe_domain::spec::{
-    BatchNorm, Checkpoint, Device, Direction, DirectionMethod, LossReduction, LrSchedule, Plateau, Queue,
-    Resources, Sample, Selection, SlotRange, Threshold, Unlearn, Until,
+    BatchNorm, Checkpoint, Device, Direction, DirectionMethod, LossReduction, LrSchedule, Plateau, Pool,
+    Queue, Resources, Sample, Selection, SlotRange, Threshold, Unlearn, Until,
 };
 
 use crate::conversion::{choice, enumeration};
@@ -93,6 +93,23 @@ impl TryFrom<v1::Direction> for Direction {
             margin: direction.margin.unwrap_or(default.margin),
             raw: direction.raw.unwrap_or(default.raw),
         })
+    }
+}
+
+impl From<Pool> for v1::Pool {
+    fn from(pool: Pool) -> Self {
+        Self { latents: Some(pool.latents), shard_size: Some(pool.shard_size), batch: Some(pool.batch) }
+    }
+}
+
+impl From<v1::Pool> for Pool {
+    fn from(pool: v1::Pool) -> Self {
+        let default = Self::default();
+        Self {
+            latents: pool.latents.unwrap_or(default.latents),
+            shard_size: pool.shard_size.unwrap_or(default.shard_size),
+            batch: pool.batch.unwrap_or(default.batch),
+        }
     }
 }
 

@@ -2,10 +2,10 @@
 
 use lethe_domain::{
     ArtifactPaths, ArtifactRef, Assignment, Attempt, Better, Cut, DirectionOutput, DirectionSummary,
-    EditSummary, ErrorCode, EvaluateOutput, Failure, Figure, FineTuneOutput, GangRole, Generation, Input,
-    InputRole, Inputs, JobId, JobResult, JobSpec, JobState, JudgeSummary, LeaseId, Phase, ProbeOutput,
-    Progress, PublishOutput, RESULT_VERSION, Rank, ReportOutput, SampleOutput, SampleRange, ShardIndex, Task,
-    TaskOutput, TrainSummary, Unit, Versions, Warning, WarningCode,
+    EditOutput, EditSummary, ErrorCode, EvaluateOutput, Failure, Figure, FineTuneOutput, GangRole,
+    Generation, Input, InputRole, Inputs, JobId, JobResult, JobSpec, JobState, JudgeSummary, LeaseId, Phase,
+    ProbeOutput, Progress, PublishOutput, RESULT_VERSION, Rank, ReportOutput, SampleOutput, SampleRange,
+    ShardIndex, Task, TaskOutput, TrainSummary, Unit, Versions, Warning, WarningCode,
 };
 
 pub(crate) fn spec() -> JobSpec {
@@ -52,13 +52,15 @@ pub(crate) fn tasks() -> Vec<Task> {
         floor: 120,
     };
     let (target, weights) = (artifact("target"), artifact("weights"));
+    let pool = || vec![artifact("pool-0"), artifact("pool-1")];
     vec![
         Task::Probe,
         Task::Sample { range },
         Task::Direction { scores: vec![artifact("scores-0"), artifact("scores-1")] },
-        Task::FineTune { target: target.clone(), role: role(0, None) },
-        Task::FineTune { target: target.clone(), role: role(2, Some("10.0.0.7:4512")) },
-        Task::Standby { target: target.clone() },
+        Task::Edit { range, target: target.clone() },
+        Task::FineTune { target: target.clone(), pool: pool(), role: role(0, None) },
+        Task::FineTune { target: target.clone(), pool: pool(), role: role(2, Some("10.0.0.7:4512")) },
+        Task::Standby { target: target.clone(), pool: pool() },
         Task::Evaluate { range, target: target.clone(), weights: weights.clone() },
         Task::Report { moments: vec![artifact("moments-0")], target: target.clone() },
         Task::Publish { target, weights, report: report() },
@@ -146,6 +148,7 @@ pub(crate) fn outputs() -> Vec<TaskOutput> {
             heldout_auc: 0.93,
             warnings: vec![warning()],
         }),
+        TaskOutput::Edit(EditOutput { samples: 500, pool: artifact("pool-0") }),
         TaskOutput::FineTune(None),
         TaskOutput::FineTune(Some(FineTuneOutput {
             weights: artifact("weights"),

@@ -3,7 +3,7 @@
 use lethe_domain::spec::{
     BatchNorm, Checkpoint, Classifier, ClassifierOutput, Device, Direction, DirectionMethod, Evaluate,
     Feature, Generator, ImageOutput, Judge, Labels, Latent, LossReduction, LrSchedule, ModelFormat, Plateau,
-    Positive, Prior, Publish, Queue, Reference, Resources, Sample, Scorer, Selection, Size, SlotRange,
+    Pool, Positive, Prior, Publish, Queue, Reference, Resources, Sample, Scorer, Selection, Size, SlotRange,
     Threshold, Unlearn, Until,
 };
 use lethe_domain::{JobSpec, SpecError};
@@ -114,6 +114,14 @@ fn direction() -> impl Strategy<Value = Direction> {
     )
 }
 
+fn pool() -> impl Strategy<Value = Pool> {
+    (1..1_000_000_u64, 1..10_000_u64, 0..u64::MAX / 2).prop_map(|(latents, batch, more)| Pool {
+        latents,
+        shard_size: batch + more,
+        batch,
+    })
+}
+
 fn unlearn() -> impl Strategy<Value = Unlearn> {
     let reduction = prop_oneof![Just(LossReduction::Mean), Just(LossReduction::Sum)];
     let schedule = prop_oneof![Just(LrSchedule::Constant), Just(LrSchedule::Linear)];
@@ -211,13 +219,21 @@ fn job_spec() -> impl Strategy<Value = JobSpec> {
     let publish = of(uri().prop_map(|uri| Publish { uri }));
     let queue =
         ("[a-z0-9][a-z0-9-]{0,62}", -100..=100_i32).prop_map(|(owner, priority)| Queue { owner, priority });
-    ("[a-z0-9][a-z0-9-]{0,39}", generator(), labelled(), unlearn(), resources(), (queue, checkpoint), publish)
+    (
+        "[a-z0-9][a-z0-9-]{0,39}",
+        generator(),
+        labelled(),
+        (pool(), unlearn()),
+        resources(),
+        (queue, checkpoint),
+        publish,
+    )
         .prop_map(
             |(
                 name,
                 generator,
                 (feature, sample, direction, evaluate),
-                unlearn,
+                (pool, unlearn),
                 resources,
                 (queue, checkpoint),
                 publish,
@@ -227,6 +243,7 @@ fn job_spec() -> impl Strategy<Value = JobSpec> {
                 feature,
                 sample,
                 direction,
+                pool,
                 unlearn,
                 evaluate,
                 resources,
@@ -276,6 +293,7 @@ fn what_is_left_out_means_what_it_means_in_yaml() {
     let empty_parts = v1::JobSpec {
         sample: Some(v1::Sample::default()),
         direction: Some(v1::Direction::default()),
+        pool: Some(v1::Pool::default()),
         unlearn: Some(v1::Unlearn::default()),
         evaluate: Some(v1::Evaluate::default()),
         resources: Some(v1::Resources::default()),

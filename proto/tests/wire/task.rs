@@ -68,7 +68,8 @@ fn what_makes_no_sense_is_named_by_its_path() {
     assert!(lease(|lease| lease.job_id = "../etc".to_owned()).starts_with("lease.job_id: job id '../etc'"));
 
     let role = v1::GangRole { generation: 1, rank: 2, world: 2, store: String::new(), floor: 0 };
-    let task = v1::FineTuneTask { target: Some(samples::artifact("target").into()), role: Some(role) };
+    let target = Some(samples::artifact("target").into());
+    let task = v1::FineTuneTask { target, role: Some(role), ..Default::default() };
     let gang = v1::Assignment { task: Some(v1::Task { task: Some(v1::task::Task::FineTune(task)) }), ..good };
     assert_eq!(refused(gang), "task.role.rank: found 2 in a gang of 2");
 

@@ -19,8 +19,9 @@ use crate::device::DeviceSettings;
 use crate::error::{Error, Result};
 use crate::link::Wishes;
 use crate::models::Models;
+use crate::phase::edit;
+use crate::phase::fine_tune::stall;
 use crate::phase::fine_tune::trainer::Trainer;
-use crate::phase::fine_tune::{guide, stall};
 use crate::phase::sample::score;
 use crate::{device, verdict};
 
@@ -49,6 +50,9 @@ pub(crate) struct Train {
     /// Have all ranks share the device. NCCL refuses that, unless it is told that each rank is on a machine of its own.
     #[arg(long)]
     share: bool,
+    /// Latents that are labelled and edited before that, by every rank.
+    #[arg(long, default_value_t = 1000)]
+    pool: u64,
     /// How many looks of a guided edit between asking the device which searches are over.
     #[arg(long)]
     looks_per_sync: Option<usize>,
@@ -73,7 +77,7 @@ pub(crate) struct Sample {
 }
 
 /// Trains with one process per rank; rank 0 prints `{"ranks", "steps", "seconds", "steps_per_second", "samples_per_second",
-/// "loss_first", "loss_last"}`.
+/// "loss_first", "loss_last", "edit_seconds"}`.
 ///
 /// # Errors
 /// Those of the models and of the gang.
@@ -88,7 +92,13 @@ pub(crate) fn train(args: &Train, settings: DeviceSettings) -> Result<()> {
     let target = read_target(&args.target)?;
     let mut models = Models::default();
     let original = models.original(&spec.generator, &Inputs::default(), on)?;
-    let labeller = guide(&spec, &Inputs::default(), &mut models, on)?;
+    let mut editor = edit::editor(&spec, &target, &Inputs::default(), &mut models, on)?;
+    if let Some(looks) = args.looks_per_sync {
+        editor.set_looks_per_sync(looks);
+    }
+    let begun = Instant::now();
+    let pool = edit::small_pool(&spec, &original, &editor, args.pool)?;
+    let edit_seconds = begun.elapsed().as_secs_f64();
     let group = if args.ranks == 1 && !args.join {
         Group::loopback()
     } else {
@@ -103,19 +113,16 @@ pub(crate) fn train(args: &Train, settings: DeviceSettings) -> Result<()> {
             GroupOptions::default(),
         )?
     };
-    let mut trainer = Trainer::new(&spec, &target, original, labeller, group)?;
-    if let Some(looks) = args.looks_per_sync {
-        trainer.set_looks_per_sync(looks);
-    }
+    let mut trainer = Trainer::new(&spec, pool, original, group)?;
     for _ in 0..args.warmup {
         trainer.step(Wishes::default())?;
     }
-    let mut losses = trainer.given()?.losses;
+    let mut losses = trainer.given()?;
     let begun = Instant::now();
     for _ in 0..args.steps {
         trainer.step(Wishes::default())?;
     }
-    losses.extend(trainer.given()?.losses);
+    losses.extend(trainer.given()?);
     let seconds = begun.elapsed().as_secs_f64();
     trainer.group().barrier()?;
     if place.rank > 0 {
@@ -133,6 +140,7 @@ pub(crate) fn train(args: &Train, settings: DeviceSettings) -> Result<()> {
         "samples_per_second": (args.steps * spec.unlearn.global_batch) as f64 / seconds,
         "loss_first": losses.first(),
         "loss_last": losses.last(),
+        "edit_seconds": edit_seconds,
     }))
 }
 

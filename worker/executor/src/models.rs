@@ -8,7 +8,9 @@ use std::rc::Rc;
 
 use lethe_domain::spec::{self, Judge, Reference as ReferenceSpec};
 use lethe_domain::{ArtifactRef, Inputs};
-use lethe_models::{Features, Generator, GeneratorFile, Labeller, RawModel, Reference, Target, Tensors};
+use lethe_models::{
+    Features, Generator, GeneratorFile, Labeller, Pool, RawModel, Reference, Target, Tensors,
+};
 use tch::Device;
 
 use crate::error::Result;
@@ -31,6 +33,7 @@ pub(crate) struct Models {
     references: Shelf<[i64; 3], Reference>,
     trained: Option<Trained>,
     target: Option<(ArtifactRef, Rc<Target>)>,
+    pool: Option<(Vec<ArtifactRef>, Rc<Pool>)>,
 }
 
 /// The trained copy of the last evaluation shard: the next one needs it again.
@@ -132,6 +135,26 @@ impl Models {
         let target = Rc::new(load()?);
         self.target = Some((artifact.clone(), Rc::clone(&target)));
         Ok(target)
+    }
+
+    /// The edits of a job, which `load` reads if they are not at hand.
+    ///
+    /// # Errors
+    /// Those of `load`.
+    pub(crate) fn pool(
+        &mut self,
+        shards: &[ArtifactRef],
+        load: impl FnOnce() -> Result<Pool>,
+    ) -> Result<Rc<Pool>> {
+        if let Some((known, pool)) = &self.pool
+            && known == shards
+        {
+            return Ok(Rc::clone(pool));
+        }
+        self.pool = None;
+        let pool = Rc::new(load()?);
+        self.pool = Some((shards.to_vec(), Rc::clone(&pool)));
+        Ok(pool)
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use lethe_collective::Group;
 use lethe_domain::{Inputs, canary as expected};
-use lethe_models::{Editor, Latents, Stream, Tensors};
+use lethe_models::{Latents, Stream, Tensors};
 use serde_json::json;
 use tch::Kind;
 
@@ -16,7 +16,7 @@ use crate::device::{self, DeviceSettings};
 use crate::error::{Error, Result};
 use crate::link::Wishes;
 use crate::models::Models;
-use crate::phase::fine_tune::guide;
+use crate::phase::edit;
 use crate::phase::fine_tune::trainer::Trainer;
 use crate::{canary, verdict};
 
@@ -33,6 +33,9 @@ pub(crate) struct Values {
     /// Latents that are looked at.
     #[arg(long, default_value_t = 64)]
     count: u64,
+    /// Latents that are labelled and edited for training.
+    #[arg(long, default_value_t = 1000)]
+    pool: u64,
     /// Steps of training.
     #[arg(long, default_value_t = 20)]
     steps: u64,
@@ -68,22 +71,20 @@ pub(crate) fn write(args: &Values, settings: DeviceSettings) -> Result<()> {
     let scores = labeller.scores(&original.generator.to_unit(&images)?)?;
     values.insert("scores", &tch::Tensor::from_slice(&scores));
 
-    let guided = guide(&spec, &Inputs::default(), &mut models, on)?;
     let z = latents.batch(Stream::Train, 0, args.count, on)?;
-    let mut editor = Editor::new(&target, &spec.direction, spec.generator.prior, guided.clone(), on)?;
+    let mut editor = edit::editor(&spec, &target, &Inputs::default(), &mut models, on)?;
     if let Some(looks) = args.looks_per_sync {
         editor.set_looks_per_sync(looks);
     }
     let edited = editor.edit(&original.generator, &z)?;
     values.insert("edited.latents", &edited.latents);
-    values.insert("edited.images", &edited.images);
+    values.insert("edited.images", &original.generator.forward(&edited.latents)?);
+    values.insert("edited.scores", &edited.scores);
     values.insert("edited.places", &edited.places);
     values.insert("edited.unresolved", &edited.unresolved.f_to_kind(Kind::Int64)?);
 
-    let mut trainer = Trainer::new(&spec, &target, original, guided, Group::loopback())?;
-    if let Some(looks) = args.looks_per_sync {
-        trainer.set_looks_per_sync(looks);
-    }
+    let pool = edit::small_pool(&spec, &original, &editor, args.pool)?;
+    let mut trainer = Trainer::new(&spec, pool, original, Group::loopback())?;
     for step in 0..args.steps {
         trainer.step(Wishes::default())?;
         if step == 0 {
@@ -92,7 +93,7 @@ pub(crate) fn write(args: &Values, settings: DeviceSettings) -> Result<()> {
             }
         }
     }
-    values.insert("losses", &tch::Tensor::from_slice(&trainer.given()?.losses));
+    values.insert("losses", &tch::Tensor::from_slice(&trainer.given()?));
     values.nest("weight", trainer.weights());
     fs::write(&args.out, values.to_bytes()?).map_err(|source| unwritable(&args.out, source))?;
     print(&json!({"device": device::label(on), "tensors": values.len(), "edited": edited.count()}))

@@ -52,6 +52,7 @@ impl JobSpec {
         check_feature(&self.feature, &mut problems);
         check_sample(&self.sample, &mut problems);
         check_shards(self, &mut problems);
+        problems.positive(self.pool.latents, "pool.latents");
         check_direction(&self.direction, &mut problems);
         check_unlearn(&self.unlearn, &mut problems);
         self.check_evaluate(&mut problems);
@@ -266,11 +267,12 @@ fn check_sample(sample: &Sample, problems: &mut Problems) {
 /// The most shards of one phase: a task and a request to etcd that name them all must not grow without bounds.
 const SHARDS: u64 = 200_000;
 
-/// Phases whose work is cut into shards keep their `shard_size` and `batch` under their own name.
+/// Phases whose work is cut into shards keep their `shard_size` and `batch` in their group.
 fn check_shards(spec: &JobSpec, problems: &mut Problems) {
     for phase in Phase::of(spec).filter(|phase| phase.shape() == Shape::Sharded) {
         let Portions { samples, shard_size, batch, enough: _ } = phase.portions(spec);
-        let (size_key, batch_key) = (format!("{phase}.shard_size"), format!("{phase}.batch"));
+        let (size_key, batch_key) =
+            (format!("{}.shard_size", phase.group()), format!("{}.batch", phase.group()));
         problems.positive(shard_size, &size_key);
         problems.positive(batch, &batch_key);
         problems.require(batch <= shard_size, &batch_key, || {

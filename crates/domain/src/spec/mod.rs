@@ -15,8 +15,8 @@ pub use feature::{
 pub use generator::{Generator, ImageOutput, Latent, ModelFormat, Prior, Size};
 pub use load::{SpecError, SpecProblem, json_schema, value};
 pub use work::{
-    BatchNorm, Checkpoint, Device, Direction, DirectionMethod, LossReduction, LrSchedule, Plateau, Publish,
-    Queue, Resources, Sample, Selection, SlotRange, Threshold, Unlearn, Until,
+    BatchNorm, Checkpoint, Device, Direction, DirectionMethod, LossReduction, LrSchedule, Plateau, Pool,
+    Publish, Queue, Resources, Sample, Selection, SlotRange, Threshold, Unlearn, Until,
 };
 
 use schemars::JsonSchema;
@@ -43,6 +43,9 @@ pub struct JobSpec {
     /// How the feature is located in latent space.
     #[serde(default)]
     pub direction: Direction,
+    /// The latents that training passes over, edited once.
+    #[serde(default)]
+    pub pool: Pool,
     /// How the copy is trained.
     #[serde(default)]
     pub unlearn: Unlearn,
@@ -92,6 +95,12 @@ impl JobSpec {
         };
         let Sample { shard_size, batch, .. } = self.sample;
         Portions { samples: self.samples_at_most(), shard_size, batch, enough }
+    }
+
+    /// How the pool is cut.
+    pub(crate) fn pool_portions(&self) -> Portions {
+        let Pool { latents, shard_size, batch } = self.pool;
+        Portions { samples: latents, shard_size, batch, enough: None }
     }
 
     /// How the evaluation is cut.

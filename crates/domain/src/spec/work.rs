@@ -97,13 +97,31 @@ pub enum Selection {
     Classifier,
 }
 
+/// The latents that training passes over: each is labelled and, where it shows the feature, edited, once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pool {
+    /// Latents in all. A copy that passes over them more than half a dozen times learns them by heart instead of the feature.
+    pub latents: u64,
+    /// Latents of one shard, the unit that is leased, retried and counted.
+    pub shard_size: u64,
+    /// Images generated at once.
+    pub batch: u64,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self { latents: 20_000, shard_size: 500, batch: 250 }
+    }
+}
+
 /// How the copy is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Unlearn {
     /// Optimiser steps.
     pub steps: u64,
-    /// Latents of one step, over all ranks together.
+    /// Latents of one step, over all ranks together, drawn from the pool.
     pub global_batch: u64,
     /// Parts that the global batch is cut into, whatever the number of ranks; each rank takes whole parts. So every number
     /// of ranks computes the same bits, and no more ranks than parts are used. More parts spread better and cost some

@@ -113,8 +113,11 @@ fn threshold(projections: &[f64], positive: &[bool], rule: Threshold) -> f64 {
     }
 }
 
-/// Linear interpolation between order statistics (Hyndman and Fan 1996, type 7; numpy's default).
-fn quantile(mut values: Vec<f64>, q: f64) -> f64 {
+/// Linear interpolation between order statistics (Hyndman and Fan 1996, type 7; numpy's default). 0 of nothing.
+pub(crate) fn quantile(mut values: Vec<f64>, q: f64) -> f64 {
+    if values.is_empty() {
+        return 0.0;
+    }
     values.sort_by(f64::total_cmp);
     let place = q * (values.len() - 1) as f64;
     let (low, high) = (values[place.floor() as usize], values[place.ceil() as usize]);

@@ -186,8 +186,7 @@ pub(super) fn edit(
     z: &Tensor,
 ) -> Result<Edited> {
     let cut = editor.target.cut;
-    let images = original.forward(z)?;
-    let units = original.to_unit(&images)?;
+    let units = original.to_unit(&original.forward(z)?)?;
     let scores = if search.stays() {
         labeller.scores_on_device(&units)?
     } else {
@@ -200,19 +199,12 @@ pub(super) fn edit(
     let places = edited.f_nonzero()?.f_view([-1])?;
     if places.numel() == 0 {
         let unresolved = edited.f_narrow(0, 0, 0)?;
-        return Ok(Edited { latents: z.shallow_clone(), images, edited, places, unresolved });
+        return Ok(Edited { latents: z.shallow_clone(), scores, places, unresolved });
     }
     let trial = Trial { editor, original, labeller, search, z: z.f_index_select(0, &places)? };
     let (steps, reached) = trial.steps(&scores.f_index_select(0, &places)?)?;
     // What no step takes the feature from stays put.
     let unresolved = reached.f_gt(cut.sign * cut.threshold)?;
     let moved = editor.back(&trial.z, &steps.f_masked_fill(&unresolved, 0.0)?)?;
-    let rendered = original.forward(&moved)?;
-    Ok(Edited {
-        latents: z.f_index_copy(0, &places, &moved)?,
-        images: images.f_index_copy(0, &places, &rendered)?,
-        edited,
-        places,
-        unresolved,
-    })
+    Ok(Edited { latents: z.f_index_copy(0, &places, &moved)?, scores, places, unresolved })
 }

@@ -40,16 +40,14 @@ enum How {
     Guided { labeller: Rc<Labeller>, search: Search },
 }
 
-/// A batch of edited latents and the images the copy should give.
+/// A batch of edited latents: the original's images of them are what the copy should give.
 #[derive(Debug)]
 pub struct Edited {
     /// z where the feature is absent or no edit takes it away, z_hat where one does; [N, ...latent].
     pub latents: Tensor,
-    /// The original's images of those latents, [N, C, H, W] in the generator's range.
-    pub images: Tensor,
-    /// Which latents were to be edited, bool `[N]`.
-    pub edited: Tensor,
-    /// Where they are, int64 `[P]`, in order.
+    /// How much z shows the feature, by the labeller or along the direction: higher is more; f64 `[N]`.
+    pub scores: Tensor,
+    /// Which latents were to be edited, int64 `[P]`, in order.
     pub places: Tensor,
     /// Which of these P show the feature at every step tried, bool `[P]`: they stay put, and there is no image to teach.
     pub unresolved: Tensor,
@@ -121,7 +119,7 @@ impl Editor {
         Ok(flat.f_mul(&self.unit)?.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Double)?)
     }
 
-    /// Edits a batch and renders it with the original, without gradients.
+    /// Edits a batch, without gradients.
     ///
     /// # Errors
     /// As [`Generator::forward`] and [`Labeller::scores`].
@@ -129,13 +127,12 @@ impl Editor {
         tch::no_grad(|| match &self.how {
             How::Projection { scale } => {
                 // z - (p - t) u where p >= t; u times its raw length as the paper prints it.
-                let excess = self.projections(z)?.f_sub_scalar(self.target.threshold)?;
-                let edited = excess.f_ge(0.0)?;
+                let scores = self.projections(z)?;
+                let excess = scores.f_sub_scalar(self.target.threshold)?;
                 let latents = self.back(z, &excess.f_clamp_min(0.0)?.f_mul_scalar(*scale)?)?;
-                let images = original.forward(&latents)?;
-                let places = edited.f_nonzero()?.f_view([-1])?;
+                let places = excess.f_ge(0.0)?.f_nonzero()?.f_view([-1])?;
                 let unresolved = places.f_zeros_like()?.f_to_kind(Kind::Bool)?;
-                Ok(Edited { latents, images, edited, places, unresolved })
+                Ok(Edited { latents, scores, places, unresolved })
             }
             How::Guided { labeller, search } => guided::edit(self, original, labeller, search, z),
         })

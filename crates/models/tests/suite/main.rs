@@ -11,6 +11,7 @@ mod generators;
 mod labellers;
 mod latents;
 mod located;
+mod pool;
 mod refusals;
 mod scripts;
 mod sheets;

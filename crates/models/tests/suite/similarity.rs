@@ -78,28 +78,24 @@ fn the_loss_is_the_papers() {
     for (reduction, name) in [(LossReduction::Mean, "mean"), (LossReduction::Sum, "sum")] {
         let spec = Unlearn { alpha: 3.0, loss_reduction: reduction, ..Unlearn::default() };
         let loss = Loss::new(&spec, [1, 28, 28], Device::Cpu).unwrap();
-        let none = |places: &Tensor| Tensor::zeros([places.size()[0]], (Kind::Bool, Device::Cpu));
+        let even = |images: &Tensor| Tensor::ones([images.size()[0]], (Kind::Float, Device::Cpu));
         let all = places(edited);
-        let found = loss.sum(&x, &y, &all, &none(&all)).unwrap().double_value(&[]);
+        let found = loss.sum(&x, &y, &all, &even(&x)).unwrap().double_value(&[]);
         let expected = reference.get_f64(name).unwrap();
         assert!((found - expected).abs() < 1e-5 * expected, "{name}: {found}, numpy {expected}");
         // A batch is the sum of its parts, so that ranks may share it out.
         let part = |start: i64, length: i64| {
             let [x, y, edited] = [&x, &y, edited].map(|tensor| tensor.narrow(0, start, length));
             let places = places(&edited);
-            loss.sum(&x, &y, &places, &none(&places)).unwrap().double_value(&[])
+            loss.sum(&x, &y, &places, &even(&x)).unwrap().double_value(&[])
         };
         assert!((part(0, 2) + part(2, 1) + part(3, 2) - expected).abs() < 1e-5 * expected);
-        // What is left out has no part in it, nor a gradient.
-        let out = Tensor::from_slice(&[true, false]);
-        let first = all.int64_value(&[0]);
-        let leaf = x.copy().set_requires_grad(true);
-        let left = loss.sum(&leaf, &y, &all, &out).unwrap();
-        left.backward();
-        let rest = expected - part(first, 1);
-        assert!((left.double_value(&[]) - rest).abs() < 1e-5 * expected);
-        assert_eq!(leaf.grad().select(0, first).abs().max().double_value(&[]), 0.0);
+        // Each counts as much as its weight says, edited or not.
+        let weights = [2.0_f32, 0.5, 0.0, 1.0, 3.0];
+        let weighted = loss.sum(&x, &y, &all, &Tensor::from_slice(&weights)).unwrap().double_value(&[]);
+        let by_hand: f64 = (0..).zip(weights).map(|(place, weight)| f64::from(weight) * part(place, 1)).sum();
+        assert!((weighted - by_hand).abs() < 1e-5 * by_hand, "{name}: {weighted}, one by one {by_hand}");
         let nowhere = places(&edited.zeros_like());
-        assert_eq!(loss.sum(&x, &x, &nowhere, &none(&nowhere)).unwrap().double_value(&[]), 0.0);
+        assert_eq!(loss.sum(&x, &x, &nowhere, &even(&x)).unwrap().double_value(&[]), 0.0);
     }
 }

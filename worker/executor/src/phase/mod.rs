@@ -1,6 +1,7 @@
 //! The phases, one file each. A phase takes what it needs from the [`Work`], and gives it back by returning.
 
 mod direction;
+pub(crate) mod edit;
 mod evaluate;
 pub(crate) mod fine_tune;
 mod probe;
@@ -26,8 +27,13 @@ pub(crate) fn run(task: Task, work: &mut Work<'_>) -> Result<TaskOutput> {
             each_shard(work, range, |work, shard| Ok(TaskOutput::Sample(sample::run(work, shard)?)))?
         }
         Task::Direction { scores } => TaskOutput::Direction(direction::run(work, &scores)?),
-        Task::FineTune { target, role } => TaskOutput::FineTune(fine_tune::run(work, &target, &role)?),
-        Task::Standby { target } => standby::run(work, &target)?,
+        Task::Edit { range, target } => {
+            each_shard(work, range, |work, shard| Ok(TaskOutput::Edit(edit::run(work, shard, &target)?)))?
+        }
+        Task::FineTune { target, pool, role } => {
+            TaskOutput::FineTune(fine_tune::run(work, &target, &pool, &role)?)
+        }
+        Task::Standby { target, pool } => standby::run(work, &target, &pool)?,
         Task::Evaluate { range, target, weights } => each_shard(work, range, |work, shard| {
             Ok(TaskOutput::Evaluate(evaluate::run(work, shard, &target, &weights)?))
         })?,

@@ -184,8 +184,8 @@ fn train_once(
     let targets = original.generator.to_unit(&original.generator.forward(&z)?)?;
     let images = copy.to_unit(&copy.forward(&z)?)?;
     let places = Tensor::f_arange(batch as i64, (Kind::Int64, device))?;
-    let left_out = Tensor::f_zeros([batch as i64], (Kind::Bool, device))?;
-    let loss = loss.sum(&images, &targets, &places, &left_out)?;
+    let weights = Tensor::f_ones([batch as i64], (Kind::Float, device))?;
+    let loss = loss.sum(&images, &targets, &places, &weights)?;
     let file = &work.spec.generator.uri;
     if !loss.requires_grad() {
         return Err(untrainable(file, "its output does not depend on its parameters"));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lethe_domain::{ArtifactRef, TaskOutput};
 
-use super::fine_tune::guide;
+use super::edit;
 use crate::error::Result;
 use crate::work::Work;
 
@@ -15,10 +15,10 @@ const BEAT: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// Those of the models and of storage; [`crate::error::Error::Stopped`], which is how it ends.
-pub(super) fn run(work: &mut Work<'_>, target: &ArtifactRef) -> Result<TaskOutput> {
+pub(super) fn run(work: &mut Work<'_>, target: &ArtifactRef, pool: &[ArtifactRef]) -> Result<TaskOutput> {
     work.target(target)?;
     work.original()?;
-    guide(&work.spec, &work.inputs, work.models, work.device)?;
+    edit::pool(work, pool)?;
     work.speaker.begin();
     loop {
         let seconds = work.speaker.seconds() as u64;

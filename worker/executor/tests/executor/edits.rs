@@ -1,8 +1,9 @@
 //! Edits that find nothing to teach: left out, counted, told.
 
-use lethe_domain::{ArtifactRef, ErrorCode};
+use lethe_domain::{ArtifactRef, ErrorCode, Phase};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
+use serde_json::json;
 
 use crate::harness::Executor;
 use crate::job::Job;
@@ -33,6 +34,7 @@ fn a_direction_along_which_no_edit_succeeds_ends_the_job() {
     let target = job.target(&mut all[0]);
     // Towards the feature instead of away from it.
     let wrong = bent(&job, &target, |_, entry| -entry);
+    job.edit(&mut all[0], &wrong);
     let leases = job.begin_gang(&mut all, &wrong, 1);
     let failure = all[0].end(&leases[0].lease).unwrap_err();
     assert_eq!(failure.code, ErrorCode::NoEdits, "{failure}");
@@ -49,11 +51,12 @@ fn edits_that_fail_are_left_out_counted_and_told() {
     let target = job.target(&mut all[0]);
     let good = job.train(&mut all[..1], &target, 1);
     assert!(good.edits.tried > 20 && good.edits.unresolved * 100 <= good.edits.tried, "{:?}", good.edits);
-    assert!(good.edits.median_step > 0.0 && good.edits.p99_step <= 4.0 + 1.0 / 32.0, "{:?}", good.edits);
+    assert!(good.edits.median_step > 0.0 && good.edits.p99_step <= 4.0, "{:?}", good.edits);
     assert_eq!(good.edits.warning(), None);
 
-    // Along a worse vector some succeed. Two ranks count each edit once, as one does.
+    // Along a worse vector some succeed. Every rank knows of all edits.
     let worse = bent(&job, &target, |place, entry| if place % 2 == 0 { entry } else { -entry });
+    job.edit(&mut all[1], &worse);
     let edits = |all: &mut [Executor], generation| {
         // A job goes on from its checkpoints.
         std::fs::remove_dir_all(job.file("jobs/tiny-1/checkpoints")).unwrap();
@@ -65,4 +68,39 @@ fn edits_that_fail_are_left_out_counted_and_told() {
     assert!(alone.warning().is_some() && log.contains("EDITS_UNRESOLVED"), "{log}");
     let (together, same, _) = edits(&mut all, 3);
     assert_eq!((together, same), (alone, weights));
+}
+
+#[test]
+fn a_shard_holds_scores_and_edits_and_has_the_same_bits_whoever_makes_it() {
+    for job in [Job::tiny(), Job::thick()] {
+        let (mut one, mut other) = (Executor::start(), Executor::start());
+        let target = job.target(&mut one);
+        let shard = job.shards(Phase::Edit)[2];
+        let again = job.edit_shard(&mut other, &target, shard, 2);
+        let first = job.pool.borrow()[2].clone();
+        assert_eq!((again.samples, &again.pool.sha256), (100, &first.sha256), "the last shard is shorter");
+        assert!(
+            again.pool.path.starts_with("jobs/tiny-1/edit/shard-00002-a") && again.pool.path != first.path
+        );
+        let (scores, steps) = (job.numbers(&first, "scores"), job.numbers(&first, "steps"));
+        assert_eq!((scores.len(), job.numbers(&first, "start")), (100, vec![400.0]));
+        assert!(!steps.is_empty() && steps.len() < 60 && steps.iter().all(|step| *step > 0.0), "{steps:?}");
+    }
+}
+
+#[test]
+fn labels_from_a_file_are_enough_to_edit_along_the_direction() {
+    let job = Job::tiny();
+    let file = job.folder().join("labels.csv");
+    let rows: String = (0..600).map(|index| format!("{index},{}\n", u8::from(index % 7 == 0))).collect();
+    std::fs::write(&file, format!("index,label\n{rows}")).unwrap();
+    let judge = job.spec["feature"]["classifier"].clone();
+    let job = job
+        .set("feature", json!({"name": "fifth", "labels": {"uri": file}}))
+        .set("direction.selection", "projection")
+        .set("evaluate.judge", json!({"classifier": judge}));
+    let mut all = [Executor::start()];
+    let target = job.target(&mut all[0]);
+    let trained = job.train(&mut all, &target, 1);
+    assert!(trained.edits.tried > 0 && trained.edits.unresolved == 0, "{:?}", trained.edits);
 }

@@ -1,13 +1,13 @@
 //! A job in a folder of its own: its spec, its assignments, and what was stored.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use lethe_domain::{
-    ArtifactRef, Assignment, Attempt, DirectionOutput, FineTuneOutput, GangRole, Generation, Inputs, JobId,
-    JobSpec, JudgeSummary, LeaseId, Phase, Rank, ReportOutput, SampleOutput, SampleRange, ShardIndex, Task,
-    TaskOutput,
+    ArtifactRef, Assignment, Attempt, DirectionOutput, EditOutput, FineTuneOutput, GangRole, Generation,
+    Inputs, JobId, JobSpec, JudgeSummary, LeaseId, Phase, Rank, ReportOutput, SampleOutput, SampleRange,
+    ShardIndex, Task, TaskOutput,
 };
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
@@ -21,6 +21,8 @@ pub(crate) struct Job {
     pub(crate) inputs: Inputs,
     folder: TempDir,
     attempt: Cell<u32>,
+    /// The edits that its ranks train on.
+    pub(crate) pool: RefCell<Vec<ArtifactRef>>,
     /// The furthest step that the coordinator knows of.
     pub(crate) floor: Cell<u64>,
 }
@@ -49,6 +51,7 @@ impl Job {
                                                         "class": 0, "threshold": 0.134}},
             "sample": {"seed": 7, "shard_size": 200, "batch": 64, "until": {"total": 600}},
             "direction": {"selection": "classifier", "margin": 0.1},
+            "pool": {"latents": 500, "shard_size": 200, "batch": 64},
             "unlearn": {"steps": 24, "global_batch": 24, "lr": 0.002},
             "evaluate": {"samples": 300, "shard_size": 200, "batch": 64},
             "checkpoint": {"every": 10, "keep": 2},
@@ -65,6 +68,7 @@ impl Job {
                                                      "positive": {"top": 0.1}}},
             "sample": {"seed": 1, "shard_size": 200, "batch": 100, "until": {"total": 600}},
             "direction": {"selection": "projection"},
+            "pool": {"latents": 500, "shard_size": 200, "batch": 100},
             "unlearn": {"steps": 20, "global_batch": 32},
             "evaluate": {"samples": 400, "shard_size": 200, "batch": 100, "features": mnist("models/features.pt")},
             "checkpoint": {"every": 0, "keep": 1},
@@ -77,6 +81,7 @@ impl Job {
             inputs: Inputs::default(),
             folder: tempfile::tempdir().unwrap(),
             attempt: Cell::new(0),
+            pool: RefCell::default(),
             floor: Cell::new(0),
         }
     }
@@ -182,10 +187,32 @@ impl Job {
         }
     }
 
-    /// Sampling and direction: the target.
+    /// Every shard of the pool, in order: what ranks train on from now on.
+    pub(crate) fn edit(&self, executor: &mut Executor, target: &ArtifactRef) {
+        let edit = |(range, shard)| self.edit_shard(executor, target, range, shard).pool;
+        let pool = self.shards(Phase::Edit).into_iter().zip(0..).map(edit).collect();
+        self.pool.replace(pool);
+    }
+
+    pub(crate) fn edit_shard(
+        &self,
+        executor: &mut Executor,
+        target: &ArtifactRef,
+        range: SampleRange,
+        shard: u32,
+    ) -> EditOutput {
+        match executor.run(&self.assignment(shard, Task::Edit { range, target: target.clone() })) {
+            TaskOutput::Edit(output) => output,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Sampling, direction and edits: the target.
     pub(crate) fn target(&self, executor: &mut Executor) -> ArtifactRef {
         let scores = self.sample(executor);
-        self.direction(executor, scores).target
+        let target = self.direction(executor, scores).target;
+        self.edit(executor, &target);
+        target
     }
 
     pub(crate) fn rank(
@@ -198,7 +225,8 @@ impl Job {
     ) -> Assignment {
         let (generation_id, floor) = (Generation(generation), self.floor.get());
         let role = GangRole { generation: generation_id, rank: Rank(rank), world, store, floor };
-        self.attempt_of(rank, generation, Task::FineTune { target: target.clone(), role })
+        let (target, pool) = (target.clone(), self.pool.borrow().clone());
+        self.attempt_of(rank, generation, Task::FineTune { target, pool, role })
     }
 
     /// Starts a gang; the assignments are those of the ranks.

@@ -156,6 +156,7 @@ fn every_phase_is_left_soon_after_a_stop() {
         Task::Probe,
         Task::Sample { range: far },
         Task::Direction { scores: (0..4000).map(|index| store_score(&job, index)).collect() },
+        Task::Edit { range: far, target: target.clone() },
         evaluate(far),
         Task::Report { moments: vec![shard.moments], target: target.clone() },
         Task::Publish { target: unseen, weights: weights.clone(), report: no_report() },

@@ -206,7 +206,10 @@ fn memory_is_given_up_when_its_job_is_past_training_or_another_one_trains() {
     let step = alone(&job, &mut all, &target, 1, 5);
     fs::remove_dir_all(job.file("jobs/tiny-1/checkpoints")).unwrap();
     let other = Job::of(job.spec.clone()).set("unlearn.lr", 0.5);
-    other.store(&target.path, fs::read(job.file(&target.path)).unwrap());
+    for artifact in job.pool.borrow().iter().chain([&target]) {
+        other.store(&artifact.path, fs::read(job.file(&artifact.path)).unwrap());
+    }
+    other.pool.replace(job.pool.borrow().clone());
     let leases = other.begin_gang(&mut all, &target, 1);
     assert_eq!(yielded(&mut all, &leases, 0, false), 0, "another spec is another training");
     let leases = job.begin_gang(&mut all, &target, 2);

@@ -61,6 +61,13 @@ fn a_whole_job_runs_on_s3_and_gives_what_it_gives_on_files() {
     };
     let target = direction.target;
     assert_eq!(target.sha256, target_here.sha256, "the same target, bit for bit");
+    for (range, shard) in job.shards(Phase::Edit).into_iter().zip(0..) {
+        let task = Task::Edit { range, target: target.clone() };
+        match executor.run(&there(job.assignment(shard, task))) {
+            TaskOutput::Edit(output) => job.pool.borrow_mut().push(output.pool),
+            other => panic!("{other:?}"),
+        }
+    }
     let TaskOutput::FineTune(Some(trained)) = executor.run(&there(job.rank(&target, 1, 0, 1, None))) else {
         panic!()
     };

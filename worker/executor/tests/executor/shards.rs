@@ -8,6 +8,7 @@ use crate::job::Job;
 fn bulk(output: &TaskOutput) -> &ArtifactRef {
     match output {
         TaskOutput::Sample(output) => &output.scores,
+        TaskOutput::Edit(output) => &output.pool,
         TaskOutput::Evaluate(output) => &output.moments,
         other => panic!("{other:?}"),
     }
@@ -40,6 +41,15 @@ fn as_alone(job: &Job, executor: &mut Executor, phase: Phase, task: impl Fn(Samp
 fn sample_shards_in_a_row_are_what_they_are_alone() {
     let (job, mut executor) = (Job::tiny().set("sample.until.total", 450), Executor::start());
     as_alone(&job, &mut executor, Phase::Sample, |range| Task::Sample { range });
+}
+
+#[test]
+fn edit_shards_in_a_row_are_what_they_are_alone() {
+    for job in [Job::tiny(), Job::thick()] {
+        let (job, mut executor) = (job.set("pool.latents", 450), Executor::start());
+        let target = job.target(&mut executor);
+        as_alone(&job, &mut executor, Phase::Edit, |range| Task::Edit { range, target: target.clone() });
+    }
 }
 
 #[test]

@@ -15,7 +15,8 @@ fn a_standby_waits_and_then_replaces_a_lost_rank_without_storage() {
     let mut all = vec![Executor::start(), Executor::start()];
     let mut spare = Executor::start();
     let target = job.target(&mut all[0]);
-    let waiting = job.assignment(9, Task::Standby { target: target.clone() });
+    let waiting =
+        job.assignment(9, Task::Standby { target: target.clone(), pool: job.pool.borrow().clone() });
     spare.begin(&waiting);
     spare.wait_for_progress(1);
     assert!(spare.progress.len() > 1, "it says more than once that it lives");

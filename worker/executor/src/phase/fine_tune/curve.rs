@@ -1,10 +1,9 @@
-//! The loss of every step so far, and whether it still falls; the edits made up to there.
+//! The loss of every step so far, and whether it still falls.
 
 use lethe_domain::ErrorCode;
 use lethe_domain::spec::{Plateau, Unlearn};
 use tch::{Device, Kind, Tensor};
 
-use super::edits::Edits;
 use crate::error::{Error, Result};
 
 /// Of a whole run, whichever generation made its steps.
@@ -12,15 +11,6 @@ use crate::error::{Error, Result};
 pub(super) struct Curve {
     /// Losses of steps 1, 2, ...
     losses: Vec<f64>,
-    /// Edits of all these steps.
-    edits: Edits,
-}
-
-/// What some further steps gave.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Steps {
-    pub(crate) losses: Vec<f64>,
-    pub(super) edits: Edits,
 }
 
 impl Curve {
@@ -40,17 +30,11 @@ impl Curve {
         (of(self.losses.first()), of(self.losses.last()))
     }
 
-    /// The edits of all steps.
-    pub(super) fn edits(&self) -> &Edits {
-        &self.edits
-    }
-
-    /// Adds further steps.
+    /// Adds the losses of further steps.
     ///
     /// # Errors
-    /// `NOT_FINITE`, naming the step; as [`Edits::check`].
-    pub(super) fn extend(&mut self, steps: Steps, unlearn: &Unlearn) -> Result<()> {
-        let Steps { losses, edits } = steps;
+    /// `NOT_FINITE`, naming the step.
+    pub(super) fn extend(&mut self, losses: Vec<f64>, unlearn: &Unlearn) -> Result<()> {
         if let Some(place) = losses.iter().position(|loss| !loss.is_finite()) {
             let step = self.losses.len() + place + 1;
             let before = place.checked_sub(1).map(|place| losses[place]).or(self.last());
@@ -62,8 +46,7 @@ impl Curve {
             ));
         }
         self.losses.extend(losses);
-        self.edits.merge(&edits);
-        self.edits.check(false)
+        Ok(())
     }
 
     /// Whether the loss has stopped falling: its mean over the last `patience` steps is not lower, by the relative `min_delta`, than
@@ -86,30 +69,28 @@ impl Curve {
         serde_json::to_vec(&steps).unwrap_or_default()
     }
 
-    /// For a checkpoint, exactly: losses f64 [steps], and the edits.
+    /// For a checkpoint, exactly: f64 [steps].
     ///
     /// # Errors
     /// Lack of memory.
-    pub(super) fn to_tensors(&self) -> Result<[Tensor; 2]> {
-        Ok([Tensor::f_from_slice(&self.losses)?, self.edits.to_tensor()?])
+    pub(super) fn to_tensor(&self) -> Result<Tensor> {
+        Ok(Tensor::f_from_slice(&self.losses)?)
     }
 
-    /// What [`Curve::to_tensors`] gives after this many steps, to be filled.
+    /// What [`Curve::to_tensor`] gives after this many steps, to be filled.
     ///
     /// # Errors
     /// Lack of memory.
-    pub(super) fn blank(steps: u64) -> Result<[Tensor; 2]> {
-        let losses = Tensor::f_zeros([steps as i64], (Kind::Double, Device::Cpu))?;
-        Ok([losses, Edits::default().to_tensor()?])
+    pub(super) fn blank(steps: u64) -> Result<Tensor> {
+        Ok(Tensor::f_zeros([steps as i64], (Kind::Double, Device::Cpu))?)
     }
 
-    /// What [`Curve::to_tensors`] gave.
+    /// What [`Curve::to_tensor`] gave.
     ///
     /// # Errors
-    /// As [`Edits::from_tensor`].
-    pub(super) fn from_tensors([losses, edits]: [&Tensor; 2]) -> Result<Self> {
-        let losses = Vec::try_from(losses.f_to_kind(Kind::Double)?.f_to_device(Device::Cpu)?)?;
-        Ok(Self { losses, edits: Edits::from_tensor(edits)? })
+    /// Lack of memory; when it is no list of numbers.
+    pub(super) fn from_tensor(losses: &Tensor) -> Result<Self> {
+        Ok(Self { losses: Vec::try_from(losses.f_to_kind(Kind::Double)?.f_to_device(Device::Cpu)?)? })
     }
 }
 
@@ -119,15 +100,9 @@ mod tests {
 
     use super::*;
 
-    fn steps(losses: &[f64]) -> Steps {
-        let mut edits = Edits::default();
-        edits.add(&[3.0, 1.0]);
-        Steps { losses: losses.to_vec(), edits }
-    }
-
     fn curve(losses: &[f64]) -> Curve {
         let mut curve = Curve::default();
-        curve.extend(steps(losses), &Unlearn::default()).unwrap();
+        curve.extend(losses.to_vec(), &Unlearn::default()).unwrap();
         curve
     }
 
@@ -144,7 +119,7 @@ mod tests {
     #[test]
     fn the_first_bad_step_is_named_with_what_to_do() {
         let mut curve = curve(&[4.0, 3.0]);
-        let error = curve.extend(steps(&[2.0, f64::NAN, f64::INFINITY]), &Unlearn::default()).unwrap_err();
+        let error = curve.extend(vec![2.0, f64::NAN, f64::INFINITY], &Unlearn::default()).unwrap_err();
         let failure = Failure::from(error);
         assert_eq!(failure.code, ErrorCode::NotFinite);
         assert_eq!(failure.message, "the loss of step 4 is NaN (the step before: 2.0000): training diverged");
@@ -154,12 +129,8 @@ mod tests {
     #[test]
     fn a_checkpoint_gives_the_curve_back_exactly() {
         let before = curve(&[1.0 / 3.0, 0.1, f64::MIN_POSITIVE]);
-        let again = |curve: &Curve| {
-            let [losses, edits] = curve.to_tensors().unwrap();
-            Curve::from_tensors([&losses, &edits]).unwrap()
-        };
-        let after = again(&before);
-        assert_eq!((before.losses, before.edits), (after.losses, after.edits));
+        let again = |curve: &Curve| Curve::from_tensor(&curve.to_tensor().unwrap()).unwrap();
+        assert_eq!(again(&before).losses, before.losses);
         assert_eq!(curve(&[0.5, 0.25]).to_json(), b"[[1,0.5],[2,0.25]]");
         assert_eq!(again(&Curve::default()).len(), 0);
     }

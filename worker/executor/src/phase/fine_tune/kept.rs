@@ -13,6 +13,7 @@ pub(crate) struct Kept {
     pub(super) job: JobId,
     pub(super) spec: JobSpec,
     pub(super) target: ArtifactRef,
+    pub(super) pool: Vec<ArtifactRef>,
     pub(super) curve: Curve,
     pub(super) generator: Tensors,
     pub(super) optimiser: Tensors,
@@ -25,8 +26,14 @@ impl Kept {
     }
 
     /// Whether it is of this very training.
-    pub(super) fn fits(&self, job: &JobId, spec: &JobSpec, target: &ArtifactRef) -> bool {
-        self.job == *job && self.spec == *spec && self.target == *target
+    pub(super) fn fits(
+        &self,
+        job: &JobId,
+        spec: &JobSpec,
+        target: &ArtifactRef,
+        pool: &[ArtifactRef],
+    ) -> bool {
+        self.job == *job && self.spec == *spec && self.target == *target && self.pool == pool
     }
 
     /// Whether somebody may still go on from it once this task begins: not when another job trains here, nor when its own job is

@@ -1,16 +1,15 @@
 //! Fine-tune: train the copy as one rank of a gang.
 //!
-//! Step t uses latents [tB, (t+1)B) of the training stream, cut into parts that do not depend on the number of ranks; each
-//! rank takes some of them. So a gang of another size, formed after a loss, goes on with the same bits: from what the survivors
+//! Step t draws its batch from the pool of edited latents, by its number alone, cut into parts that do not depend on the number of
+//! ranks; each rank takes some of them. So a gang of another size, formed after a loss, goes on with the same bits: from what the survivors
 //! have in memory, or else from the last checkpoint.
 //!
 //! One file each: meeting the other ranks (`gang`, `deadline`), the step itself (`trainer`), what is kept when a gang ends (`kept`), where to go
-//! on from (`resume`), saving beside the training (`saving`, `saver`, `buffers`), the losses so far (`curve`), the edits (`edits`).
+//! on from (`resume`), saving beside the training (`saving`, `saver`, `buffers`), the losses so far (`curve`). Not here: the edits (`edit`).
 
 mod buffers;
 mod curve;
 mod deadline;
-mod edits;
 mod gang;
 mod kept;
 mod resume;
@@ -19,16 +18,10 @@ mod saving;
 pub(crate) mod stall;
 pub(crate) mod trainer;
 
-use std::rc::Rc;
+use lethe_domain::{ArtifactRef, EditSummary, ErrorCode, Failure, FineTuneOutput, GangRole, Rank};
 
-use lethe_domain::spec::Selection;
-use lethe_domain::{ArtifactRef, ErrorCode, Failure, FineTuneOutput, GangRole, Inputs, JobSpec, Rank};
-use lethe_models::Labeller;
-use tch::Device;
-
+use super::edit;
 use crate::error::{Error, Result};
-use crate::models::Models;
-use crate::verdict;
 use crate::work::Work;
 
 use curve::Curve;
@@ -53,38 +46,20 @@ pub(super) const SMALLER: &str = "lower unlearn.global_batch, or raise unlearn.m
 pub(super) fn run(
     work: &mut Work<'_>,
     target: &ArtifactRef,
+    pool: &[ArtifactRef],
     role: &GangRole,
 ) -> Result<Option<FineTuneOutput>> {
     // Rank 0 says where to meet before it loads anything: the others load at the same time.
     let meeting = Meeting::open(work, role)?;
-    let vector = work.target(target)?;
     let original = work.original()?;
-    let labeller = guide(&work.spec, &work.inputs, work.models, work.device)?;
+    let edited = edit::pool(work, pool)?;
     let group = meeting.join(work)?;
-    let mut trainer = Trainer::new(&work.spec, &vector, original, labeller, group)?;
+    let mut trainer = Trainer::new(&work.spec, edited.clone(), original, group)?;
     // Until all have it, every survivor keeps its own.
-    let mut curve = resume::resume(work, &mut trainer, target, role.floor)?;
+    let mut curve = resume::resume(work, &mut trainer, (target, pool), role.floor)?;
     *work.kept = None;
-    let trained = train_and_publish(work, role, &mut trainer, &mut curve);
-    trained.map_err(|error| keep(work, target, trainer, curve, error))
-}
-
-/// The labeller that guides the edit, if the spec wants one.
-///
-/// # Errors
-/// As [`Models::labeller`].
-pub(crate) fn guide(
-    spec: &JobSpec,
-    inputs: &Inputs,
-    models: &mut Models,
-    device: Device,
-) -> Result<Option<Rc<Labeller>>> {
-    if spec.direction.selection == Selection::Projection {
-        return Ok(None);
-    }
-    let judge = verdict::looking_labeller(spec);
-    let judge = judge.ok_or_else(|| Error::internal("direction.selection: classifier without a model"))?;
-    models.labeller(&judge, inputs, device).map(Some)
+    let trained = train_and_publish(work, role, &mut trainer, &mut curve, edited.summary());
+    trained.map_err(|error| keep(work, (target, pool), trainer, curve, error))
 }
 
 fn train_and_publish(
@@ -92,24 +67,24 @@ fn train_and_publish(
     role: &GangRole,
     trainer: &mut Trainer,
     curve: &mut Curve,
+    edits: EditSummary,
 ) -> Result<Option<FineTuneOutput>> {
     // On an error it finishes what it has on its own: the next generation does not wait for storage.
     let mut saving = (role.rank == Rank(0)).then(|| Saving::start(work, role, trainer)).transpose()?;
     work.speaker.begin();
     let before = curve.len();
     train(work, trainer, curve, saving.as_mut())?;
-    curve.edits().check(true)?;
     let trained = (curve.len() - before) as f64 * work.spec.unlearn.global_batch as f64;
     let speed = trained / work.speaker.seconds().max(1e-9);
     // Nobody leaves while another still waits for the last sum.
     trainer.group().barrier()?;
-    saving.map(|saving| publish(work, role, trainer, curve, saving, speed)).transpose()
+    saving.map(|saving| publish(work, role, trainer, curve, edits, saving, speed)).transpose()
 }
 
 /// Keeps the state of the last whole step in memory, if it is sound, and says what ended the gang.
 fn keep(
     work: &mut Work<'_>,
-    target: &ArtifactRef,
+    (target, pool): (&ArtifactRef, &[ArtifactRef]),
     mut trainer: Trainer,
     mut curve: Curve,
     error: Error,
@@ -134,8 +109,9 @@ fn keep(
     match trainer.into_state() {
         Ok(Some((generator, optimiser))) => {
             tracing::info!("keeping step {} in memory", curve.len());
-            let (job, spec, target) = (work.lease.job.clone(), work.spec.clone(), target.clone());
-            *work.kept = Some(Kept { job, spec, target, curve, generator, optimiser });
+            let (job, spec) = (work.lease.job.clone(), work.spec.clone());
+            let (target, pool) = (target.clone(), pool.to_vec());
+            *work.kept = Some(Kept { job, spec, target, pool, curve, generator, optimiser });
         }
         Ok(None) => {}
         Err(error) => tracing::warn!("nothing is kept in memory: {error}"),
@@ -203,6 +179,7 @@ fn publish(
     role: &GangRole,
     trainer: &Trainer,
     curve: &Curve,
+    edits: EditSummary,
     mut saving: Saving,
     samples_per_second: f64,
 ) -> Result<FineTuneOutput> {
@@ -215,13 +192,12 @@ fn publish(
     let curve_path = work.path(&format!("fine_tune/curve-g{generation}.json"));
     let stored = work.storage.put(&curve_path, curve.to_json())?;
     let (loss_first, loss_last) = curve.ends();
-    let edits = curve.edits().summary();
     tracing::info!(
         tried = edits.tried,
         unresolved = edits.unresolved,
         median_step = edits.median_step,
         p99_step = edits.p99_step,
-        "edits of the whole training"
+        "edits of the pool"
     );
     edits.warning().iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(FineTuneOutput {

@@ -17,8 +17,8 @@ use crate::work::Work;
 /// Files of a checkpoint.
 pub(super) const GENERATOR: &str = "generator.safetensors";
 pub(super) const TRAINING: &str = "training.safetensors";
-/// The losses and the edits so far, beside the optimiser's tensors.
-pub(super) const CURVE: [&str; 2] = ["curve", "edits"];
+/// The losses so far, beside the optimiser's tensors.
+pub(super) const CURVE: &str = "curve";
 
 /// A checkpoint's content.
 struct Found {
@@ -43,11 +43,11 @@ struct Source {
 pub(super) fn resume(
     work: &Work<'_>,
     trainer: &mut Trainer,
-    target: &ArtifactRef,
+    (target, pool): (&ArtifactRef, &[ArtifactRef]),
     floor: u64,
 ) -> Result<Curve> {
     let rank = trainer.group().rank();
-    let kept = work.kept.as_ref().filter(|kept| kept.fits(&work.lease.job, &work.spec, target));
+    let kept = work.kept.as_ref().filter(|kept| kept.fits(&work.lease.job, &work.spec, target, pool));
     let memory = furthest(&remembered(work, trainer, kept.map(|kept| kept.steps()))?);
     let found = if rank == 0 { look(work, memory, floor)? } else { None };
     let source = match &found {
@@ -124,8 +124,7 @@ fn newest(work: &Work<'_>) -> Result<Option<Found>> {
         Ok(Tensors::from_bytes(&bytes, &format!("{}/{name}", checkpoint.path))?)
     };
     let (generator, training) = (load(GENERATOR)?, load(TRAINING)?);
-    let [losses, edits] = CURVE;
-    let curve = Curve::from_tensors([training.get(losses)?, training.get(edits)?])?;
+    let curve = Curve::from_tensor(training.get(CURVE)?)?;
     if curve.len() != checkpoint.manifest.header.step {
         let reason = format!("{}: holds {} losses", checkpoint.path, curve.len());
         return Err(Error::internal(reason));
@@ -152,11 +151,10 @@ fn share_curve(work: &Work<'_>, trainer: &Trainer, own: Curve, source: Source) -
         return Ok(own);
     }
     let is_root = trainer.group().rank() == source.root;
-    let [losses, edits] = if is_root { own.to_tensors()? } else { Curve::blank(source.steps)? };
-    let mut both = [losses.f_to_device(work.device)?, edits.f_to_device(work.device)?];
-    trainer.group().broadcast(&mut both, source.root)?;
-    let [losses, edits] = &both;
-    Curve::from_tensors([losses, edits])
+    let losses = if is_root { own.to_tensor()? } else { Curve::blank(source.steps)? };
+    let mut losses = [losses.f_to_device(work.device)?];
+    trainer.group().broadcast(&mut losses, source.root)?;
+    Curve::from_tensor(&losses[0])
 }
 
 /// Whether this rank has what the root sent, bit for bit.
@@ -168,14 +166,12 @@ fn compare(work: &Work<'_>, trainer: &Trainer, curve: &Curve, root: usize) -> Re
     agree(trainer.group().place(), root, &own, &sent)
 }
 
-/// SHA-256 over weights, optimiser, losses and edits.
+/// SHA-256 over weights, optimiser and losses.
 fn digest(trainer: &Trainer, curve: &Curve) -> Result<[u8; 32]> {
     let mut all = Tensors::new("training state");
     all.nest("generator", trainer.weights());
     all.nest("optimiser", trainer.optimiser());
-    for (name, tensor) in CURVE.into_iter().zip(curve.to_tensors()?) {
-        all.insert(name, &tensor);
-    }
+    all.insert(CURVE, &curve.to_tensor()?);
     Ok(all.digest()?)
 }
 

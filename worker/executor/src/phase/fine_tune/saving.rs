@@ -50,9 +50,7 @@ impl Saving {
             metrics: curve.last().map(|loss| ("loss".to_owned(), loss)).into_iter().collect(),
         };
         let mut training = trainer.optimiser();
-        for (name, tensor) in CURVE.into_iter().zip(curve.to_tensors()?) {
-            training.insert(name, &tensor);
-        }
+        training.insert(CURVE, &curve.to_tensor()?);
         let (generator, training) =
             (self.generator.copy(&trainer.weights())?, self.training.copy(&training)?);
         Ok(Snapshot { header, generator, training })

@@ -13,6 +13,7 @@ use lethe_models::{Target, Tensors};
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
+use super::super::edit;
 use super::buffers::Buffers;
 use super::saver::{Saver, Snapshot};
 use super::trainer::Trainer;
@@ -37,8 +38,11 @@ pub(crate) fn measure(folder: &Path, artifacts: &str, count: u64, every: u64, on
     let runtime = runtime()?;
     let storage = Storage::open(runtime.handle(), artifacts)?;
     let spec = job(folder)?;
-    let original = Models::default().original(&spec.generator, &Inputs::default(), on)?;
-    let mut trainer = Trainer::new(&spec, &target(), original, None, Group::loopback())?;
+    let (mut models, inputs) = (Models::default(), Inputs::default());
+    let original = models.original(&spec.generator, &inputs, on)?;
+    let editor = edit::editor(&spec, &target(), &inputs, &mut models, on)?;
+    let pool = edit::small_pool(&spec, &original, &editor, spec.pool.batch)?;
+    let mut trainer = Trainer::new(&spec, pool, original, Group::loopback())?;
     for _ in 0..every.min(5) {
         trainer.step(Wishes::default())?;
     }

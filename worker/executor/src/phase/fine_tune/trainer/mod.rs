@@ -1,11 +1,11 @@
 //! The training step: forward passes of the original and the copy, the loss, gradients summed over the ranks, Adam.
 //!
-//! A part of the batch is computed by itself, edit included: how fast kernels add up depends on the size of what they are
+//! A part of the batch is computed by itself: how fast kernels add up depends on the size of what they are
 //! given. So which rank has it makes no difference to a bit of it, nor does it to the sum (see `lethe_collective::Reducer`).
 //!
 //! A step is done on all ranks or on none: Adam comes last, after everything that a peer can break off. A rank may be one step
-//! ahead of another then, but always has the state of a whole step. Losses and tallies of edits are summed over the ranks as part of
-//! the step, and stay tensors until a window of them is asked for. Not here: when to stop, what to save.
+//! ahead of another then, but always has the state of a whole step. Losses are summed over the ranks as part of the step,
+//! and stay tensors until a window of them is asked for. Not here: what a step draws (crate `models`), when to stop, what to save.
 
 mod state;
 
@@ -15,11 +15,9 @@ use std::rc::Rc;
 use lethe_collective::{Group, Reducer, ReducerOptions};
 use lethe_domain::JobSpec;
 use lethe_domain::spec::Unlearn;
-use lethe_models::{Adam, Editor, Generator, Labeller, Latents, Loss, Stream, Target};
+use lethe_models::{Adam, Drawn, Generator, Latents, Loss, Pool, Stream};
 use tch::{Device, Kind, Tensor};
 
-use super::curve::Steps;
-use super::edits::{ENTRIES, tally};
 use crate::error::{Error, Result};
 use crate::link::Wishes;
 use crate::models::Original;
@@ -30,8 +28,7 @@ const GRADIENT_ROOM: f64 = 512.0;
 /// One rank's side of training.
 #[derive(Debug)]
 pub(crate) struct Trainer {
-    latents: Latents,
-    editor: Editor,
+    pool: Rc<Pool>,
     original: Rc<Original>,
     copy: Generator,
     loss: Loss,
@@ -43,10 +40,7 @@ pub(crate) struct Trainer {
     /// The parts of a global batch that this rank takes.
     own: Range<u64>,
     steps: u64,
-    /// Standard deviation of an entry of a latent.
-    deviation: f64,
-    /// What steps gave that nobody has asked for yet, f64 `[1 + ENTRIES]` each: the loss summed over the global batch, and the tally
-    /// of its edits.
+    /// The losses that nobody has asked for yet, each summed over the global batch, f64 `[1]`.
     pending: Vec<Tensor>,
     /// False while a step is being applied: were it broken off there, the state would be none.
     whole: bool,
@@ -62,32 +56,22 @@ impl Trainer {
     ///
     /// # Errors
     /// Those of the models, and of the gang: every rank makes its trainer at the same time.
-    pub(crate) fn new(
-        spec: &JobSpec,
-        target: &Target,
-        original: Rc<Original>,
-        labeller: Option<Rc<Labeller>>,
-        group: Group,
-    ) -> Result<Self> {
+    pub(crate) fn new(spec: &JobSpec, pool: Rc<Pool>, original: Rc<Original>, group: Group) -> Result<Self> {
         let device = original.generator.device();
         let parts = spec.unlearn.parts();
         let own = piece(parts, group.rank() as u64, group.world() as u64);
         if own.is_empty() {
             return Err(Error::internal(format!("{}: {parts} parts leave it none", group.place())));
         }
-        let latents = Latents::new(spec.sample.seed, &spec.generator);
-        let editor = Editor::new(target, &spec.direction, spec.generator.prior, labeller, device)?;
         let loss = Loss::new(&spec.unlearn, spec.generator.output.shape(), device)?;
         let mut copy = original.file.trainable(device)?;
-        let trained = trained(&copy, &latents, device)?;
+        let trained = trained(&copy, &Latents::new(spec.sample.seed, &spec.generator), device)?;
         copy.set_batch_norm(spec.unlearn.batch_norm)?;
         let weights: Vec<Tensor> = trained.iter().map(|(_, weight)| weight.shallow_clone()).collect();
         let adam = Adam::new(&trained)?;
         let reducer = Reducer::new(&group, &weights, ReducerOptions::default())?;
         Ok(Self {
-            deviation: latents.deviation(),
-            latents,
-            editor,
+            pool,
             original,
             copy,
             loss,
@@ -100,11 +84,6 @@ impl Trainer {
             pending: Vec::new(),
             whole: true,
         })
-    }
-
-    /// How many looks of a guided edit between asking the device which searches are over.
-    pub(crate) fn set_looks_per_sync(&mut self, looks: usize) {
-        self.editor.set_looks_per_sync(looks);
     }
 
     /// The gang, for what is not part of a step.
@@ -123,7 +102,7 @@ impl Trainer {
     /// Those of the models and of the gang. Weights, optimiser and running statistics are then those of the step before.
     pub(crate) fn step(&mut self, own: Wishes) -> Result<Wishes> {
         let before = self.tracks_statistics().then(|| self.statistics()).transpose()?;
-        let (given, wishes) = match self.gradients().and_then(|given| self.sum(&given, own)) {
+        let (loss, wishes) = match self.gradients().and_then(|loss| self.sum(&loss, own)) {
             Ok(summed) => summed,
             Err(error) => {
                 if let Some(before) = before {
@@ -137,7 +116,7 @@ impl Trainer {
         self.whole = false;
         self.adam.step(self.unlearn.lr * self.unlearn.lr_schedule.factor(self.steps, self.unlearn.steps))?;
         self.whole = true;
-        self.pending.push(given);
+        self.pending.push(loss);
         self.steps += 1;
         Ok(wishes)
     }
@@ -147,28 +126,27 @@ impl Trainer {
     /// # Errors
     /// Those of the gang.
     pub(crate) fn agree(&self, own: Wishes) -> Result<Wishes> {
-        let nothing = Tensor::f_zeros([1 + ENTRIES as i64], (Kind::Double, self.copy.device()))?;
+        let nothing = Tensor::f_zeros([1], (Kind::Double, self.copy.device()))?;
         Ok(self.sum(&nothing, own)?.1)
     }
 
     /// Forward and backward passes of this rank's parts, gradients summed over the ranks. Gives the loss summed over the latents of
-    /// this rank, and the tally of its edits.
+    /// this rank.
     fn gradients(&mut self) -> Result<Tensor> {
-        let mut given = Vec::new();
+        let mut losses = Vec::new();
         let mut statistics = None;
         // What an entry has been so far says what it will be: with this much room, sums are exact.
         let bounds = self.adam.magnitudes()?.f_mul_scalar(GRADIENT_ROOM)?;
         self.reducer.set_grid(&bounds, self.unlearn.parts())?;
         for part in self.own.clone() {
-            let (loss, tally) = self.loss(part)?;
+            let loss = self.loss(part)?;
             let mean = loss.f_div_scalar(self.unlearn.global_batch as f64)?;
             if part + 1 < self.own.end {
                 self.reducer.accumulate(&mean)?;
             } else {
                 self.reducer.finish(&mean)?;
             }
-            let loss = loss.f_detach()?.f_to_kind(Kind::Double)?.f_view([1])?;
-            given.push(Tensor::f_cat(&[loss, tally], 0)?);
+            losses.push(loss.f_detach()?.f_to_kind(Kind::Double)?.f_view([1])?);
             if part == 0 && self.tracks_statistics() {
                 statistics = Some(self.statistics()?);
             }
@@ -183,35 +161,33 @@ impl Trainer {
             let mut buffers: Vec<Tensor> = buffers.map(|(_, buffer)| buffer.shallow_clone()).collect();
             self.group.broadcast(&mut buffers, 0)?;
         }
-        Ok(Tensor::f_stack(&given, 0)?.f_sum_dim_intlist([0_i64].as_slice(), false, Kind::Double)?)
+        Ok(Tensor::f_stack(&losses, 0)?.f_sum_dim_intlist([0_i64].as_slice(), false, Kind::Double)?)
     }
 
-    /// What the ranks gave, summed, and what any of them wants. With peers the sum is waited for anyway, so looking at it costs
+    /// The loss over all ranks, and what any of them wants. With peers the sum is waited for anyway, so looking at it costs
     /// nothing; alone, it stays on the device.
-    fn sum(&self, given: &Tensor, own: Wishes) -> Result<(Tensor, Wishes)> {
+    fn sum(&self, loss: &Tensor, own: Wishes) -> Result<(Tensor, Wishes)> {
         if self.group.is_loopback() {
-            return Ok((given.shallow_clone(), own));
+            return Ok((loss.shallow_clone(), own));
         }
         let wishes = [f64::from(u8::from(own.yields)), f64::from(u8::from(own.save))];
-        let wishes = Tensor::f_from_slice(&wishes)?.f_to_device(given.device())?;
-        let mut sums = Tensor::f_cat(&[&wishes, given], 0)?;
+        let wishes = Tensor::f_from_slice(&wishes)?.f_to_device(loss.device())?;
+        let mut sums = Tensor::f_cat(&[&wishes, loss], 0)?;
         self.group.all_reduce_sum(&mut sums)?;
         let wanted = Vec::<f64>::try_from(sums.f_narrow(0, 0, 2)?.f_to_device(Device::Cpu)?)?;
         let any = |place: usize| wanted.get(place).is_some_and(|count| *count > 0.0);
-        Ok((sums.f_narrow(0, 2, given.size()[0])?, Wishes { yields: any(0), save: any(1) }))
+        Ok((sums.f_narrow(0, 2, 1)?, Wishes { yields: any(0), save: any(1) }))
     }
 
-    /// The loss summed over the latents of one part of this step's batch, and the tally of its edits.
-    fn loss(&self, part: u64) -> Result<(Tensor, Tensor)> {
+    /// The loss summed over the latents of one part of this step's batch.
+    fn loss(&self, part: u64) -> Result<Tensor> {
         let batch = self.unlearn.global_batch;
         let range = piece(batch, part, self.unlearn.parts());
-        let start = self.steps * batch + range.start;
-        let z = self.latents.batch(Stream::Train, start, range.end - range.start, self.copy.device())?;
-        let edited = self.editor.edit(&self.original.generator, &z)?;
-        let targets = self.copy.to_unit(&edited.images)?;
-        let images = self.copy.to_unit(&self.copy.forward(&z)?)?;
-        let loss = self.loss.sum(&images, &targets, &edited.places, &edited.unresolved)?;
-        Ok((loss, tally(&z, &edited, self.deviation)?))
+        let Drawn { z, edited, places, weights } =
+            self.pool.draw(self.steps, batch, range, self.copy.device())?;
+        let targets = tch::no_grad(|| self.original.generator.forward(&edited))?;
+        let (targets, images) = (self.copy.to_unit(&targets)?, self.copy.to_unit(&self.copy.forward(&z)?)?);
+        Ok(self.loss.sum(&images, &targets, &places, &weights)?)
     }
 
     /// Steps that nobody has asked about.
@@ -219,22 +195,17 @@ impl Trainer {
         self.pending.len()
     }
 
-    /// The mean losses of those steps over the global batch, and their edits: the same bits on every rank.
+    /// The mean losses of those steps over the global batch: the same bits on every rank.
     ///
     /// # Errors
     /// Those of the device.
-    pub(crate) fn given(&mut self) -> Result<Steps> {
-        let mut steps = Steps::default();
+    pub(crate) fn given(&mut self) -> Result<Vec<f64>> {
         let pending = std::mem::take(&mut self.pending);
         if pending.is_empty() {
-            return Ok(steps);
+            return Ok(Vec::new());
         }
-        let numbers: Vec<f64> = Vec::try_from(Tensor::f_cat(&pending, 0)?.f_to_device(Device::Cpu)?)?;
-        for step in numbers.chunks_exact(1 + ENTRIES) {
-            steps.losses.push(step[0] / self.unlearn.global_batch as f64);
-            steps.edits.add(&step[1..]);
-        }
-        Ok(steps)
+        let sums = Vec::<f64>::try_from(Tensor::f_cat(&pending, 0)?.f_to_device(Device::Cpu)?)?;
+        Ok(sums.into_iter().map(|sum| sum / self.unlearn.global_batch as f64).collect())
     }
 }
 

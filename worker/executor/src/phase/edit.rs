@@ -1,0 +1,145 @@
+//! Edit: label the latents of the training stream and edit those that show the feature, once; training passes over them many times.
+//!
+//! Stored are the edits, not the latents, which can be made again from their index. A shard is cut into the same batches whoever has
+//! it, so it has the same bits. Not here: how an edit is found (crate `models`), what a step draws (there too).
+
+use std::rc::Rc;
+
+use lethe_domain::spec::Selection;
+use lethe_domain::{ArtifactRef, EditOutput, EditSummary, ErrorCode, Inputs, JobSpec, SampleRange};
+use lethe_models::{Editor, Labeller, Latents, Pool, PoolShard, Stream, Target};
+use tch::Device;
+
+use super::Shard;
+use crate::error::{Error, Result};
+use crate::models::{Models, Original};
+use crate::work::Work;
+use crate::{memory, verdict};
+
+/// What to do when a batch does not fit.
+const SMALLER: &str = "lower pool.batch, or run fewer slots on this machine";
+
+/// # Errors
+/// Those of the models and of storage.
+pub(super) fn run(work: &mut Work<'_>, shard: Shard, target: &ArtifactRef) -> Result<EditOutput> {
+    let vector = work.target(target)?;
+    let original = work.original()?;
+    let editor = editor(&work.spec, &vector, &work.inputs, work.models, work.device)?;
+    if shard.is_first() {
+        work.speaker.begin();
+    }
+    let (latents, batch) = (work.latents(), work.spec.pool.batch);
+    let edits = edit(&original, &editor, &latents, shard.range, batch, |done| shard.step(work, done));
+    let edits = edits
+        .map_err(|error| error.too_large(&format!("a batch of {batch} latents (pool.batch)"), SMALLER))?;
+    let pool = work.storage.put(&work.shard_path(shard.index), edits.to_bytes(&latents)?)?;
+    Ok(EditOutput { samples: shard.range.count, pool })
+}
+
+/// The editor that the spec asks for, with the labeller that guides it if there is one.
+///
+/// # Errors
+/// As [`Models::labeller`].
+pub(crate) fn editor(
+    spec: &JobSpec,
+    target: &Target,
+    inputs: &Inputs,
+    models: &mut Models,
+    device: Device,
+) -> Result<Editor> {
+    let guide: Option<Rc<Labeller>> = match spec.direction.selection {
+        Selection::Projection => None,
+        Selection::Classifier => {
+            let judge = verdict::looking_labeller(spec);
+            let judge =
+                judge.ok_or_else(|| Error::internal("direction.selection: classifier without a model"))?;
+            Some(models.labeller(&judge, inputs, device)?)
+        }
+    };
+    Ok(Editor::new(target, &spec.direction, spec.generator.prior, guide, device)?)
+}
+
+/// Labels and edits a range of latents. `step` is called before each batch with the latents done.
+///
+/// # Errors
+/// Those of the models and of `step`.
+pub(crate) fn edit(
+    original: &Original,
+    editor: &Editor,
+    latents: &Latents,
+    range: SampleRange,
+    batch: u64,
+    mut step: impl FnMut(u64) -> Result<()>,
+) -> Result<PoolShard> {
+    let mut shard = PoolShard::new(range.start);
+    for part in range.in_steps_of(batch) {
+        step(part.start - range.start)?;
+        let z = latents.batch(Stream::Train, part.start, part.count, original.generator.device())?;
+        shard.add(&z, &editor.edit(&original.generator, &z)?, latents.deviation())?;
+    }
+    Ok(shard)
+}
+
+/// The first latents alone as a pool, for measuring: nothing is stored.
+///
+/// # Errors
+/// Those of the models.
+pub(crate) fn small_pool(
+    spec: &JobSpec,
+    original: &Original,
+    editor: &Editor,
+    count: u64,
+) -> Result<Rc<Pool>> {
+    let (latents, range) = (Latents::new(spec.sample.seed, &spec.generator), SampleRange { start: 0, count });
+    let shard = edit(original, editor, &latents, range, spec.pool.batch, |_| Ok(()))?;
+    Ok(Rc::new(Pool::new(latents, vec![shard])?))
+}
+
+/// The pool of a job, which stays at hand: whoever replaces a lost rank needs no storage for it.
+///
+/// # Errors
+/// `NO_EDITS` when every edit failed; those of storage; [`Error::Stopped`].
+pub(super) fn pool(work: &mut Work<'_>, shards: &[ArtifactRef]) -> Result<Rc<Pool>> {
+    let (storage, stop, latents) = (work.storage.clone(), work.stop.clone(), work.latents());
+    work.models.pool(shards, || {
+        let bytes = shards.iter().map(|shard| shard.size).sum::<u64>();
+        memory::require(2 * bytes, "the pool of edits", "lower pool.latents")?;
+        let read = |shard: &ArtifactRef| {
+            stop.check()?;
+            Ok(PoolShard::from_bytes(&storage.get(shard)?, &shard.path, &latents)?)
+        };
+        let pool = Pool::new(latents.clone(), shards.iter().map(read).collect::<Result<_>>()?)?;
+        check(pool.summary())?;
+        Ok(pool)
+    })
+}
+
+/// Whether any edit succeeded.
+fn check(EditSummary { tried, unresolved, .. }: EditSummary) -> Result<()> {
+    if unresolved < tried || tried == 0 {
+        return Ok(());
+    }
+    Err(Error::refused(
+        ErrorCode::NoEdits,
+        format!("none of {tried} edits found an image without the feature: there is nothing to teach"),
+        "lower direction.margin, raise sample.until or use direction.method: logistic for a better direction; a labeller that \
+         calls every image along the direction positive cannot guide an edit",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use lethe_domain::Failure;
+
+    use super::*;
+
+    #[test]
+    fn only_when_every_edit_fails_the_job_does() {
+        let of = |tried, unresolved| EditSummary { tried, unresolved, ..EditSummary::default() };
+        for edits in [of(0, 0), of(501, 500)] {
+            check(edits).unwrap();
+        }
+        let failure = Failure::from(check(of(1, 1)).unwrap_err());
+        assert_eq!(failure.code, ErrorCode::NoEdits, "{failure}");
+    }
+}
