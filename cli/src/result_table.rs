@@ -15,6 +15,7 @@ pub(crate) fn render(result: &JobResult, wide: bool) -> String {
     if !result.figures.is_empty() {
         lines.extend(figures(&result.figures, wide).lines().map(|line| format!("  {line}")));
     }
+    lines.extend(result.advice.iter().map(|advice| format!("  advice              {advice}")));
     lines.extend(story(result));
     lines.join("\n")
 }

@@ -9,10 +9,11 @@ use super::numbers::{figure as number, grouped, percent};
 
 /// Cards with the figures so far; none before there is one.
 pub(super) fn figures(result: &JobResult) -> Option<Markup> {
-    let JobResult { figures, judge, direction, train, .. } = result;
+    let JobResult { figures, advice, judge, direction, train, .. } = result;
     (direction.is_some() || !figures.is_empty()).then(|| {
         html! {
             @if let Some(judge) = judge { (judged(&result.feature, judge)) }
+            @if let Some(advice) = advice { p { b { "Advice: " } (advice) } }
             div.cards {
                 @for figure in figures { (card(figure)) }
                 @if let Some(direction) = direction { (direction_card(direction)) }

@@ -358,5 +358,6 @@ fn figures() -> ReportOutput {
             "name another",
         )],
         judge: JudgeSummary { uri: "/m/s.pt".to_owned(), sha256: "ab".repeat(32), same_as_labeller: true },
+        advice: Some("raise unlearn.steps".to_owned()),
     }
 }

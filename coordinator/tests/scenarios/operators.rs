@@ -138,6 +138,7 @@ async fn the_page_shows_everything_and_escapes_what_is_hostile() {
         "1,280 samples/s",
         "<polyline points=\"0.0,",
         "before_after.png",
+        "<b>Advice: </b>raise unlearn.steps",
         "fine-tune",
     ] {
         assert!(text.contains(part), "{part}\n{text}");

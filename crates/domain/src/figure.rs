@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct Figure {
     /// What it is called, unique in its group: `remaining_share`.
     pub name: String,
-    /// What it is about: `feature`, `fidelity`, `locality`, `range`, `edits`.
+    /// What it is about: `feature`, `remaining`, `fidelity`, `locality`, `range`, `edits`.
     pub group: String,
     /// The original's value; none where the figure is about the copy, or about the step from one to the other.
     pub before: Option<f64>,
@@ -45,6 +45,8 @@ pub enum Unit {
     Similarity,
     /// Standard deviations of an entry of the latent under its prior.
     Deviations,
+    /// One value divided by another; 1 = equal.
+    Ratio,
 }
 
 /// Which values of a figure are the better ones.
@@ -88,6 +90,7 @@ impl Unit {
             Unit::Distance => format!("{value:.3}"),
             Unit::PixelValue | Unit::Similarity => format!("{value:.4}"),
             Unit::Deviations => format!("{value:.2} sd"),
+            Unit::Ratio => format!("{value:.2}"),
         }
     }
 
@@ -150,6 +153,7 @@ mod tests {
             (Unit::Distance, 812.3, "812"),
             (Unit::Similarity, 0.98312, "0.9831"),
             (Unit::Deviations, 1.234, "1.23 sd"),
+            (Unit::Ratio, 1.118, "1.12"),
         ] {
             assert_eq!(unit.show(value), text);
         }

@@ -34,6 +34,9 @@ pub struct JobResult {
     pub judge: Option<JudgeSummary>,
     /// What was measured, on the same latents before and after.
     pub figures: Vec<Figure>,
+    /// Where most of what is left of the feature comes from, and what to change; none when hardly anything is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
     /// Where the feature was found.
     pub direction: Option<DirectionSummary>,
     /// How training went.
@@ -69,10 +72,10 @@ impl JobResult {
         self.figures.iter().find(|figure| figure.group == group && figure.name == name)
     }
 
-    /// The result as lists of jobs carry it: without the settings, and of the figures only the remaining share.
+    /// The result as lists of jobs carry it: without settings and advice, and of the figures only the remaining share.
     #[must_use]
     pub fn brief(mut self) -> Self {
-        self.spec = None;
+        (self.spec, self.advice) = (None, None);
         self.figures.retain(|figure| (figure.group.as_str(), figure.name.as_str()) == REMAINING_SHARE);
         self
     }

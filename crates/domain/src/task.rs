@@ -244,6 +244,9 @@ pub struct ReportOutput {
     pub warnings: Vec<Warning>,
     /// Who counted the feature.
     pub judge: JudgeSummary,
+    /// What to change first, if enough of the feature is left to say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
 }
 
 /// What publishing wrote.

@@ -36,6 +36,7 @@ fn full() -> JobResult {
             samples: 0,
             definition: String::new(),
         }],
+        advice: some(),
         direction: Some(DirectionSummary {
             threshold: 0.0,
             edited_share: 0.0,
@@ -96,7 +97,9 @@ fn every_warning_and_unit_is_described() {
     for code in WarningCode::ALL {
         assert!(page.contains(&format!("| `{code}` |")), "docs/result.md lacks {code}");
     }
-    for unit in [Unit::Share, Unit::Distance, Unit::PixelValue, Unit::Similarity, Unit::Deviations] {
+    for unit in
+        [Unit::Share, Unit::Distance, Unit::PixelValue, Unit::Similarity, Unit::Deviations, Unit::Ratio]
+    {
         let name = serde_json::to_value(unit).unwrap();
         assert!(page.contains(&format!("`{}`", name.as_str().unwrap())), "docs/result.md lacks {unit:?}");
     }

@@ -35,6 +35,7 @@ impl JobRecord {
             warnings: outputs.warnings(),
             judge: report.map(|report| report.judge.clone()),
             figures: outputs.figures(),
+            advice: report.and_then(|report| report.advice.clone()),
             direction,
             train,
             seconds: record

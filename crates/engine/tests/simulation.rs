@@ -98,6 +98,7 @@ fn output(assignment: &Assignment) -> TaskOutput {
             figures: Vec::new(),
             warnings: Vec::new(),
             judge: JudgeSummary { uri: shas(moments), sha256: String::new(), same_as_labeller: true },
+            advice: None,
         }),
         Task::Publish { .. } => TaskOutput::Publish(PublishOutput {
             generator: artifact("g".to_owned()),

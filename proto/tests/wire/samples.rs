@@ -90,7 +90,8 @@ pub(crate) fn assignment(task: Task) -> Assignment {
 }
 
 pub(crate) fn report() -> ReportOutput {
-    ReportOutput { figures: figures(), warnings: vec![warning()], judge: judge() }
+    let advice = Some("raise unlearn.steps".to_owned());
+    ReportOutput { figures: figures(), warnings: vec![warning()], judge: judge(), advice }
 }
 
 pub(crate) fn figures() -> Vec<Figure> {
@@ -174,7 +175,7 @@ pub(crate) fn outputs() -> Vec<TaskOutput> {
             moments: artifact("moments"),
         }),
         TaskOutput::Report(report()),
-        TaskOutput::Report(ReportOutput { warnings: vec![], ..report() }),
+        TaskOutput::Report(ReportOutput { warnings: vec![], advice: None, ..report() }),
         TaskOutput::Publish(PublishOutput {
             generator: artifact("vae.safetensors"),
             sidecar: artifact("vae.safetensors.json"),
@@ -199,6 +200,7 @@ pub(crate) fn result() -> JobResult {
         warnings: vec![warning()],
         judge: Some(judge()),
         figures: figures(),
+        advice: Some("raise unlearn.steps".to_owned()),
         direction: Some(DirectionSummary {
             threshold: 1.75,
             edited_share: 0.17,

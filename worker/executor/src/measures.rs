@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use lethe_domain::Cut;
 use lethe_models::{Error as ModelError, Moments, Tensors};
 use tch::{Kind, Tensor};
 
@@ -36,6 +37,8 @@ pub(crate) struct Space {
     pub(crate) noise: Moments,
     /// Of those of them that do not show the feature.
     pub(crate) free: Free,
+    /// Of as many images of the original as the copy has, without the feature: what rejection gives.
+    pub(crate) rejection: Free,
 }
 
 /// Images without the feature.
@@ -45,6 +48,86 @@ pub(crate) enum Free {
     Picked(Moments),
     /// Not yet, since the judge's cut is not known: scores, and vectors [N, D] f32 of all.
     Open(Vec<f64>, Tensor),
+}
+
+impl Free {
+    /// Of no images yet, for vectors of this length; `picked` when the judge's cut is known.
+    fn new(dimension: i64, picked: bool) -> Result<Self> {
+        Ok(if picked {
+            Self::Picked(Moments::new(dimension))
+        } else {
+            Self::Open(Vec::new(), Tensor::f_zeros([0, dimension], (Kind::Float, tch::Device::Cpu))?)
+        })
+    }
+
+    /// Looks at images with these scores and vectors [N, D]; `cut` as the others here were picked by.
+    ///
+    /// # Errors
+    /// Lack of memory; `INTERNAL` without the cut that others were picked by.
+    pub(crate) fn add(&mut self, scores: &[f64], vectors: &Tensor, cut: Option<Cut>) -> Result<()> {
+        match (self, cut) {
+            (Self::Picked(moments), Some(cut)) => Ok(moments.add_where(vectors, &absent(scores, cut))?),
+            (Self::Open(all, kept), None) => {
+                all.extend(scores);
+                *kept = Tensor::f_cat(&[&*kept, &vectors.f_to_device(tch::Device::Cpu)?], 0)?;
+                Ok(())
+            }
+            _ => Err(mixed()),
+        }
+    }
+
+    /// Those without the feature.
+    ///
+    /// # Errors
+    /// Lack of memory.
+    pub(crate) fn picked(self, cut: Cut) -> Result<Moments> {
+        match self {
+            Self::Picked(moments) => Ok(moments),
+            Self::Open(scores, vectors) => {
+                let mut moments = Moments::new(vectors.size()[1]);
+                moments.add_where(&vectors, &absent(&scores, cut))?;
+                Ok(moments)
+            }
+        }
+    }
+
+    fn append(&mut self, next: Self) -> Result<()> {
+        match (self, next) {
+            (Self::Picked(moments), Self::Picked(next)) => Ok(moments.merge(&next)?),
+            (Self::Open(scores, vectors), Self::Open(next_scores, next)) => {
+                scores.extend(next_scores);
+                *vectors = Tensor::f_cat(&[&*vectors, &next], 0)?;
+                Ok(())
+            }
+            _ => Err(mixed()),
+        }
+    }
+
+    fn to_tensors(&self) -> Result<Tensors> {
+        let mut tensors = Tensors::new("images without the feature");
+        match self {
+            Self::Picked(moments) => tensors.nest("moments", moments.to_tensors()),
+            Self::Open(scores, vectors) => {
+                tensors.insert("scores", &Tensor::f_from_slice(scores)?);
+                tensors.insert("vectors", vectors);
+            }
+        }
+        Ok(tensors)
+    }
+
+    fn from_tensors(tensors: &Tensors) -> Result<Self> {
+        match tensors.get("vectors") {
+            Ok(vectors) => Ok(Self::Open(values(tensors, "scores")?, vectors.shallow_clone())),
+            Err(ModelError::Tensors { .. }) => {
+                Ok(Self::Picked(Moments::from_tensors(&tensors.nested("moments"))?))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn absent(scores: &[f64], cut: Cut) -> Vec<bool> {
+    scores.iter().map(|score| !cut.is_positive(*score)).collect()
 }
 
 impl Measures {
@@ -103,13 +186,8 @@ impl Measures {
             tensors.nest("space.before", space.before.to_tensors());
             tensors.nest("space.after", space.after.to_tensors());
             tensors.nest("space.noise", space.noise.to_tensors());
-            match &space.free {
-                Free::Picked(moments) => tensors.nest("space.free", moments.to_tensors()),
-                Free::Open(scores, vectors) => {
-                    tensors.insert("space.scores", &Tensor::f_from_slice(scores)?);
-                    tensors.insert("space.vectors", vectors);
-                }
-            }
+            tensors.nest("space.free", space.free.to_tensors()?);
+            tensors.nest("space.rejection", space.rejection.to_tensors()?);
         }
         Ok(tensors.to_bytes()?)
     }
@@ -119,59 +197,45 @@ impl Measures {
     /// # Errors
     /// As [`Tensors::get`].
     pub(crate) fn from_tensors(tensors: &Tensors) -> Result<Self> {
-        let values = |name: &str| -> Result<Vec<f64>> {
-            Ok(Vec::try_from(tensors.get(name)?.f_to_kind(Kind::Double)?)?)
-        };
         let space = tensors.nested("space");
         let space = if space.is_empty() {
             None
         } else {
             let moments = |name: &str| Moments::from_tensors(&space.nested(name));
-            let free = match space.get("vectors") {
-                Ok(vectors) => Free::Open(values("space.scores")?, vectors.shallow_clone()),
-                Err(ModelError::Tensors { .. }) => Free::Picked(moments("free")?),
-                Err(error) => return Err(error.into()),
-            };
             let (before, after, noise) = (moments("before")?, moments("after")?, moments("noise")?);
-            Some(Space { before, after, noise, free })
+            let [free, rejection] = ["free", "rejection"].map(|name| Free::from_tensors(&space.nested(name)));
+            Some(Space { before, after, noise, free: free?, rejection: rejection? })
         };
-        let row = |(name, _): (&str, &Tensor)| Ok((name.to_owned(), values(&format!("rows.{name}"))?));
+        let row =
+            |(name, _): (&str, &Tensor)| Ok((name.to_owned(), values(tensors, &format!("rows.{name}"))?));
         let rows = tensors.nested("rows").iter().map(row).collect::<Result<_>>()?;
         Ok(Self {
             start: tensors.get_f64("start")? as u64,
-            before: values("before")?,
-            after: values("after")?,
+            before: values(tensors, "before")?,
+            after: values(tensors, "after")?,
             rows,
             space,
         })
     }
 }
 
+fn values(tensors: &Tensors, name: &str) -> Result<Vec<f64>> {
+    Ok(Vec::try_from(tensors.get(name)?.f_to_kind(Kind::Double)?)?)
+}
+
 impl Space {
     /// Of no images yet, for vectors of this length; `picked` when the judge's cut is known.
     pub(crate) fn new(dimension: i64, picked: bool) -> Result<Self> {
-        let none = || Moments::new(dimension);
-        let free = if picked {
-            Free::Picked(none())
-        } else {
-            Free::Open(Vec::new(), Tensor::f_zeros([0, dimension], (Kind::Float, tch::Device::Cpu))?)
-        };
-        Ok(Self { before: none(), after: none(), noise: none(), free })
+        let (none, unseen) = (|| Moments::new(dimension), || Free::new(dimension, picked));
+        Ok(Self { before: none(), after: none(), noise: none(), free: unseen()?, rejection: unseen()? })
     }
 
     fn append(&mut self, next: Space) -> Result<()> {
         self.before.merge(&next.before)?;
         self.after.merge(&next.after)?;
         self.noise.merge(&next.noise)?;
-        match (&mut self.free, next.free) {
-            (Free::Picked(moments), Free::Picked(next)) => Ok(moments.merge(&next)?),
-            (Free::Open(scores, vectors), Free::Open(next_scores, next)) => {
-                scores.extend(next_scores);
-                *vectors = Tensor::f_cat(&[&*vectors, &next], 0)?;
-                Ok(())
-            }
-            _ => Err(mixed()),
-        }
+        self.free.append(next.free)?;
+        self.rejection.append(next.rejection)
     }
 }
 
@@ -182,6 +246,9 @@ fn mixed() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Two of six values lie above it.
+    const CUT: Cut = Cut { sign: 1.0, threshold: 0.5 };
 
     fn shard(start: u64, picked: bool) -> Measures {
         let mut measures = Measures::new(start);
@@ -194,12 +261,8 @@ mod tests {
         space.before.add(&vectors).unwrap();
         space.after.add(&vectors).unwrap();
         space.noise.add(&vectors).unwrap();
-        match &mut space.free {
-            Free::Picked(moments) => moments.add(&vectors).unwrap(),
-            Free::Open(scores, all) => {
-                scores.extend(&values);
-                *all = vectors;
-            }
+        for free in [&mut space.free, &mut space.rejection] {
+            free.add(&values, &vectors, picked.then_some(CUT)).unwrap();
         }
         measures.space = Some(space);
         measures
@@ -221,9 +284,9 @@ mod tests {
             assert_eq!(total.after[5], -expected[5]);
             let space = total.space.unwrap();
             assert_eq!(space.noise.count(), 6);
-            match space.free {
-                Free::Picked(moments) => assert_eq!(moments.count(), 6),
-                Free::Open(scores, vectors) => assert_eq!((scores, vectors.size()), (expected, vec![6, 2])),
+            for free in [space.free, space.rejection] {
+                assert_eq!(matches!(&free, Free::Picked(_)), picked);
+                assert_eq!(free.picked(CUT).unwrap().count(), 4);
             }
         }
     }

@@ -1,25 +1,31 @@
-//! Evaluate: look at the original and the copy on the same latents, which neither sampling nor training used.
+//! Evaluate: look at the original and the copy on the same latents, which neither sampling nor training used, and at what the edit
+//! makes of them: so what is left of the feature can be traced to its cause.
 //!
 //! Where there is a feature space, the original is also looked at on as many other latents: the distance between its own two
-//! sets is what chance alone gives, and its images without the feature are what the copy should look like.
+//! sets is what chance alone gives, and its images without the feature are what the copy should look like. What that is worth shows
+//! beside rejection: as many of the original's images as the copy has, those with the feature replaced.
 
 use std::rc::Rc;
 
-use lethe_domain::{ArtifactRef, Cut, EvaluateOutput};
-use lethe_models::{Features, Generator, Labeller, Stream};
+use lethe_domain::{ArtifactRef, EvaluateOutput, SampleRange};
+use lethe_models::{Edited, Editor, Features, Generator, Labeller, Stream};
 use tch::{Device, Kind, Tensor};
 
 use super::Shard;
-use super::report::range;
+use super::edit::editor;
+use super::report::{range, remaining};
 use crate::error::Result;
 use crate::measures::{Free, Measures, Space};
 use crate::models::Original;
 use crate::pairs::{PAIRS, Tools};
-use crate::verdict;
+use crate::verdict::{self, Line};
 use crate::work::Work;
 
 /// What to do when a batch does not fit.
 const SMALLER: &str = "lower evaluate.batch, or run fewer slots on this machine";
+
+/// How often an image with the feature is replaced before it is given up: where nine in ten show it, over half still are found one.
+const REPLACED_AT_MOST: u64 = 8;
 
 /// # Errors
 /// Those of the models and of storage.
@@ -29,15 +35,16 @@ pub(super) fn run(
     target: &ArtifactRef,
     weights: &ArtifactRef,
 ) -> Result<EvaluateOutput> {
-    let cut = work.target(target)?.cut;
-    let (judge, line) = verdict::judge(&work.spec, cut)?;
+    let target = work.target(target)?;
+    let (judge, line) = verdict::judge(&work.spec, target.cut)?;
     let original = work.original()?;
     let storage = work.storage.clone();
     let eyes = Eyes {
+        editor: editor(&work.spec, &target, &work.inputs, work.models, work.device)?,
         copy: work.models.trained(&original, &weights.sha256, || storage.tensors(weights))?,
         judge: work.labeller(&judge)?,
         features: work.features()?,
-        cut: line.cut(),
+        line,
         original,
     };
     if shard.is_first() {
@@ -47,7 +54,7 @@ pub(super) fn run(
     let measures = eyes.compare(work, shard).map_err(|error| error.too_large(&batch, SMALLER))?;
     let moments = work.storage.put(&work.shard_path(shard.index), measures.to_bytes()?)?;
     let count = |scores: &[f64]| {
-        eyes.cut.map(|cut| scores.iter().filter(|score| cut.is_positive(**score)).count() as u64)
+        eyes.line.cut().map(|cut| scores.iter().filter(|score| cut.is_positive(**score)).count() as u64)
     };
     let (before, after) = (count(&measures.before), count(&measures.after));
     Ok(EvaluateOutput { samples: shard.range.count, before, after, moments })
@@ -57,11 +64,12 @@ pub(super) fn run(
 #[derive(Debug)]
 struct Eyes {
     original: Rc<Original>,
+    editor: Editor,
     copy: Rc<Generator>,
     judge: Rc<Labeller>,
     features: Option<Rc<Features>>,
-    /// None while the judge's cut depends on all its scores.
-    cut: Option<Cut>,
+    /// By which the judge says that the feature is there.
+    line: Line,
 }
 
 impl Eyes {
@@ -74,12 +82,17 @@ impl Eyes {
         for part in range.in_steps_of(batch) {
             shard.step(work, part.start - range.start)?;
             let z = latents.batch(Stream::Evaluate, part.start, part.count, work.device)?;
+            let edited = self.editor.edit(original, &z)?;
             let (before, after) = (original.forward(&z)?, self.copy.forward(&z)?);
             for (row, images) in range::ROWS.into_iter().zip([&before, &after]) {
                 measures.rows.entry(row.to_owned()).or_default().extend(numbers(&original.strays(images)?)?);
             }
             let (before, after) = (original.to_unit(&before)?, self.copy.to_unit(&after)?);
-            measures.before.extend(self.judge.scores(&before)?);
+            let scores = self.judge.scores(&before)?;
+            for (row, values) in self.trace(&edited, &scores)? {
+                measures.rows.entry(row.to_owned()).or_default().extend(values);
+            }
+            measures.before.extend(&scores);
             measures.after.extend(self.judge.scores(&after)?);
             for pair in &PAIRS {
                 let values = numbers(&pair.of(&tools, &before, &after)?)?;
@@ -88,34 +101,79 @@ impl Eyes {
             let Some(features) = &self.features else { continue };
             let z = latents.batch(Stream::Noise, part.start, part.count, work.device)?;
             let noise = original.to_unit(&original.forward(&z)?)?;
-            let scores = self.judge.scores(&noise)?;
+            let noise_scores = self.judge.scores(&noise)?;
             let [before, after, noise] = [before, after, noise].map(|images| features.of(&images));
             let (before, after, noise) = (before?, after?, noise?);
             let space = match &mut measures.space {
                 Some(space) => space,
-                none => none.insert(Space::new(before.size()[1], self.cut.is_some())?),
+                none => none.insert(Space::new(before.size()[1], self.line.cut().is_some())?),
             };
             space.before.add(&before)?;
             space.after.add(&after)?;
             space.noise.add(&noise)?;
-            self.put_aside(&mut space.free, scores, &noise)?;
+            space.free.add(&noise_scores, &noise, self.line.cut())?;
+            space.rejection.add(&scores, &before, self.line.cut())?;
+            self.replace(work, features, part, &scores, &mut space.rejection)?;
         }
         Ok(measures)
     }
 
-    fn put_aside(&self, free: &mut Free, scores: Vec<f64>, vectors: &Tensor) -> Result<()> {
-        match (free, self.cut) {
-            (Free::Picked(moments), Some(cut)) => {
-                let keep: Vec<bool> = scores.iter().map(|score| !cut.is_positive(*score)).collect();
-                Ok(moments.add_where(vectors, &keep)?)
-            }
-            (Free::Picked(moments), None) => Ok(moments.add(vectors)?),
-            (Free::Open(all, kept), _) => {
-                all.extend(scores);
-                *kept = Tensor::f_cat(&[&*kept, &vectors.f_to_device(Device::Cpu)?], 0)?;
-                Ok(())
+    /// What the edit did to each latent, in rows; `scores` are the judge's of the unedited images.
+    fn trace(&self, edited: &Edited, scores: &[f64]) -> Result<[(&'static str, Vec<f64>); 3]> {
+        let nothing = vec![0.0; scores.len()];
+        let (mut selected, mut unresolved, mut reached) = (nothing.clone(), nothing, scores.to_vec());
+        if edited.count() > 0 {
+            let original = &self.original.generator;
+            let moved = edited.latents.f_index_select(0, &edited.places)?;
+            let images = original.to_unit(&original.forward(&moved)?)?;
+            let (places, failed) = (numbers(&edited.places)?, numbers(&edited.unresolved)?);
+            for ((place, failed), score) in places.into_iter().zip(failed).zip(self.judge.scores(&images)?) {
+                let place = place as usize;
+                (selected[place], unresolved[place], reached[place]) = (1.0, failed, score);
             }
         }
+        Ok([
+            (remaining::SELECTED, selected),
+            (remaining::UNRESOLVED, unresolved),
+            (remaining::EDITED, reached),
+        ])
+    }
+
+    /// Adds images of the original in place of those of `part` that show the feature: latent i gives way to i + N, i + 2N, ... of the N
+    /// latents of the evaluation, so no two give way to the same one. While the judge's cut is not known, as many are drawn as
+    /// the share that it will take.
+    fn replace(
+        &self,
+        work: &Work<'_>,
+        features: &Features,
+        part: SampleRange,
+        scores: &[f64],
+        rejection: &mut Free,
+    ) -> Result<()> {
+        let original = &self.original.generator;
+        let mut places: Vec<u64> = match self.line {
+            Line::At(cut) => {
+                let shows = (part.start..).zip(scores).filter(|(_, score)| cut.is_positive(**score));
+                shows.map(|(place, _)| place).collect()
+            }
+            Line::Top(share) => {
+                let wanted = (part.count as f64 * share / (1.0 - share)).ceil() as u64;
+                (part.start..part.start + wanted.min(part.count)).collect()
+            }
+        };
+        for _ in 0..REPLACED_AT_MOST {
+            if places.is_empty() {
+                break;
+            }
+            places.iter_mut().for_each(|place| *place += work.spec.evaluate.samples);
+            let z = work.latents().gather(Stream::Evaluate, &places, work.device)?;
+            let images = original.to_unit(&original.forward(&z)?)?;
+            let (scores, cut) = (self.judge.scores(&images)?, self.line.cut());
+            rejection.add(&scores, &features.of(&images)?, cut)?;
+            let mut shows = scores.iter().map(|score| cut.is_some_and(|cut| cut.is_positive(*score)));
+            places.retain(|_| shows.next() == Some(true));
+        }
+        Ok(())
     }
 }
 

@@ -72,7 +72,7 @@ mod tests {
         let judge =
             JudgeSummary { uri: "/m/t.pt".to_owned(), sha256: "ab".repeat(32), same_as_labeller: true };
         let warnings = vec![Warning::new(WarningCode::NotRemoved, "", "")];
-        ReportOutput { figures: vec![share, remaining], warnings, judge }
+        ReportOutput { figures: vec![share, remaining], warnings, judge, advice: None }
     }
 
     #[test]

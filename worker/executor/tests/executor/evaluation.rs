@@ -100,8 +100,16 @@ fn a_copy_that_did_not_change_measures_as_the_original() {
     let reference = figure(&figures, "fidelity", "distance");
     assert!(reference.definition.ends_with("images of test.safetensors"), "{reference:?}");
     for distance in figures.figures.iter().filter(|figure| figure.group == "fidelity") {
-        assert!(near(distance.before.unwrap(), distance.after.unwrap(), 1e-4), "{distance:?}");
+        let after = distance.after.unwrap();
+        assert!(distance.before.is_none_or(|before| near(before, after, 1e-4)), "{distance:?}");
     }
+    let value = |name| figure(&figures, "fidelity", name).after.unwrap();
+    let (rejection, free) = (value("rejection_distance"), value("feature_free_distance"));
+    assert!(near(rejection, free, 0.1), "nine tenths of the images are the same: {rejection} {free}");
+    assert!(rejection != free, "the others are not: {rejection}");
+    assert!(near(value("distance_over_rejection"), free / rejection, 1e-12));
+    let rejected = figure(&figures, "fidelity", "rejection_distance");
+    assert_eq!((rejected.before, rejected.samples), (None, 400), "as many as the copy has");
     let own = figure(&figures, "fidelity", "own_distance");
     assert!(
         own.before < reference.before,
@@ -125,7 +133,13 @@ fn the_figures_do_not_depend_on_how_the_range_was_cut() {
     let expected = [
         "share",
         "remaining_share",
+        "missed",
+        "edit",
+        "fit",
+        "new",
         "own_feature_free_distance",
+        "distance_over_rejection",
+        "rejection_distance",
         "own_distance",
         "l1",
         "ms_ssim",
@@ -158,6 +172,8 @@ fn a_judge_that_takes_the_top_share_gets_its_cut_from_the_originals_images() {
         figures.judge
     );
     let open = figure(&figures, "fidelity", "own_feature_free_distance").before.unwrap();
+    let rejected = figure(&figures, "fidelity", "rejection_distance");
+    assert!((390..=410).contains(&rejected.samples), "about as many as the copy has: {rejected:?}");
 
     // The same cut, known beforehand, gives the same figures.
     let mut scores: Vec<f64> =
@@ -170,6 +186,34 @@ fn a_judge_that_takes_the_top_share_gets_its_cut_from_the_originals_images() {
     let picked = report(&job, &mut executor, &target, &shards);
     let picked = figure(&picked, "fidelity", "own_feature_free_distance").before.unwrap();
     assert!(near(open, picked, 1e-6), "{open} {picked}");
+}
+
+#[test]
+fn what_is_left_is_traced_to_its_cause() {
+    let job = Job::thick().set("direction.selection", "classifier");
+    let mut executor = Executor::start();
+    let (target, weights) = (job.target(&mut executor), unchanged(&job));
+    let mut parts = |job: &Job| {
+        let shards = evaluate(job, &mut executor, &target, &weights);
+        let report = report(job, &mut executor, &target, &shards);
+        let parts =
+            ["missed", "edit", "fit", "new"].map(|part| figure(&report, "remaining", part).after.unwrap());
+        let remaining = figure(&report, "feature", "remaining_share").after.unwrap();
+        assert!((parts.iter().sum::<f64>() - remaining).abs() < 1e-12, "{parts:?} {remaining}");
+        let scores: Vec<f64> =
+            shards.iter().flat_map(|shard| job.numbers(&shard.moments, "before")).collect();
+        (parts, report.advice.unwrap(), scores)
+    };
+    // The labeller judges: it selected all it sees, its edits are clean, and a copy that was not trained has learnt nothing.
+    let ([missed, edit, fit, new], advice, mut scores) = parts(&job);
+    assert!(missed == 0.0 && new == 0.0 && edit < 0.1 && fit > 0.9, "{missed} {edit} {fit} {new}");
+    assert!(advice.ends_with("raise unlearn.steps, or else unlearn.alpha"), "{advice}");
+    // One that sees the feature in half of the images: most were never selected, and no edit goes far enough for it.
+    scores.sort_by(f64::total_cmp);
+    let judge = json!({"scorer": {"uri": mnist("models/thickness.pt"), "positive": {"above": scores[199]}}});
+    let ([missed, edit, fit, new], advice, _) = parts(&job.set("evaluate.judge", judge));
+    assert!(missed > 0.6 && edit > 0.05 && fit < 0.1 && new == 0.0, "{missed} {edit} {fit} {new}");
+    assert!(advice.contains("never selected for an edit"), "{advice}");
 }
 
 #[test]

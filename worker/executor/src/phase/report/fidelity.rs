@@ -1,4 +1,7 @@
 //! The Frechet distances, in one feature space.
+//!
+//! Beside f every removal looks like a gain where there is no feature, since f has it. The yardstick is rejection: what f gives when
+//! its images with the feature are thrown away and replaced.
 
 use lethe_domain::spec::{Judge, Reference};
 use lethe_domain::{Better, Cut, Figure, SampleRange, Unit};
@@ -6,7 +9,7 @@ use lethe_models::{Moments, frechet_distance};
 
 use super::everywhere;
 use crate::error::{Error, Result};
-use crate::measures::{Free, Space};
+use crate::measures::Space;
 use crate::work::Work;
 
 /// A set of real images in the feature space: all of it, and the part without the feature.
@@ -51,52 +54,73 @@ pub(super) fn look(work: &mut Work<'_>, reference: &Reference, judge: &Judge, cu
 /// # Errors
 /// `NO_NEGATIVES` when the judge sees the feature in nearly all images; [`Error::Stopped`].
 pub(super) fn figures(work: &Work<'_>, space: Space, sets: Option<Sets>, cut: Cut) -> Result<Vec<Figure>> {
-    let Space { before, after, noise, free } = space;
-    let free = match free {
-        Free::Picked(moments) => moments,
-        Free::Open(scores, vectors) => {
-            let keep: Vec<bool> = scores.into_iter().map(|score| !cut.is_positive(score)).collect();
-            let mut moments = Moments::new(noise.dimension());
-            moments.add_where(&vectors, &keep)?;
-            moments
-        }
-    };
-    if free.count() < 2 {
+    let Space { before, after, noise, free, rejection } = space;
+    let (free, rejection) = (free.picked(cut)?, rejection.picked(cut)?);
+    if free.count() < 2 || rejection.count() < 2 {
         return Err(everywhere("images of the original", noise.count()));
     }
     let space = &work.spec.evaluate.space;
-    let figure = |name: &str, to: &Moments, what: &str| -> Result<Figure> {
-        let distance = |from: &Moments| -> Result<f64> {
-            work.stop.check()?;
-            Ok(frechet_distance(from, to)?)
-        };
-        Ok(Figure {
-            name: name.to_owned(),
-            group: "fidelity".to_owned(),
-            before: Some(distance(&before)?),
-            after: Some(distance(&after)?),
-            unit: Unit::Distance,
-            ci95_before: None,
-            ci95_after: None,
-            better: Better::Lower,
-            samples: before.count(),
-            definition: format!("Frechet distance ({space}) to {what}"),
-        })
+    let distance = |from: &Moments, to: &Moments| -> Result<f64> {
+        work.stop.check()?;
+        Ok(frechet_distance(from, to)?)
     };
+    let figure = |name: &str, to: &Moments, what: &str| -> Result<Figure> {
+        let definition = format!("Frechet distance ({space}) to {what}");
+        let values = [distance(&before, to)?, distance(&after, to)?];
+        Ok(fidelity(name, Some(values[0]), values[1], before.count(), definition))
+    };
+    // That distance, what rejection has, and the one divided by the other.
+    let beside_rejection = |name: &str, to: &Moments, what: &str| -> Result<[Figure; 3]> {
+        let whole = figure(name, to, what)?;
+        let rejected = distance(&rejection, to)?;
+        let filtered = format!(
+            "{} images of the original without the feature (those of the same latents that show it replaced by others)",
+            rejection.count()
+        );
+        let over = |value: Option<f64>| value.filter(|_| rejected > 0.0).map(|value| value / rejected);
+        let ratio = Figure {
+            name: "distance_over_rejection".to_owned(),
+            before: over(whole.before),
+            after: over(whole.after),
+            unit: Unit::Ratio,
+            definition: format!(
+                "The {} divided by the rejection distance: 1 = as good as filtering",
+                whole.title()
+            ),
+            ..whole.clone()
+        };
+        let definition =
+            format!("Frechet distance ({space}) from {filtered} to {what}: what filtering gives");
+        Ok([whole, ratio, fidelity("rejection_distance", None, rejected, rejection.count(), definition)])
+    };
+    let own = "images of the original at other latents";
+    let own_free = ("own_feature_free_distance", &free, format!("those {own} that do not show the feature"));
     let mut figures = Vec::new();
     if let Some(Sets { name, whole, free }) = &sets {
         let name = name.rsplit('/').next().unwrap_or(name);
-        let what = format!("those of the {} images of {name} that do not show the feature", free.count());
-        figures.push(figure("feature_free_distance", free, &what)?);
+        let what = format!("the {} images of {name} that do not show the feature", free.count());
+        figures.extend(beside_rejection("feature_free_distance", free, &what)?);
         figures.push(figure("distance", whole, &format!("the {} images of {name}", whole.count()))?);
+        figures.push(figure(own_free.0, own_free.1, &own_free.2)?);
+    } else {
+        figures.extend(beside_rejection(own_free.0, own_free.1, &own_free.2)?);
     }
-    let own = "images of the original at other latents";
-    figures.push(figure(
-        "own_feature_free_distance",
-        &free,
-        &format!("those {own} that do not show the feature"),
-    )?);
     let what = format!("{own}: before is what chance alone gives, the noise floor");
     figures.push(figure("own_distance", &noise, &what)?);
     Ok(figures)
+}
+
+fn fidelity(name: &str, before: Option<f64>, after: f64, samples: u64, definition: String) -> Figure {
+    Figure {
+        name: name.to_owned(),
+        group: "fidelity".to_owned(),
+        before,
+        after: Some(after),
+        unit: Unit::Distance,
+        ci95_before: None,
+        ci95_after: None,
+        better: Better::Lower,
+        samples,
+        definition,
+    }
 }

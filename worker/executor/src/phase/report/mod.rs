@@ -6,6 +6,7 @@ mod feature;
 mod fidelity;
 mod judged;
 pub(super) mod range;
+pub(super) mod remaining;
 
 use lethe_domain::{ArtifactRef, Cut, ErrorCode, Figure, ReportOutput};
 
@@ -15,6 +16,7 @@ use crate::pairs::{PAIRS, PairMeasure};
 use crate::verdict;
 use crate::work::Work;
 use feature::Counts;
+use remaining::Parts;
 
 /// # Errors
 /// `NO_NEGATIVES` when the judge sees the feature everywhere; those of models and storage.
@@ -24,7 +26,8 @@ pub(super) fn run(work: &mut Work<'_>, shards: &[ArtifactRef], target: &Artifact
     let measures = fold(work, shards)?;
     let cut = line.among(&measures.before)?;
     let counts = Counts::of(&measures, cut);
-    let mut figures = counts.figures().to_vec();
+    let parts = Parts::of(&measures, cut)?;
+    let mut figures: Vec<Figure> = counts.figures().into_iter().chain(parts.figures()).collect();
     let locality = locality(&measures, cut)?;
     let (outside, strays) = range::figure(&measures, &work.spec.generator.output)?;
     if let Some(space) = measures.space {
@@ -38,7 +41,7 @@ pub(super) fn run(work: &mut Work<'_>, shards: &[ArtifactRef], target: &Artifact
     let warnings: Vec<_> =
         [strays, counts.warnings(), judged::warning(&judge)].into_iter().flatten().collect();
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    Ok(ReportOutput { figures, warnings, judge })
+    Ok(ReportOutput { figures, warnings, judge, advice: parts.advice() })
 }
 
 fn fold(work: &mut Work<'_>, shards: &[ArtifactRef]) -> Result<Measures> {
