@@ -32,6 +32,8 @@ pub(crate) enum Error {
         file: String,
         /// Everything found.
         problems: SpecError,
+        /// Whether any of it is about the spec itself, and not about the files it names.
+        keys: bool,
     },
     /// The job spec cannot be read.
     #[error("cannot read {file}: {source}")]
@@ -81,6 +83,8 @@ pub(crate) enum Error {
         out: String,
         /// Those files.
         files: String,
+        /// Whether the command has --force.
+        may_force: bool,
     },
     /// Anything else.
     #[error("{0:#}")]
@@ -122,10 +126,11 @@ impl Error {
                 "they elect one within seconds once a majority of their store answers: see /readyz of a coordinator, and docs/ha.md"
                     .to_owned(),
             ),
-            Error::WouldReplace { .. } => {
-                Some("choose another folder with --out, or move them away; `lethe job download --force` replaces them".to_owned())
+            Error::WouldReplace { may_force, .. } => {
+                let force = if *may_force { "; --force replaces them" } else { "" };
+                Some(format!("choose another folder with --out, or move them away{force}"))
             }
-            Error::Spec { .. } => Some("the keys are described in docs/job-spec.md and by `lethe job schema`".to_owned()),
+            Error::Spec { keys: true, .. } => Some("the keys are described in docs/job-spec.md and by `lethe job schema`".to_owned()),
             Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 Some("the disk is full: free some space and run the same command again".to_owned())
             }
@@ -157,5 +162,24 @@ impl Error {
             remark(&format!("hint: {hint}"));
         }
         ExitCode::from(self.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_can_be_followed() {
+        let hint = |may_force| {
+            let error = Error::WouldReplace { out: "out".to_owned(), files: "out/a".to_owned(), may_force };
+            error.hint().unwrap()
+        };
+        assert!(hint(true).contains("--force") && !hint(false).contains("--force"));
+        let refused = |keys| {
+            let problems = SpecError::one("generator.uri", "there is no file");
+            Error::Spec { file: "job.yaml".to_owned(), problems, keys }.hint()
+        };
+        assert!(refused(true).unwrap().contains("docs/job-spec.md") && refused(false).is_none());
     }
 }

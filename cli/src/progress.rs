@@ -11,7 +11,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lethe_domain::{JobStatus, Phase, PhaseState, PhaseStatus, Shape, Waiting};
 
 use crate::output::remark;
-use crate::units::{count, duration};
+use crate::units::{count, counted, duration};
 
 /// Shows statuses as they come.
 pub(crate) struct ProgressView {
@@ -218,10 +218,14 @@ fn details(phase: &PhaseStatus) -> String {
     }
     match phase.phase.shape() {
         Shape::Sharded => {
-            parts.push(format!("{}/{} samples", count(phase.done), count(phase.total)));
-            parts.push(format!("{}/{} shards", phase.shards_done, phase.shards));
+            parts.push(format!("{}/{}", count(phase.done), counted(phase.total, "sample")));
+            parts.push(format!(
+                "{}/{}",
+                count(phase.shards_done.into()),
+                counted(phase.shards.into(), "shard")
+            ));
         }
-        Shape::Gang => parts.push(format!("{}/{} steps", count(phase.done), count(phase.total))),
+        Shape::Gang => parts.push(format!("{}/{}", count(phase.done), counted(phase.total, "step"))),
         Shape::Single if phase.state == PhaseState::Running => parts.push(duration(phase.seconds)),
         Shape::Single => {}
     }

@@ -26,10 +26,20 @@ pub(crate) struct ResultFolder {
     /// Our own, inside it. Absolute.
     state: PathBuf,
     receipt: Receipt,
-    /// Whether files that Lethe did not write may be replaced.
-    force: bool,
+    force: Force,
     /// Held until the end; the system lets go of it whatever happens to this process.
     _lock: File,
+}
+
+/// Whether files that Lethe did not write may be replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Force {
+    /// Never: the command has no --force.
+    Never,
+    /// Not unless --force is said.
+    Unsaid,
+    /// They may.
+    Said,
 }
 
 /// A file of a result that is whole, and not in its place yet.
@@ -57,7 +67,7 @@ impl ResultFolder {
     /// # Errors
     /// Refused, and nothing is touched, when a file with one of these names is there that may not be replaced, or when
     /// another process has the folder.
-    pub(crate) fn take(out: &Path, job: Option<&JobId>, names: &[&str], force: bool) -> Result<Self, Error> {
+    pub(crate) fn take(out: &Path, job: Option<&JobId>, names: &[&str], force: Force) -> Result<Self, Error> {
         let path = std::path::absolute(out).map_err(|error| Error::io("find", out, error))?;
         if path.exists() && !path.is_dir() {
             return Err(Error::Usage(format!("{} is a file, expected a folder", out.display())));
@@ -218,12 +228,13 @@ fn look(path: &Path, name: &str, receipt: &Receipt, wanted: Option<Digest>) -> R
     Ok(if ours { Found::Ours(digest) } else { Found::Foreign(Some(digest)) })
 }
 
-fn refuse(out: &Path, foreign: &[PathBuf], force: bool) -> Result<(), Error> {
-    if foreign.is_empty() || force {
+fn refuse(out: &Path, foreign: &[PathBuf], force: Force) -> Result<(), Error> {
+    if foreign.is_empty() || force == Force::Said {
         return Ok(());
     }
     let names: Vec<String> = foreign.iter().map(|path| path.display().to_string()).collect();
-    Err(Error::WouldReplace { out: out.display().to_string(), files: names.join(", ") })
+    let may_force = force == Force::Unsaid;
+    Err(Error::WouldReplace { out: out.display().to_string(), files: names.join(", "), may_force })
 }
 
 fn lock(path: &Path, out: &Path) -> Result<File, Error> {
@@ -249,6 +260,7 @@ mod tests {
     }
 
     fn take(out: &Path, id: &str, force: bool) -> Result<ResultFolder, Error> {
+        let force = if force { Force::Said } else { Force::Unsaid };
         ResultFolder::take(out, Some(&job(id)), &NAMES, force)
     }
 
@@ -279,7 +291,7 @@ mod tests {
         let said = refused(take(&out, "j-2", false));
         assert!(said.contains("generator.pt") && said.contains("result.json"), "{said}");
         // The folder of a run takes one job after another.
-        let mut run = ResultFolder::take(&out, None, &NAMES, false).unwrap();
+        let mut run = ResultFolder::take(&out, None, &NAMES, Force::Never).unwrap();
         put(&mut run, "j-3", "three").unwrap();
         assert_eq!(read(&out, RESULT), "\"three\"\n");
         assert!(fs::read_dir(out.join(".lethe/part")).unwrap().next().is_none());

@@ -1,9 +1,9 @@
 //! A job's result as a table for people. It shows whatever figures there are.
 
-use lethe_domain::{Figure, JobResult, JudgeSummary, Phase};
+use lethe_domain::{Figure, JobResult, JudgeSummary, Phase, Unit};
 
 use crate::output::columns;
-use crate::units::{count, duration, percent};
+use crate::units::{count, counted, duration};
 
 /// The result: how it ended, its figures, how it came about. `wide` says what each figure means.
 pub(crate) fn render(result: &JobResult, wide: bool) -> String {
@@ -80,15 +80,15 @@ fn story(result: &JobResult) -> Vec<String> {
     if let Some(direction) = &result.direction {
         lines.push(format!(
             "  direction           edits {} of latents, held-out AUC {:.3}",
-            percent(direction.edited_share),
+            Unit::Share.show(direction.edited_share),
             direction.heldout_auc
         ));
     }
     if let Some(train) = &result.train {
         lines.push(format!(
-            "  training            {} steps on {} slots, {} samples/s, loss {:.4} -> {:.4}",
-            count(train.steps),
-            train.world_size,
+            "  training            {} on {}, {} samples/s, loss {:.4} -> {:.4}",
+            counted(train.steps, "step"),
+            counted(u64::from(train.world_size), "slot"),
             count(train.samples_per_second as u64),
             train.loss_first,
             train.loss_last

@@ -24,9 +24,9 @@ pub(crate) fn duration(seconds: f64) -> String {
     }
 }
 
-/// 9.87 %.
-pub(crate) fn percent(share: f64) -> String {
-    format!("{:.2} %", share * 100.0)
+/// 1 step, 1,200 steps.
+pub(crate) fn counted(number: u64, what: &str) -> String {
+    format!("{} {what}{}", count(number), if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
@@ -39,6 +39,7 @@ mod tests {
             [count(0), count(999), count(1_000), count(1_234_567)],
             ["0", "999", "1,000", "1,234,567"]
         );
+        assert_eq!([0, 1, 1_200].map(|number| counted(number, "step")), ["0 steps", "1 step", "1,200 steps"]);
         assert_eq!(
             [duration(0.44), duration(9.96), duration(65.0), duration(7_620.0)],
             ["0.4 s", "10 s", "1 min 05 s", "2 h 07 min"]

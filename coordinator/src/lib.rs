@@ -23,7 +23,7 @@ mod results;
 mod rpc;
 mod upkeep;
 
-pub use admission::{changed, look_at_files, replaced};
+pub use admission::{changed, look_at_files, look_at_objects, replaced};
 pub use config::{CoordinatorConfig, Flags, HttpAddress};
 pub use coordinator::{Coordinator, Handle};
 pub use error::{Error, Result};

@@ -97,7 +97,7 @@ fn pixels_beyond_the_range_unless_they_are_to_be_cut() {
         script(spec, "unbounded");
         spec["generator"]["output"]["range"] = json!([-1, 1]);
     };
-    refused(1, &["SPEC_MISMATCH", "unbounded.pt", "generator.output.clamp: true", "hint:"], beyond);
+    refused(1, &["SPEC_MISMATCH", "unbounded.pt", "generator.output.clamp: true"], beyond);
     let folder = tempfile::tempdir().unwrap();
     run(folder.path(), |spec| {
         beyond(spec);
@@ -122,7 +122,7 @@ fn nan_in_the_images() {
 #[test]
 fn a_class_that_the_classifier_does_not_have() {
     let classifier = examples().join("models/classifier.pt").display().to_string();
-    refused(2, &["feature.classifier.uri: found class 12", "classifier.pt", "10 classes", "hint:"], |spec| {
+    refused(2, &["feature.classifier.uri: found class 12", "classifier.pt", "10 classes"], |spec| {
         spec["feature"] =
             json!({"name": "twelve", "classifier": {"uri": classifier, "output": "logits", "class": 12}});
     });
@@ -204,7 +204,7 @@ fn a_batch_that_does_not_fit() {
 
 #[test]
 fn a_missing_file_an_unknown_key_and_a_wrong_type_are_usage_errors_with_their_paths() {
-    refused(2, &["generator.uri: there is no file", "nowhere.pt", "hint:"], |spec| {
+    refused(2, &["generator.uri: there is no file", "nowhere.pt"], |spec| {
         spec["generator"]["uri"] = "nowhere.pt".into()
     });
     refused(2, &["unlearn.stepz: unknown key; did you mean steps?"], |spec| {
@@ -245,17 +245,41 @@ fn everything_is_told_at_once_and_validate_knows_what_run_knows() {
     thick_vae(folder.path(), |spec| {
         spec["unlearn"] = json!({"stepz": 1, "lr": "fast", "alpha": -1});
         spec["name"] = "No Spaces".into();
+        spec["evaluate"]["features"] = "features.pt".into();
     });
-    let ended = Running::start("lethe", &["job", "validate", "job.json"], folder.path()).finish().expect(2);
-    assert_clear(
-        &ended,
-        &["did you mean steps?", "unlearn.lr: found the text", "unlearn.alpha: found -1", "name: found"],
-    );
+    for command in ["validate", "submit"] {
+        let ended = Running::start("lethe", &["job", command, "job.json"], folder.path()).finish().expect(2);
+        let keys =
+            ["did you mean steps?", "unlearn.lr: found the text", "unlearn.alpha: found -1", "name: found"];
+        assert_clear(&ended, &keys);
+        assert_clear(&ended, &["git lfs pull", "hint: the keys are described"]);
+    }
     std::fs::write(folder.path().join("job.json"), "name: a\nname: b\n").unwrap();
     let ended = Running::start("lethe", &["job", "validate", "job.json"], folder.path()).finish().expect(2);
     assert_clear(&ended, &["line 2, column 1: the key name is there twice"]);
     let ended = Running::start("lethe", &["job", "validate", "none.json"], folder.path()).finish().expect(2);
     assert_clear(&ended, &["cannot read none.json"]);
+}
+
+#[test]
+fn a_store_that_gives_no_answer_is_told_within_seconds() {
+    let folder = tempfile::tempdir().unwrap();
+    thick_vae(folder.path(), |spec| spec["generator"]["uri"] = "s3://models/x.safetensors".into());
+    let mut command = Command::new(bin("lethe"));
+    command.args(["job", "validate", "job.json"]).current_dir(folder.path());
+    for (name, value) in [
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:9"),
+        ("AWS_ALLOW_HTTP", "true"),
+        ("AWS_ACCESS_KEY_ID", "me"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+    ] {
+        command.env(name, value);
+    }
+    let begun = std::time::Instant::now();
+    let ended = Running::start_command(&mut command).finish().expect(2);
+    assert_clear(&ended, &["generator.uri: could not look at it", "no answer from http://127.0.0.1:9"]);
+    assert!(!ended.stderr.contains("hint:"), "{}", ended.stderr);
+    assert!(begun.elapsed().as_secs() < 15, "{:?}", begun.elapsed());
 }
 
 #[test]
@@ -270,16 +294,18 @@ fn what_the_sidecar_says_need_not_be_said_again() {
     Running::start("lethe", &["run", "job.json", "--out", "out", "--slots", "1"], folder.path())
         .finish()
         .expect(0);
-    let bare = folder.path().join("bare.safetensors");
-    std::fs::copy(examples().join("models/vae.safetensors"), &bare).unwrap();
     let mut without: Value = serde_json::from_slice(&std::fs::read(&spec).unwrap()).unwrap();
-    without["generator"]["uri"] = "bare.safetensors".into();
-    std::fs::write(&spec, without.to_string()).unwrap();
-    let ended = Running::start("lethe", &["job", "validate", "job.json"], folder.path()).finish().expect(2);
-    assert_clear(
-        &ended,
-        &["generator.format: missing", "generator.latent: missing", "generator.output: missing", "sidecar"],
-    );
+    let script =
+        ["generator.format: missing", "generator.latent: missing", "generator.output: missing", "sidecar"];
+    let weights = ["generator.uri: ", "safetensors weights need one"];
+    for (model, says) in [("thickness.pt", &script[..]), ("vae.safetensors", &weights)] {
+        std::fs::copy(examples().join("models").join(model), folder.path().join(model)).unwrap();
+        without["generator"]["uri"] = model.into();
+        std::fs::write(&spec, without.to_string()).unwrap();
+        let ended =
+            Running::start("lethe", &["job", "validate", "job.json"], folder.path()).finish().expect(2);
+        assert_clear(&ended, says);
+    }
 }
 
 #[test]

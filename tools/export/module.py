@@ -1,6 +1,7 @@
 """The module that the user brings: built from a class or a function in a Python file, or a TorchScript archive."""
 
 import importlib.util
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -157,14 +158,21 @@ def _lacking(module: nn.Module, method: str | None, spec: str) -> str:
 
 
 def other_ways(module: nn.Module) -> list[str]:
-    """What `--method` could name instead of forward: methods that its class adds, and its parts."""
+    """What `--method` could name instead of forward: methods that its class adds, and its parts.
+
+    A part that is a single layer makes no images: such are named where there is nothing else.
+    """
     parts = dict(module.named_children())
     if isinstance(module, torch.jit.ScriptModule):
         own = module._c._method_names()
         parts = {name: part for name, part in parts.items() if _has(part, "forward")}
+    elif type(module).__module__.startswith("torch."):  # a Sequential has `append`
+        own = []
     else:
-        own = [name for name, value in vars(type(module)).items() if callable(value)]
-    found = [name for name in own if name != "forward" and not name.startswith("_")] + list(parts)
+        own = [name for name, value in vars(type(module)).items() if inspect.isfunction(value)]
+    found = [name for name in own if name != "forward" and not name.startswith("_")]
+    found += [name for name, part in parts.items() if any(True for _ in part.children())]
+    found = found or list(parts)
     return found[:10] + ["..."] * (len(found) > 10)
 
 

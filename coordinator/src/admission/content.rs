@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use lethe_artifacts::Digest;
 use lethe_domain::spec::ModelFormat;
-use lethe_domain::{Ends, FileKind, JobSpec, ModelKind, Sidecar, SpecProblem, conversion};
+use lethe_domain::{Draft, Ends, FileKind, JobSpec, ModelKind, Sidecar, SpecProblem, conversion};
 use serde::Deserialize;
 
 use super::archive;
@@ -41,7 +41,7 @@ pub(super) fn kind_of(key: &str) -> Option<ModelKind> {
 
 impl Seen<'_> {
     /// Everything that is wrong with it.
-    pub(super) fn problems(&self, spec: &JobSpec) -> Vec<SpecProblem> {
+    pub(super) fn problems(&self, draft: &Draft) -> Vec<SpecProblem> {
         let one = |found: Result<(), String>| {
             found
                 .err()
@@ -49,18 +49,17 @@ impl Seen<'_> {
                 .into_iter()
                 .collect()
         };
-        let Some(kind) = kind_of(self.key) else { return one(self.data(spec)) };
-        let mut problems: Vec<SpecProblem> = one(self.model(kind, spec));
+        let Some(kind) = kind_of(self.key) else { return one(self.data(draft)) };
+        let format = self.format(kind, draft);
+        let mut problems: Vec<SpecProblem> = one(self.model(kind, format));
         let described = match self.description() {
             Err(message) => Err(message),
-            Ok(None) if kind == ModelKind::Generator && spec.generator.format == ModelFormat::Safetensors => {
-                Err(format!(
-                    "{0} has no description {0}.json: safetensors weights need one, tools/export writes it",
-                    self.name
-                ))
-            }
+            Ok(None) if kind == ModelKind::Generator && format == ModelFormat::Safetensors => Err(format!(
+                "{0} has no description {0}.json: safetensors weights need one, tools/export writes it",
+                self.name
+            )),
             Ok(None) => Ok(Vec::new()),
-            Ok(Some(sidecar)) => self.agreement(&sidecar, kind, spec),
+            Ok(Some(sidecar)) => self.agreement(&sidecar, kind, draft),
         };
         match described {
             Ok(more) => problems.extend(more),
@@ -72,8 +71,7 @@ impl Seen<'_> {
     /// Its description, if there is one.
     pub(super) fn description(&self) -> Result<Option<Sidecar>, String> {
         let Some(text) = self.sidecar else { return Ok(None) };
-        let sidecar = serde_json::from_slice(text);
-        sidecar.map(Some).map_err(|error| format!("{}.json is no description of a model: {error}", self.name))
+        Sidecar::read(text).map(Some).map_err(|what| format!("{}.json {what}", self.name))
     }
 
     /// Whether the model is the one that is described.
@@ -87,12 +85,17 @@ impl Seen<'_> {
         }
     }
 
-    /// A model in its format.
-    fn model(&self, kind: ModelKind, spec: &JobSpec) -> Result<(), String> {
-        let format = match kind {
-            ModelKind::Generator => spec.generator.format,
+    /// The format it is to have: that of a generator is what the file is, where nobody says it.
+    fn format(&self, kind: ModelKind, draft: &Draft) -> ModelFormat {
+        match kind {
+            ModelKind::Generator if draft.stands_in("generator.format") => FileKind::of(self.ends).format(),
+            ModelKind::Generator => draft.spec().generator.format,
             ModelKind::Classifier | ModelKind::Scorer | ModelKind::Features => ModelFormat::TorchScript,
-        };
+        }
+    }
+
+    /// A model in its format.
+    fn model(&self, kind: ModelKind, format: ModelFormat) -> Result<(), String> {
         let found = FileKind::of(self.ends);
         if let Some(reason) = found.refusal(format) {
             return Err(match found {
@@ -113,7 +116,7 @@ impl Seen<'_> {
     }
 
     /// Labels, or real images.
-    fn data(&self, spec: &JobSpec) -> Result<(), String> {
+    fn data(&self, draft: &Draft) -> Result<(), String> {
         let kind = FileKind::of(self.ends);
         let never_data = matches!(kind, FileKind::Empty | FileKind::LfsPointer | FileKind::WebPage);
         if (never_data || self.key == "evaluate.reference.uri")
@@ -125,7 +128,10 @@ impl Seen<'_> {
             return Ok(());
         }
         let Some(tensors) = self.tensors()? else { return Ok(()) };
-        let [channels, height, width] = spec.generator.output.shape();
+        if draft.stands_in("generator.output") {
+            return Ok(());
+        }
+        let [channels, height, width] = draft.spec().generator.output.shape();
         let wanted = format!("[N, {channels}, {height}, {width}] of U8 or F32, N at least 2");
         let images = tensors
             .get("images")
@@ -167,8 +173,9 @@ impl Seen<'_> {
         &self,
         sidecar: &Sidecar,
         kind: ModelKind,
-        spec: &JobSpec,
+        draft: &Draft,
     ) -> Result<Vec<SpecProblem>, String> {
+        let spec = draft.spec();
         let name = format!("{}.json", self.name);
         if sidecar.schema_version != SIDECAR_VERSION {
             return Err(format!(
@@ -181,6 +188,9 @@ impl Seen<'_> {
         }
         match (kind, sidecar.classes, class_of(self.key, spec)) {
             (ModelKind::Generator, ..) => Ok(sidecar.contradictions(&name, &spec.generator)),
+            (ModelKind::Classifier, ..) if draft.stands_in(&self.key.replace(".uri", ".class")) => {
+                Ok(Vec::new())
+            }
             (ModelKind::Classifier, Some(classes), Some(class)) if !(0..classes).contains(&class) => {
                 Err(format!("found class {class}, but {name} says {classes} classes, counted from 0"))
             }

@@ -7,13 +7,13 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use lethe_artifacts::{Digest, digest_file_blocking};
-use lethe_domain::{Ends, Input, InputRole, JobSpec, LAST_BYTES};
+use lethe_domain::{Draft, Ends, Input, InputRole, LAST_BYTES};
 
 use super::Findings;
 use super::content::{Seen, kind_of};
 
 /// Looks at the file under a key. One that is as it should be is read once, whole, for its digest.
-pub(super) fn file(key: &str, uri: &str, path: &Path, spec: &JobSpec, found: &mut Findings) {
+pub(super) fn file(key: &str, uri: &str, path: &Path, draft: &Draft, found: &mut Findings) {
     let name = path.display().to_string();
     let read = ends(path).and_then(|ends| Ok((ends, beside(key, path)?)));
     let ((first, last, size), sidecar) = match read {
@@ -22,7 +22,7 @@ pub(super) fn file(key: &str, uri: &str, path: &Path, spec: &JobSpec, found: &mu
     };
     let ends = Ends { first: &first, last: &last, size };
     let seen = Seen { key, name: &name, ends, sidecar: sidecar.as_deref() };
-    let problems = seen.problems(spec);
+    let problems = seen.problems(draft);
     if !problems.is_empty() {
         return found.problems.extend(problems);
     }

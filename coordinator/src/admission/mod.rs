@@ -14,9 +14,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use lethe_artifacts::{ArtifactStore, Environment, Location, Receipt, resolve};
-use lethe_domain::{
-    ErrorCode, Failure, Input, InputRole, Inputs, JobSpec, SpecError, SpecProblem, result_files,
-};
+use lethe_domain::{Draft, ErrorCode, Failure, Input, InputRole, Inputs, JobSpec, SpecProblem, result_files};
 use lethe_proto::status::Refusal;
 
 use crate::records::RECORD_BYTES;
@@ -43,35 +41,32 @@ impl Findings {
 /// [`Refusal::Spec`] with every problem found, under the path of its key; [`Refusal::Failure`] when the spec is sound, but
 /// the artifact root takes nothing.
 pub(crate) async fn check(spec: &JobSpec, artifacts: &ArtifactStore) -> Result<Inputs, Refusal> {
-    let mut problems = spec.check().err().map_or_else(Vec::new, |error| error.problems);
+    let draft = Draft::whole(spec.clone());
     let root = artifacts.location().local_path().map(Path::to_owned);
-    let here = spec.clone();
-    let look = move || (look(&here), root.map_or(Ok(()), |root| writable(&root)));
+    let look = move || (look(&draft), root.map_or(Ok(()), |root| writable(&root)), draft);
     let interrupted =
         |error| Failure::new(ErrorCode::Internal, format!("the check was interrupted: {error}"), "");
-    let (mut found, room) = tokio::task::spawn_blocking(look).await.map_err(interrupted)?;
-    remote::look(spec, &Environment::of_process(), &mut found).await;
-    for found in found.problems {
-        // What the spec's own check refused under this key is said already.
-        if !problems.iter().any(|said| said.path == found.path && !found.path.is_empty()) {
-            problems.push(found);
-        }
-    }
-    if !problems.is_empty() {
-        return Err(SpecError { problems }.into());
-    }
+    let (mut found, room, mut draft) = tokio::task::spawn_blocking(look).await.map_err(interrupted)?;
+    remote::look(&draft, &Environment::of_process().while_somebody_waits(), remote::Read::Whole, &mut found)
+        .await;
+    draft.add(found.problems);
+    draft.finish()?;
     room.map_err(|(message, error)| no_room(&message, &error))?;
     Ok(found.inputs)
 }
 
-/// Everything that can be seen of a spec's files on this machine. Paths are absolute. Objects of other stores are not looked
-/// at: the coordinator and the workers may reach them where this machine does not.
-///
-/// # Errors
-/// Every problem found, under the path of its key.
-pub fn look_at_files(spec: &JobSpec) -> Result<(), SpecError> {
-    let Findings { problems, .. } = look(spec);
-    if problems.is_empty() { Ok(()) } else { Err(SpecError { problems }) }
+/// Adds everything that can be seen of a spec's files on this machine. Paths are absolute.
+pub fn look_at_files(draft: &mut Draft) {
+    let found = look(draft);
+    draft.add(found.problems);
+}
+
+/// Adds what can be seen of a spec's objects on other stores, of each no more than its ends. The coordinator and the
+/// workers may reach stores that this machine does not.
+pub async fn look_at_objects(draft: &mut Draft, environment: &Environment) {
+    let mut found = Findings::default();
+    remote::look(draft, environment, remote::Read::Ends, &mut found).await;
+    draft.add(found.problems);
 }
 
 /// The first of a job's files that no longer is what the job was accepted with, wherever it is.
@@ -92,7 +87,8 @@ pub async fn changed(inputs: &Inputs) -> Result<Option<(InputRole, &Input)>, Str
     Ok(None)
 }
 
-fn look(spec: &JobSpec) -> Findings {
+fn look(draft: &Draft) -> Findings {
+    let spec = draft.spec();
     let mut found = Findings::default();
     if let Err(reason) = storable(spec) {
         found.problem("", reason);
@@ -101,7 +97,7 @@ fn look(spec: &JobSpec) -> Findings {
         match location(uri) {
             Ok(location) => {
                 if let Some(path) = location.local_path() {
-                    local::file(key, uri, path, spec, &mut found);
+                    local::file(key, uri, path, draft, &mut found);
                 }
             }
             Err(message) => found.problem(key, message),

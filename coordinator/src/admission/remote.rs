@@ -1,14 +1,14 @@
 //! What a spec names on stores beyond this machine: objects that are there, not empty and as described, and a place that
 //! takes the result.
 //!
-//! Each is read once, and nothing of it is kept but the digest: the same version of the same object is not read again. Not
-//! here: what is on this machine.
+//! Each is read at most once, and nothing of it is kept but the digest: the same version of the same object is not read
+//! again. Not here: what is on this machine.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use lethe_artifacts::{ArtifactStore, Digest, Environment, Location, Publication, Remote, Version};
-use lethe_domain::{Ends, JobSpec, LAST_BYTES, result_files};
+use lethe_artifacts::{ArtifactStore, Digest, Environment, Error, Location, Publication, Remote, Version};
+use lethe_domain::{Draft, Ends, JobSpec, LAST_BYTES, result_files};
 
 use super::content::{Seen, kind_of};
 use super::local::inputs;
@@ -19,12 +19,30 @@ static READ: Mutex<BTreeMap<(String, Version), Digest>> = Mutex::new(BTreeMap::n
 /// More objects than a fleet's jobs name; then it begins anew.
 const REMEMBERED: usize = 1024;
 
-pub(super) async fn look(spec: &JobSpec, environment: &Environment, found: &mut Findings) {
+/// How much of an object is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Read {
+    /// Its first and its last bytes: somebody waits.
+    Ends,
+    /// All of it, for its digest.
+    Whole,
+}
+
+/// Looks at every object under a key with which nothing is wrong so far. A store that gives no answer is asked once.
+pub(super) async fn look(draft: &Draft, environment: &Environment, read: Read, found: &mut Findings) {
+    let spec = draft.spec();
     for (key, uri) in spec.files() {
         // Uris that lead nowhere are told by who looks at this machine.
         let Ok(location) = location(uri) else { continue };
-        if let Err(message) = object((key, uri), &location, spec, environment, found).await {
-            found.problem(key, message);
+        if draft.is_refused(key) || draft.stands_in(key) {
+            continue;
+        }
+        match object((key, uri), &location, draft, environment, read, found).await {
+            Ok(()) => {}
+            Err(error @ Error::Unreachable { .. }) => {
+                return found.problem(key, format!("could not look at it: {error}"));
+            }
+            Err(error) => found.problem(key, error.to_string()),
         }
     }
     if let Some(publish) = &spec.publish
@@ -38,26 +56,28 @@ pub(super) async fn look(spec: &JobSpec, environment: &Environment, found: &mut 
 async fn object(
     (key, uri): (&str, &str),
     location: &Location,
-    spec: &JobSpec,
+    draft: &Draft,
     environment: &Environment,
+    read: Read,
     found: &mut Findings,
-) -> Result<(), String> {
-    let said = |error: lethe_artifacts::Error| error.to_string();
-    let Some(remote) = Remote::at(location, environment).map_err(said)? else { return Ok(()) };
-    let version = remote.version().await.map_err(said)?;
-    let (first, last) = remote.ends(&version, LAST_BYTES as u64).await.map_err(said)?;
-    let sidecar = if kind_of(key).is_some() { remote.sidecar().await.map_err(said)? } else { None };
+) -> lethe_artifacts::Result<()> {
+    let Some(remote) = Remote::at(location, environment)? else { return Ok(()) };
+    let version = remote.version().await?;
+    let (first, last) = remote.ends(&version, LAST_BYTES as u64).await?;
+    let sidecar = if kind_of(key).is_some() { remote.sidecar().await? } else { None };
     let (name, size) = (remote.uri(), version.size);
     let ends = Ends { first: &first, last: &last, size };
     let seen = Seen { key, name: &name, ends, sidecar: sidecar.as_deref() };
-    let problems = seen.problems(spec);
-    if !problems.is_empty() {
+    let problems = seen.problems(draft);
+    if !problems.is_empty() || read == Read::Ends {
         found.problems.extend(problems);
         return Ok(());
     }
-    let digest = digest(&remote, version).await.map_err(said)?;
-    seen.digest(digest)?;
-    found.inputs.0.extend(inputs(key, uri, (digest, size), sidecar.as_deref()));
+    let digest = digest(&remote, version).await?;
+    match seen.digest(digest) {
+        Ok(()) => found.inputs.0.extend(inputs(key, uri, (digest, size), sidecar.as_deref())),
+        Err(message) => found.problem(key, message),
+    }
     Ok(())
 }
 
@@ -109,6 +129,8 @@ async fn publishable(spec: &JobSpec, folder: &Location, environment: &Environmen
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use lethe_domain::spec::Publish;
     use serde_json::json;
 
@@ -116,8 +138,34 @@ mod tests {
 
     async fn problems(spec: &JobSpec, environment: &Environment) -> Vec<(String, String)> {
         let mut found = Findings::default();
-        look(spec, environment, &mut found).await;
+        look(&Draft::whole(spec.clone()), environment, Read::Whole, &mut found).await;
         found.problems.into_iter().map(|problem| (problem.path, problem.message)).collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_store_that_gives_no_answer_is_asked_once_and_told() {
+        // Bound, and never listening.
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let endpoint = format!("http://{}", socket.local_addr().unwrap());
+        let environment = Environment::new([
+            ("AWS_ENDPOINT_URL", endpoint.as_str()),
+            ("AWS_ALLOW_HTTP", "true"),
+            ("AWS_ACCESS_KEY_ID", "me"),
+            ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ]);
+        let second = Duration::from_secs(1);
+        let spec = JobSpec::from_value(json!({
+            "name": "far", "generator": {"uri": "s3://models/g.pt", "format": "torchscript", "latent": {"dimension": 2},
+                                         "output": {"range": [0, 1], "channels": 1, "size": 8}},
+            "feature": {"name": "f", "scorer": {"uri": "s3://models/s.pt", "positive": {"top": 0.1}}},
+        }))
+        .unwrap();
+        let found = problems(&spec, &environment.patience(second, second)).await;
+        let [(key, message)] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!(key, "generator.uri");
+        assert!(message.starts_with("could not look at it: s3://models/g.pt: no answer from"), "{message}");
+        assert!(message.contains(&endpoint), "{message}");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

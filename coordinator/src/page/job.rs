@@ -56,7 +56,7 @@ impl JobPage {
             @if let Some(curve) = &self.curve { section { h2 { "Training loss" } (curve.render()) } }
             @if !self.status.retried.is_empty() {
                 section {
-                    h2 { "Survived by another try" }
+                    h2 { @if self.status.state == JobState::Failed { "Tries that failed" } @else { "Survived by another try" } }
                     ul.failures { @for failure in self.status.retried.iter().rev() { li { (told(failure)) } } }
                 }
             }

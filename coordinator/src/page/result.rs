@@ -10,12 +10,14 @@ use super::numbers::{figure as number, grouped, percent};
 /// Cards with the figures so far; none before there is one.
 pub(super) fn figures(result: &JobResult) -> Option<Markup> {
     let JobResult { figures, advice, judge, direction, train, .. } = result;
+    let is_doubtful = result.warnings.iter().any(|warning| warning.code.doubts_removal());
     (direction.is_some() || !figures.is_empty()).then(|| {
         html! {
             @if let Some(judge) = judge { (judged(&result.feature, judge)) }
             @if let Some(advice) = advice { p { b { "Advice: " } (advice) } }
             div.cards {
-                @for figure in figures { (card(figure)) }
+                @for figure in figures.iter().filter(|figure| is_headline(figure)) { (card(figure, is_doubtful)) }
+                @for figure in figures.iter().filter(|figure| !is_headline(figure)) { (card(figure, false)) }
                 @if let Some(direction) = direction { (direction_card(direction)) }
                 @if let Some(train) = train { (train_card(train)) }
             }
@@ -37,21 +39,30 @@ pub(super) fn doubt(count: usize) -> Markup {
     html! { span.badge.doubtful { (count) @if count == 1 { " warning" } @else { " warnings" } } }
 }
 
+/// As much of a digest as tells files apart.
+fn short(sha256: &str) -> &str {
+    sha256.get(..12).unwrap_or(sha256)
+}
+
 fn judged(feature: &str, judge: &JudgeSummary) -> Markup {
     html! {
-        p.faint {
-            "“" (feature) "” was judged by " span.mono title={ "sha256 " (judge.sha256) } { (judge.uri) }
+        p.faint.judge {
+            "“" (feature) "” was judged by " span.mono { (judge.uri) } " (SHA-256 " span.mono title=(judge.sha256) { (short(&judge.sha256)) } ")"
             @if judge.same_as_labeller { ", the labeller itself" } @else { ", which is not the labeller" }
         }
     }
 }
 
-fn card(figure: &Figure) -> Markup {
-    let headline = (figure.group.as_str(), figure.name.as_str()) == REMAINING_SHARE;
+fn is_headline(figure: &Figure) -> bool {
+    (figure.group.as_str(), figure.name.as_str()) == REMAINING_SHARE
+}
+
+fn card(figure: &Figure, is_doubtful: bool) -> Markup {
+    let headline = is_headline(figure);
     let show = |value: f64| unbroken(&figure.unit.show(value));
     let interval = |interval: [f64; 2]| unbroken(&figure.unit.show_interval(interval));
     html! {
-        div class=(if headline { "card main" } else { "card" }) {
+        div class=(match (headline, is_doubtful) { (true, true) => "card main doubtful", (true, false) => "card main", _ => "card" }) {
             div {
                 span.name { (figure.group) " · " (figure.title()) }
                 p.change {

@@ -43,6 +43,14 @@ impl Environment {
         Self { variables, patience }
     }
 
+    /// The same, giving up on every operation as soon as on opening a store: less than a client waits for its coordinator.
+    #[must_use]
+    pub fn while_somebody_waits(mut self) -> Self {
+        let Patience { answer, operation, open } = self.patience;
+        self.patience = Patience { answer: answer.min(2 * open), operation: operation.min(open), open };
+        self
+    }
+
     /// The same with other bounds: for one answer of a store, and for all tries of one operation.
     pub fn patience(mut self, answer: Duration, operation: Duration) -> Self {
         self.patience = Patience { answer, operation, open: self.patience.open.min(operation) };

@@ -82,6 +82,23 @@ impl FileKind {
         }
     }
 
+    /// The format that is meant by a file of this kind, as far as it tells.
+    pub fn format(self) -> ModelFormat {
+        match self {
+            Self::Safetensors | Self::CutSafetensors => ModelFormat::Safetensors,
+            Self::TorchScript
+            | Self::ExportedProgram
+            | Self::CutZip
+            | Self::OtherZip
+            | Self::Pickle
+            | Self::Empty
+            | Self::LfsPointer
+            | Self::WebPage
+            | Self::Foreign(_)
+            | Self::Unknown => ModelFormat::TorchScript,
+        }
+    }
+
     /// Why a file of this kind is no model in `format`; none: it may be one.
     pub fn refusal(self, format: ModelFormat) -> Option<&'static str> {
         match (self, format) {

@@ -118,3 +118,8 @@ pub struct SlotReport {
     /// What the canary's model gave for the canary's input; empty from a worker that has none.
     pub canary: Vec<f32>,
 }
+
+/// 1 slot, 2 slots.
+pub fn counted_slots(count: u32) -> String {
+    if count == 1 { "1 slot".to_owned() } else { format!("{count} slots") }
+}

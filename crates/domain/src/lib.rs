@@ -32,7 +32,7 @@ pub use edits::EditSummary;
 pub use failure::{ErrorCode, Failure};
 pub use figure::{Better, Figure, REMAINING_SHARE, Unit};
 pub use file_kind::{Ends, FIRST_BYTES, FileKind, LAST_BYTES, ZipEntry, conversion, zip_entries};
-pub use fleet::{SlotReport, SlotState, WorkerOrder, WorkerState, WorkerStatus};
+pub use fleet::{SlotReport, SlotState, WorkerOrder, WorkerState, WorkerStatus, counted_slots};
 pub use ids::{
     Attempt, Epoch, Generation, IdError, JobId, LeaseId, Rank, ShardIndex, SlotIndex, SlotRef, WorkerId,
 };
@@ -48,6 +48,6 @@ pub use progress::{Explanation, JobState, JobStatus, PhaseState, PhaseStatus, Pr
 pub use result::{
     ArtifactPaths, DirectionSummary, JobResult, JudgeSummary, RESULT_VERSION, TrainSummary, Versions,
 };
-pub use spec::{JobSpec, SpecError, SpecProblem};
+pub use spec::{Draft, JobSpec, SpecError, SpecProblem};
 pub use task::*;
 pub use warning::{Warning, WarningCode};

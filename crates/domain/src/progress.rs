@@ -7,7 +7,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, JobId, JobResult, LeaseId, Phase};
+use crate::{Failure, JobId, JobResult, LeaseId, Phase, counted_slots};
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -169,28 +169,32 @@ impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Waiting::NoWorkers => f.write_str("no worker has joined: start lethe-worker --coordinator URL"),
-            Waiting::NoFreeSlot { slots } => write!(f, "none of {slots} slots is free"),
+            Waiting::NoFreeSlot { slots } => write!(f, "none of {} is free", counted_slots(*slots)),
             Waiting::NoSuitableSlot { slots } => {
                 write!(
                     f,
-                    "none of {slots} slots has a GPU: add a GPU worker or set resources.device to auto or cpu"
+                    "none of {} has a GPU: add a GPU worker or set resources.device to auto or cpu",
+                    counted_slots(*slots)
                 )
             }
             Waiting::NoUsableSlot { slots } => {
-                write!(f, "none of {slots} slots may get work: lethe worker list says why")
+                write!(f, "none of {} may get work: lethe worker list says why", counted_slots(*slots))
             }
             Waiting::OverQuota { owner, quota, needs, .. } if quota < needs => write!(
                 f,
-                "it needs {needs} slots at once, and owner {owner} may never hold more than {quota}: raise the quota, or lower resources.slots.min"
+                "it needs {} at once, and owner {owner} may never hold more than {quota}: raise the quota, or lower resources.slots.min",
+                counted_slots(*needs)
             ),
             Waiting::OverQuota { owner, holds, quota, .. } => write!(
                 f,
-                "owner {owner} holds {holds} slots, the quota is {quota}: raise it, or wait for the owner's other jobs"
+                "owner {owner} holds {}, the quota is {quota}: raise it, or wait for the owner's other jobs",
+                counted_slots(*holds)
             ),
             Waiting::GangTooSmall { needs, free } => {
                 write!(
                     f,
-                    "the gang needs {needs} slots, {free} are free: add workers or lower resources.slots.min"
+                    "the gang needs {}, {free} are free: add workers or lower resources.slots.min",
+                    counted_slots(*needs)
                 )
             }
             Waiting::Backoff { ms } => {

@@ -1,14 +1,32 @@
 //! What a generator's sidecar says, in the words of the job spec: it fills in what the spec leaves out, and contradicts what
 //! the spec says otherwise.
 //!
-//! Not here: reading sidecars, whether a file is the one that is described.
+//! Not here: opening files, whether a file is the one that is described.
 
+use serde_json::error::Category;
 use serde_json::{Map, Value, json};
 
-use crate::spec::{Generator, Latent, Size};
+use crate::spec::{Generator, Latent, Size, in_words};
 use crate::{ModelKind, Sidecar, SidecarLatent, SidecarOutput, SpecProblem};
 
 impl Sidecar {
+    /// Reads the text of a description.
+    ///
+    /// # Errors
+    /// What is wrong with it and what to do, in words that go on after its name.
+    pub fn read(text: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(text).map_err(|error| {
+            let what = match error.classify() {
+                Category::Data => in_words(&error.to_string()),
+                Category::Eof => "it ends too early".to_owned(),
+                Category::Syntax | Category::Io => {
+                    format!("line {}, column {} is not JSON", error.line(), error.column())
+                }
+            };
+            format!("is no description of a model ({what}): export the model again with tools/export")
+        })
+    }
+
     /// Writes into a spec that was not read yet what it leaves out about its generator: format, latent, prior, output.
     pub fn fill(&self, spec: &mut Value) {
         if self.kind != ModelKind::Generator {
@@ -80,6 +98,19 @@ mod tests {
     fn spec(generator: Value) -> Value {
         json!({"name": "x", "generator": generator,
                "feature": {"name": "f", "scorer": {"uri": "s.pt", "positive": {"above": 1}}}})
+    }
+
+    #[test]
+    fn a_text_that_is_no_description_is_told_in_words() {
+        for (text, words) in [
+            ("", "(it ends too early)"),
+            ("{", "(it ends too early)"),
+            ("kind: generator", "(line 1, column 1 is not JSON)"),
+            ("{}", "(missing: schema_version at line 1 column 2)"),
+        ] {
+            let said = Sidecar::read(text.as_bytes()).unwrap_err();
+            assert!(said.contains(words) && said.ends_with("tools/export"), "{said}, expected {words}");
+        }
     }
 
     #[test]

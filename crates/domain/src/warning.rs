@@ -35,6 +35,11 @@ pub enum WarningCode {
 }
 
 impl WarningCode {
+    /// Whether it says that the feature may not be gone at all.
+    pub fn doubts_removal(self) -> bool {
+        matches!(self, Self::NotRemoved | Self::FeatureNotSeen | Self::EditsUnresolved)
+    }
+
     /// Every reason.
     pub const ALL: [WarningCode; 10] = [
         WarningCode::NotTrained,

@@ -38,9 +38,10 @@ feature: {name: smile, classifier: {uri: smile.pt, output: logits}}
 ```
 
 Unknown keys, wrong types, impossible combinations, files that are missing or something else, and what contradicts a sidecar
-are refused, all at once, with the path of the key, what was found and what is allowed: `lethe job validate JOB.yaml`. The JSON schema
-is in [job-spec.schema.json](job-spec.schema.json) and printed by `lethe job schema`; examples are in
-[examples/mnist](../examples/mnist). This page is made from the types in `crates/domain/src/spec`.
+are refused, all at once, with the path of the key, what was found and what is allowed: `lethe job validate JOB.yaml`. Of objects
+on stores it reads the ends; a store that gives no answer within seconds is a problem too, and with `--remote` the coordinator
+looks at them instead. The JSON schema is in [job-spec.schema.json](job-spec.schema.json) and printed by `lethe job schema`;
+examples are in [examples/mnist](../examples/mnist). This page is made from the types in `crates/domain/src/spec`.
 ";
 
 const FOOT: &str = "

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use lethe_domain::{
     JobId, JobState, JobStatus, Phase, PhaseState, PhaseStatus, Shape, SlotIndex, SlotRef, SlotState,
-    WorkerId, WorkerState, WorkerStatus,
+    WorkerId, WorkerState, WorkerStatus, counted_slots,
 };
 
 use crate::look::{JobLook, WorkerLook};
@@ -76,21 +76,28 @@ impl State {
         let mark = self.marks.get(id);
         let busy = slots.iter().filter(|slot| slot.lease.is_some()).count();
         let barred = slots.iter().filter(|slot| slot.quarantine.is_some()).count();
+        let verb = if barred == 1 { "is" } else { "are" };
+        let quarantined =
+            (barred > 0).then(|| format!("{} {verb} quarantined", counted_slots(barred as u32)));
         let draining = worker.leaving || mark.is_some_and(|mark| mark.draining);
         let (state, reason) = if barred == slots.len() {
             (WorkerState::Quarantined, slots.first().and_then(|slot| slot.quarantine.clone()))
         } else if draining {
             let who = if worker.leaving { "it is about to leave" } else { "drained by an operator" };
-            let left = if busy == 0 { "nothing left to do".to_owned() } else { format!("{busy} slots busy") };
+            let left = if busy == 0 {
+                "nothing left to do".to_owned()
+            } else {
+                format!("{} busy", counted_slots(busy as u32))
+            };
             (WorkerState::Draining, Some(format!("{who}, {left}")))
         } else if slots.iter().all(|slot| !slot.proven) {
             (WorkerState::Joining, Some("no executor is up yet".to_owned()))
         } else if slots.iter().any(|slot| !slot.proven && slot.quarantine.is_none()) {
             (WorkerState::Canary, Some("some executors are not up yet".to_owned()))
         } else if busy > 0 {
-            (WorkerState::Busy, (barred > 0).then(|| format!("{barred} slots are quarantined")))
+            (WorkerState::Busy, quarantined)
         } else {
-            (WorkerState::Ready, (barred > 0).then(|| format!("{barred} slots are quarantined")))
+            (WorkerState::Ready, quarantined)
         };
         WorkerStatus {
             id: id.clone(),

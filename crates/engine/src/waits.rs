@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use lethe_domain::{Explanation, Waiting, WorkerState, WorkerStatus};
+use lethe_domain::{Explanation, Waiting, WorkerState, WorkerStatus, counted_slots};
 
 use crate::planner::Answer;
 use crate::{FleetLook, Now};
@@ -152,7 +152,9 @@ impl Wish {
             (Answer::NoneSuits, Some(fleet)) => format!("no slot may get work: {fleet}"),
             (Answer::NoneFree, fleet) => format!("no slot is free: {}", fleet.unwrap_or_default()),
             (Answer::GangWaits { free, held }, fleet) => format!(
-                "it needs {needs} slots at once, {free} are free{}: {}",
+                "it needs {} at once, {free} {} free{}: {}",
+                counted_slots(*needs),
+                if free == 1 { "is" } else { "are" },
                 if held {
                     " and kept for it"
                 } else {
@@ -203,5 +205,5 @@ fn slots_in_words<'a>(workers: impl IntoIterator<Item = &'a WorkerStatus>) -> Op
     if more > 0 {
         words.push(format!("{more} more that get no work"));
     }
-    (all > 0).then(|| format!("{all} slots: {}", words.join(", ")))
+    (all > 0).then(|| format!("{}: {}", counted_slots(all), words.join(", ")))
 }

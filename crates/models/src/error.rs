@@ -9,6 +9,10 @@ use tch::TchError;
 
 use crate::ffi::torch_version;
 
+/// How the reason ends of a generator that `clamp` would make fit.
+pub(crate) const CLAMP: &str =
+    "; if it goes a little beyond it by design (no tanh), say generator.output.clamp: true";
+
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -226,6 +230,7 @@ impl Error {
                 "export it in eval mode (`module.eval()` before tracing), and take noise, dropout, statistics kept in forward \
                  and fixed batch sizes out of it, or make the noise a buffer: tools/export checks the same"
             }
+            Error::Mismatch { reason, .. } if reason.ends_with(CLAMP) => "",
             Error::Mismatch { .. } => {
                 "change the job spec to what the model gives, or export the right model"
             }

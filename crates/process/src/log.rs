@@ -17,13 +17,15 @@ pub enum Format {
 
 /// What a variable of the environment says is to be logged; a filter that cannot be understood is said and not used.
 pub fn filter(variable: &str, default: &str) -> EnvFilter {
-    let Some(text) = std::env::var_os(variable) else { return EnvFilter::new(default) };
+    // Its retries are a line each, and what came of them is an error of ours.
+    let ours = || EnvFilter::new(format!("{default},object_store=warn"));
+    let Some(text) = std::env::var_os(variable) else { return ours() };
     let read = text.to_str().ok_or_else(|| "it is not UTF-8".to_owned());
     match read.and_then(|text| EnvFilter::try_new(text).map_err(|error| error.to_string())) {
         Ok(filter) => filter,
         Err(error) => {
             say(&format!("{variable}={}: {error}; logging {default} instead", text.display()));
-            EnvFilter::new(default)
+            ours()
         }
     }
 }

@@ -100,9 +100,9 @@ def archive(tmp_path, module):
 def test_an_archive_without_forward(tmp_path):
     """Its methods and parts are named; one of them can be chosen; without any, the way on is the one that works."""
     found = archive(tmp_path, Methods())
-    with pytest.raises(Refused, match="has no method `forward`; it has decode, fc: choose with --method$"):
+    with pytest.raises(Refused, match="has no method `forward`; it has decode: choose with --method$"):
         source.use_method(found, None, "m.pt")
-    with pytest.raises(Refused, match="--method encode: m.pt has no such method or part; it has decode, fc"):
+    with pytest.raises(Refused, match="--method encode: m.pt has no such method or part; it has decode: "):
         source.use_method(found, "encode", "m.pt")
     z = torch.randn(3, 4)
     assert torch.equal(source.use_method(found, "decode", "m.pt")(z), found.decode(z))
@@ -116,7 +116,7 @@ def test_an_archive_without_forward(tmp_path):
 
 def test_a_class_without_forward():
     found = fill(Methods())
-    with pytest.raises(Refused, match="m.py:Methods has no method `forward`; it has decode, fc: choose with --method$"):
+    with pytest.raises(Refused, match="m.py:Methods has no method `forward`; it has decode: choose with --method$"):
         source.use_method(found, None, "m.py:Methods")
     z = torch.randn(3, 4)
     assert torch.equal(source.use_method(found, "decode", "m.py:Methods")(z), found.decode(z))
@@ -135,7 +135,10 @@ def test_a_part_instead_of_a_method(tmp_path):
     z = torch.randn(3, 4)
     held = torch.jit.script(Parts())
     assert torch.equal(source.use_method(held, "decoder", "m.pt")(z), held.decoder(z))
-    with pytest.raises(Refused, match="has no such method or part; it has .*encoder, decoder"):
+    with pytest.raises(Refused, match="has no such method or part; it has encoder, decoder: "):
+        source.use_method(vae, "paint", "m.py:Vae")
+    vae.decoder = torch.nn.Sequential(vae.decoder, torch.nn.Sigmoid())
+    with pytest.raises(Refused, match="it has decoder: "):
         source.use_method(vae, "paint", "m.py:Vae")
 
 

@@ -133,7 +133,11 @@ fn of_artifacts(error: &lethe_artifacts::Error, message: String) -> Failure {
         E::NoCreateOnly { .. } | E::Local { .. } | E::Store { .. } | E::Refused { .. } => {
             (ErrorCode::Storage, "")
         }
-        E::Taken { .. } => (ErrorCode::Storage, "the result is kept beside the job, in the artifact root"),
+        // Waiting does not make it free.
+        E::Taken { .. } => (
+            ErrorCode::InvalidSpec,
+            "name another publish.uri, or take away what is there, and submit the job again",
+        ),
         E::AlreadyExists { .. } | E::Interrupted { .. } => (ErrorCode::Internal, ""),
     };
     Failure::new(code, message, hint)

@@ -9,14 +9,14 @@ use lethe_domain::result_files::{RESULT, SHEET};
 use crate::commands::{CoordinatorOption, block_on, job_id};
 use crate::error::Error;
 use crate::output::{Format, print, remark};
-use crate::result_folder::{ResultFolder, generator_name};
+use crate::result_folder::{Force, ResultFolder, generator_name};
 
 /// Download what a finished job made
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The job
     job: String,
-    /// Folder to write into [default: one with the job's name]
+    /// Folder to write into [default: one with the job's id]
     #[arg(long)]
     out: Option<PathBuf>,
     /// Replace files there that are not of this job
@@ -37,7 +37,8 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Error> {
         };
         let names = names(&result);
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let mut folder = ResultFolder::take(&out, Some(&id), &names, arguments.force)?;
+        let force = if arguments.force { Force::Said } else { Force::Unsaid };
+        let mut folder = ResultFolder::take(&out, Some(&id), &names, force)?;
         let result = folder.deliver(&client, &id, result, |_| {}).await?;
         remark(&format!("written to {}", out.display()));
         print(&result, Format::Json, |_| String::new())?;

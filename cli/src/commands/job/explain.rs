@@ -6,6 +6,7 @@ use super::OneJob;
 use crate::commands::{block_on, job_id};
 use crate::error::Error;
 use crate::output::{columns, print};
+use crate::units::counted;
 
 /// Say what of a job waits, and why.
 pub(crate) fn execute(arguments: &OneJob) -> Result<ExitCode, Error> {
@@ -16,8 +17,11 @@ pub(crate) fn execute(arguments: &OneJob) -> Result<ExitCode, Error> {
     })?;
     print(&lines, arguments.output.format, |_| {
         if lines.is_empty() {
-            let slots =
-                if status.slots == 0 { String::new() } else { format!(", {} slots at work", status.slots) };
+            let slots = if status.slots == 0 {
+                String::new()
+            } else {
+                format!(", {} at work", counted(u64::from(status.slots), "slot"))
+            };
             return format!("nothing of job {id} waits: it is {}{slots}", status.state);
         }
         let rows: Vec<Vec<String>> =

@@ -9,7 +9,7 @@ use crate::commands::{block_on, job_id};
 use crate::error::Error;
 use crate::output::{columns, print};
 use crate::result_table;
-use crate::units::{count, duration};
+use crate::units::{count, counted, duration};
 
 /// Show one job.
 pub(crate) fn execute(arguments: &OneJob) -> Result<ExitCode, Error> {
@@ -52,11 +52,11 @@ fn table(status: &JobStatus, wide: bool) -> String {
     });
     let waiting = status.waiting.as_ref().map(|waiting| format!("\nwaiting: {waiting}")).unwrap_or_default();
     format!(
-        "{} ({}): {}, {} slots\n{}{waiting}{ended}",
+        "{} ({}): {}, {}\n{}{waiting}{ended}",
         status.name,
         status.id,
         status.state,
-        status.slots,
+        counted(u64::from(status.slots), "slot"),
         columns(&["PHASE", "STATE", "DONE", "TIME"], &rows)
     )
 }

@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use lethe_domain::{JobResult, JobStatus, PhaseState};
+use lethe_domain::{JobResult, JobStatus, PhaseState, Unit};
 
 use crate::commands::{CoordinatorOption, block_on};
 use crate::error::Error;
 use crate::output::{OutputOption, columns, print};
-use crate::units::{duration, percent};
+use crate::units::duration;
 
 /// List jobs, newest first
 #[derive(Debug, clap::Args)]
@@ -54,7 +54,7 @@ fn row(job: &JobStatus, wide: bool) -> Vec<String> {
     let running = job.phases.iter().find(|phase| phase.state == PhaseState::Running);
     let phase = running.map_or_else(|| "-".to_owned(), |phase| phase.phase.to_string());
     let result = job.result.as_ref();
-    let remaining = result.and_then(JobResult::remaining_share).map(percent);
+    let remaining = result.and_then(JobResult::remaining_share).map(|share| Unit::Share.show(share));
     let codes: Vec<&str> =
         result.iter().flat_map(|result| &result.warnings).map(|warning| warning.code.name()).collect();
     let seconds: f64 = job.phases.iter().map(|phase| phase.seconds).sum();

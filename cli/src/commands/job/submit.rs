@@ -8,7 +8,8 @@ use crate::commands::{CoordinatorOption, block_on, follow, verdict};
 use crate::error::Error;
 use crate::output::{Format, OutputOption, print, remark};
 use crate::progress::ProgressView;
-use crate::{result_table, spec_file};
+use crate::result_table;
+use crate::spec_file::{self, Look};
 
 /// Submit a job
 #[derive(Debug, clap::Args)]
@@ -31,7 +32,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn execute(arguments: Arguments) -> Result<ExitCode, Error> {
-    let spec = spec_file::read(&arguments.file)?;
+    let spec = spec_file::read(&arguments.file, Look::IfRefused)?;
     block_on(async {
         let client = arguments.coordinator.connect().await?;
         let submitted = client.submit(&spec, arguments.request_id.as_deref()).await?;

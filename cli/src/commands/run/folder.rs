@@ -8,7 +8,7 @@ use lethe_artifacts::resolve;
 use lethe_domain::{JobSpec, result_files};
 
 use crate::error::Error;
-use crate::result_folder::ResultFolder;
+use crate::result_folder::{Force, ResultFolder};
 
 /// An opened folder.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Folder {
                 out.display()
             )));
         }
-        let folder = Self(ResultFolder::take(out, None, &result_files::ALL, false)?);
+        let folder = Self(ResultFolder::take(out, None, &result_files::ALL, Force::Never)?);
         if fresh {
             for part in [folder.below("state"), folder.below("artifacts"), folder.logs()] {
                 gone(fs::remove_dir_all(&part), &part)?;

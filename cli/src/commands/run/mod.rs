@@ -22,7 +22,8 @@ use crate::commands::{block_on, follow, log_to_stderr, verdict};
 use crate::error::Error;
 use crate::output::{OutputOption, print, remark};
 use crate::progress::ProgressView;
-use crate::{result_table, spec_file};
+use crate::result_table;
+use crate::spec_file::{self, Look};
 use folder::{Folder, artifact_path};
 use resume::Standing;
 
@@ -50,9 +51,7 @@ pub(crate) struct Arguments {
 /// Runs it.
 pub(crate) fn execute(arguments: Arguments) -> Result<ExitCode, Error> {
     log_to_stderr("error");
-    let spec = spec_file::read(&arguments.file)?;
-    lethe_coordinator::look_at_files(&spec)
-        .map_err(|problems| Error::Spec { file: arguments.file.display().to_string(), problems })?;
+    let spec = spec_file::read(&arguments.file, Look::Here)?;
     let slots = slots(&spec, arguments.slots)?;
     let executor =
         find_executor(arguments.executor.as_deref()).map_err(|error| Error::Usage(error.to_string()))?;

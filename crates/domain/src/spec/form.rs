@@ -38,24 +38,27 @@ const REPAIRS: usize = 200;
 #[derive(Debug)]
 pub(super) struct Form {
     value: Value,
-    problems: Vec<SpecProblem>,
+    pub(super) problems: Vec<SpecProblem>,
+    /// What is missing about the generator, where its sidecar may say it.
+    pub(super) unsaid: Vec<SpecProblem>,
 }
 
 impl Form {
     /// Reads a spec. None when it cannot be made sense of at all.
-    pub(super) fn read(value: Value) -> (Option<JobSpec>, Vec<SpecProblem>) {
-        let mut form = Self { value, problems: Vec::new() };
+    pub(super) fn read(value: Value) -> (Option<JobSpec>, Self) {
+        let mut form = Self { value, problems: Vec::new(), unsaid: Vec::new() };
         if !form.value.is_object() {
             let message = format!(
                 "found {}, expected a mapping with the keys name, generator, feature",
                 found(&form.value)
             );
-            return (None, vec![SpecProblem { path: String::new(), message }]);
+            form.problem(&[], None, message);
+            return (None, form);
         }
         let mut value = std::mem::take(&mut form.value);
         form.keys(&mut value, &SCHEMA, &mut Vec::new());
         form.value = value;
-        (form.types(), form.problems)
+        (form.types(), form)
     }
 
     /// Keys that nobody knows go; those that are missing come.
@@ -82,12 +85,15 @@ impl Form {
                 let what = known[key]["description"].as_str().unwrap_or_default();
                 let first = what.split_inclusive(['.', ':']).next().unwrap_or_default();
                 let first = first.trim_end_matches(['.', ':']);
-                let message = if path.first().is_some_and(|top| top == "generator") && key != "uri" {
-                    format!("missing ({first}): say it, or put the sidecar of tools/export beside the model")
+                let choices = choices(resolved(&known[key]))
+                    .map_or_else(String::new, |names| format!(", expected {}", names.join(" or ")));
+                if path.first().is_some_and(|top| top == "generator") && key != "uri" {
+                    let remedy = "say it, or put the sidecar of tools/export beside the model";
+                    let message = format!("missing ({first}){choices}: {remedy}");
+                    self.unsaid.push(SpecProblem { path: format!("{}.{key}", path.join(".")), message });
                 } else {
-                    format!("missing ({first})")
-                };
-                self.problem(path, Some(key), message);
+                    self.problem(path, Some(key), format!("missing ({first}){choices}"));
+                }
                 path.push(key.to_owned());
                 if let Some(sound) = sound(path) {
                     keys.insert(key.to_owned(), sound.clone());
@@ -146,7 +152,7 @@ impl Form {
     }
 
     fn is_said(&self, path: &str) -> bool {
-        self.problems.iter().any(|said| related(&said.path, path))
+        self.problems.iter().chain(&self.unsaid).any(|said| related(&said.path, path))
     }
 }
 
@@ -187,6 +193,11 @@ fn resolved(schema: &Value) -> &Value {
     some.map_or(schema, resolved)
 }
 
+/// The names that a value may be, where a name is all that it may be.
+fn choices(schema: &Value) -> Option<Vec<&str>> {
+    schema["oneOf"].as_array()?.iter().map(|one| one["const"].as_str()).collect()
+}
+
 fn unknown(key: &str, known: &Map<String, Value>) -> String {
     let near = known.keys().map(|name| (strsim::damerau_levenshtein(key, name), name)).min();
     match near {
@@ -212,7 +223,7 @@ fn found(value: &Value) -> &'static str {
 }
 
 /// A sentence of serde in the words of people who write YAML.
-fn in_words(message: &str) -> String {
+pub(crate) fn in_words(message: &str) -> String {
     let mut words = message.replace('`', "");
     for (theirs, ours) in [
         ("invalid type: null", "found nothing"),
@@ -317,6 +328,19 @@ mod tests {
             assert!(told, "expected {key}: {part}\nfound {found:#?}");
         }
         assert_eq!(found.len(), expected.len(), "{found:#?}");
+    }
+
+    #[test]
+    fn a_missing_name_is_one_of_those_there_are() {
+        let mut spec = SOUND.clone();
+        spec["feature"] = json!({"name": "f", "classifier": {"uri": "c.pt"}});
+        spec["generator"].as_object_mut().unwrap().remove("format");
+        let said = JobSpec::from_value(spec).unwrap_err().to_string();
+        assert!(said.contains("(What the K numbers are), expected logits or probability"), "{said}");
+        assert!(
+            said.contains("(How the file is encoded), expected torchscript or safetensors: say it, or"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -9,8 +9,7 @@ use serde_saphyr::{
     Error, MessageFormatter, NonFiniteFloatPolicy, UserMessageFormatter, from_str_with_options, options,
 };
 
-use super::JobSpec;
-use super::form::{Form, related};
+use super::{Draft, JobSpec};
 
 /// One thing that is wrong with a spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,21 +71,7 @@ impl JobSpec {
     /// # Errors
     /// [`SpecError`]: every fault of form and of content.
     pub fn from_value(value: Value) -> Result<Self, SpecError> {
-        let (spec, mut problems) = Form::read(value);
-        if let Some(mut spec) = spec {
-            spec.normalise();
-            let checked = spec.check().err().map_or_else(Vec::new, |error| error.problems);
-            // What follows from a value that stands in for another is no fault of its own.
-            let own: Vec<_> = checked
-                .into_iter()
-                .filter(|found| !problems.iter().any(|said| related(&said.path, &found.path)))
-                .collect();
-            problems.extend(own);
-            if problems.is_empty() {
-                return Ok(spec);
-            }
-        }
-        Err(SpecError { problems })
+        Draft::read(value)?.finish()
     }
 }
 

@@ -3,15 +3,18 @@
 //! The doc comments are the manual; the JSON schema is derived from the types. Not here: reading files, looking at models.
 
 mod check;
+mod draft;
 mod feature;
 mod form;
 mod generator;
 mod load;
 mod work;
 
+pub use draft::Draft;
 pub use feature::{
     Classifier, ClassifierOutput, Evaluate, Feature, Judge, Labeller, Labels, Positive, Reference, Scorer,
 };
+pub(crate) use form::in_words;
 pub use generator::{Generator, ImageOutput, Latent, ModelFormat, Prior, Size};
 pub use load::{SpecError, SpecProblem, json_schema, value};
 pub use work::{

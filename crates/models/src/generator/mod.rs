@@ -9,7 +9,7 @@ mod source;
 use lethe_domain::spec::{BatchNorm, Generator as GeneratorSpec};
 use tch::{Device, Kind, Tensor};
 
-use crate::error::{Error, Result};
+use crate::error::{CLAMP, Error, Result};
 use crate::function;
 use crate::native::Native;
 use crate::script::Script;
@@ -131,9 +131,7 @@ impl Generator {
         let far = outside && self.excess(images)? > FAR;
         if (outside && !clamp) || far || narrower || smaller {
             let advice = match (outside && !far, clamp) {
-                (true, false) => {
-                    "; if it goes a little beyond it by design (no tanh), say generator.output.clamp: true"
-                }
+                (true, false) => CLAMP,
                 (false, true) if outside => ": too far beyond it for clamp",
                 _ => "",
             };

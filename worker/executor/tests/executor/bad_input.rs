@@ -209,6 +209,13 @@ fn a_place_that_cannot_be_written_to() {
     let job = job.set("publish.uri", publish.to_str().unwrap());
     refused(&mut executor, &job, ErrorCode::Storage, &["file/published"]);
 
+    // What is there stays there: another try finds it again.
+    let taken = job.folder().join("taken");
+    fs::create_dir(&taken).unwrap();
+    fs::write(taken.join("before_after.png"), "somebody's").unwrap();
+    let job = job.set("publish.uri", taken.to_str().unwrap());
+    refused(&mut executor, &job, ErrorCode::InvalidSpec, &["taken", "before_after.png"]);
+
     let disk = tempfile::tempdir().unwrap();
     let Some(()) = small_disk::mounted(disk.path(), "1m") else { return };
     small_disk::read_only(disk.path());
