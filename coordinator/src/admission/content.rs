@@ -15,6 +15,9 @@ use super::archive;
 /// The version of descriptions that is understood.
 const SIDECAR_VERSION: u32 = 1;
 
+/// The key of the classifier all of whose classes count.
+const CLASSES: &str = "evaluate.classifier.uri";
+
 /// A file under a key of the spec, as far as somebody read it.
 #[derive(Debug)]
 pub(super) struct Seen<'a> {
@@ -32,7 +35,7 @@ pub(super) struct Seen<'a> {
 pub(super) fn kind_of(key: &str) -> Option<ModelKind> {
     match key {
         "generator.uri" => Some(ModelKind::Generator),
-        "feature.classifier.uri" | "evaluate.judge.classifier.uri" => Some(ModelKind::Classifier),
+        "feature.classifier.uri" | "evaluate.judge.classifier.uri" | CLASSES => Some(ModelKind::Classifier),
         "feature.scorer.uri" | "evaluate.judge.scorer.uri" => Some(ModelKind::Scorer),
         "evaluate.features" => Some(ModelKind::Features),
         _ => None,
@@ -194,7 +197,7 @@ impl Seen<'_> {
             (ModelKind::Classifier, Some(classes), Some(class)) if !(0..classes).contains(&class) => {
                 Err(format!("found class {class}, but {name} says {classes} classes, counted from 0"))
             }
-            (ModelKind::Classifier, Some(classes), None) if classes > 1 => {
+            (ModelKind::Classifier, Some(classes), None) if classes > 1 && self.key != CLASSES => {
                 Err(format!("class is missing, and {name} says {classes} classes: which one is the feature?"))
             }
             _ if sidecar.format != ModelFormat::TorchScript => {
@@ -209,6 +212,7 @@ impl Seen<'_> {
 fn class_of(key: &str, spec: &JobSpec) -> Option<i64> {
     match key {
         "feature.classifier.uri" => spec.feature.classifier.as_ref()?.class,
+        CLASSES => None,
         _ => spec.evaluate.judge.as_ref()?.classifier.as_ref()?.class,
     }
 }

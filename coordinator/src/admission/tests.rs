@@ -157,10 +157,14 @@ async fn an_artifact_root_that_takes_nothing_is_no_fault_of_the_spec() {
 async fn what_every_file_holds_is_written_down_and_a_change_is_noticed() {
     let world = World::new().await;
     world.copy("examples/mnist/models/features.pt", "features.pt");
+    // Its description says ten classes, and no one of them is asked for.
+    world.copy("examples/mnist/models/classifier.pt", "classifier.pt");
+    world.copy("examples/mnist/models/classifier.pt.json", "classifier.pt.json");
     world.tensor("real.safetensors", "images", "U8", &[2, 1, 28, 28], 2 * 28 * 28);
     let mut spec = world.spec();
     spec["evaluate"] = json!({"features": world.path("features.pt"), "reference": {"uri": world.path("real.safetensors")},
-        "judge": {"scorer": {"uri": world.path("thickness.pt"), "positive": {"above": 1}}}});
+        "judge": {"scorer": {"uri": world.path("thickness.pt"), "positive": {"above": 1}}},
+        "classifier": {"uri": world.path("classifier.pt"), "output": "logits"}});
     let inputs = check(&JobSpec::from_value(spec).unwrap(), &world.artifacts).await.unwrap();
     let bytes = |name: &str| fs::read(world.path(name)).unwrap();
     for (role, name) in [
@@ -168,6 +172,7 @@ async fn what_every_file_holds_is_written_down_and_a_change_is_noticed() {
         (InputRole::Sidecar, "vae.safetensors.json"),
         (InputRole::Labeller, "thickness.pt"),
         (InputRole::Judge, "thickness.pt"),
+        (InputRole::Classifier, "classifier.pt"),
         (InputRole::Features, "features.pt"),
         (InputRole::Reference, "real.safetensors"),
     ] {
@@ -175,7 +180,7 @@ async fn what_every_file_holds_is_written_down_and_a_change_is_noticed() {
         assert_eq!((uri, *size), (&world.path(name), bytes(name).len() as u64), "{role}");
         assert_eq!(*sha256, Digest::of(&bytes(name)).to_string(), "{role}");
     }
-    assert_eq!(inputs.0.len(), 6);
+    assert_eq!(inputs.0.len(), 7);
     assert_eq!(changed(&inputs).await, Ok(None));
     world.file("features.pt", b"FEATURES");
     assert_eq!(changed(&inputs).await.unwrap().unwrap().0, InputRole::Features);
@@ -211,12 +216,19 @@ async fn what_is_no_model_is_refused_by_what_it_holds() {
         spec["generator"]["format"] = json!("torchscript");
         spec["feature"]["scorer"]["uri"] = json!(world.path("model.pt"));
         spec["evaluate"] = json!({"features": world.path("model.pt"),
-            "judge": {"scorer": {"uri": world.path("model.pt"), "positive": {"above": 1}}}});
+            "judge": {"scorer": {"uri": world.path("model.pt"), "positive": {"above": 1}}},
+            "classifier": {"uri": world.path("model.pt"), "output": "logits"}});
         let problems = world.problems(spec).await;
         let keys: Vec<&str> = problems.iter().map(|(key, _)| key.as_str()).collect();
         assert_eq!(
             keys,
-            ["generator.uri", "feature.scorer.uri", "evaluate.judge.scorer.uri", "evaluate.features"]
+            [
+                "generator.uri",
+                "feature.scorer.uri",
+                "evaluate.judge.scorer.uri",
+                "evaluate.classifier.uri",
+                "evaluate.features"
+            ]
         );
         for (key, message) in &problems {
             assert!(

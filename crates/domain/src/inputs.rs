@@ -21,6 +21,8 @@ pub enum InputRole {
     Labeller,
     /// Who counts the feature in the result, where it is not the labeller.
     Judge,
+    /// Whose classes should stay.
+    Classifier,
     /// The feature space of the Frechet distance.
     Features,
     /// Real images.
@@ -29,8 +31,15 @@ pub enum InputRole {
 
 impl InputRole {
     /// Every role.
-    pub const ALL: [Self; 6] =
-        [Self::Generator, Self::Sidecar, Self::Labeller, Self::Judge, Self::Features, Self::Reference];
+    pub const ALL: [Self; 7] = [
+        Self::Generator,
+        Self::Sidecar,
+        Self::Labeller,
+        Self::Judge,
+        Self::Classifier,
+        Self::Features,
+        Self::Reference,
+    ];
 
     /// The name in records and in result.json.
     pub fn name(self) -> &'static str {
@@ -39,6 +48,7 @@ impl InputRole {
             Self::Sidecar => "sidecar",
             Self::Labeller => "labeller",
             Self::Judge => "judge",
+            Self::Classifier => "classifier",
             Self::Features => "features",
             Self::Reference => "reference",
         }
@@ -55,6 +65,7 @@ impl InputRole {
             "generator.uri" => Some(Self::Generator),
             "feature.classifier.uri" | "feature.scorer.uri" | "feature.labels.uri" => Some(Self::Labeller),
             "evaluate.judge.classifier.uri" | "evaluate.judge.scorer.uri" => Some(Self::Judge),
+            "evaluate.classifier.uri" => Some(Self::Classifier),
             "evaluate.features" => Some(Self::Features),
             "evaluate.reference.uri" => Some(Self::Reference),
             _ => None,
@@ -119,13 +130,14 @@ mod tests {
             "generator": {"uri": "g", "format": "safetensors", "latent": {"dimension": 2},
                           "output": {"range": [0, 1], "channels": 1, "size": 8}},
             "feature": {"name": "f", "scorer": model},
-            "evaluate": {"judge": {"scorer": model}, "features": "e", "reference": {"uri": "r"}},
+            "evaluate": {"judge": {"scorer": model}, "classifier": {"uri": "c", "output": "logits"}, "features": "e",
+                         "reference": {"uri": "r"}},
         }))
         .unwrap();
         let mut roles: Vec<_> = spec.files().iter().map(|(key, _)| InputRole::of_key(key).unwrap()).collect();
-        assert_eq!(roles.len(), 5);
+        assert_eq!(roles.len(), 6);
         roles.dedup();
-        assert_eq!(roles.len(), 5);
+        assert_eq!(roles.len(), 6);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use tch::{Device, Kind, Tensor};
 use crate::error::{Error, Result};
 use crate::file::RawModel;
 use crate::image_model::ImageModel;
+use crate::outputs;
 
 /// A model that gives one score per image: the log-odds of a class, or a scorer's own number.
 #[derive(Debug)]
@@ -77,7 +78,7 @@ impl Labeller {
     pub fn scores(&self, images: &Tensor) -> Result<Vec<f64>> {
         let outputs = self.model.run(images)?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?;
         if matches!(self.reading, Reading::Class { output: ClassifierOutput::Probability, .. }) {
-            self.check_probabilities(&outputs)?;
+            outputs::check_probabilities(&self.model, &outputs)?;
         }
         Ok(Vec::try_from(self.read(&outputs)?.f_contiguous()?)?)
     }
@@ -120,7 +121,7 @@ impl Labeller {
     pub fn check(&self, images: &Tensor) -> Result<()> {
         let outputs = self.model.check_function(images)?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?;
         if let Reading::Class { output: ClassifierOutput::Logits, .. } = self.reading {
-            self.check_logits(&outputs)?;
+            outputs::check_logits(&self.model, &outputs)?;
         }
         self.scores(images).map(drop)
     }
@@ -141,44 +142,6 @@ impl Labeller {
                 "gives {outputs} outputs per image, the job spec says the feature is class {class} (counted from 0)"
             ))),
         }
-    }
-
-    /// Refuses the outputs of a softmax or a sigmoid, [N, K] f64.
-    fn check_logits(&self, outputs: &Tensor) -> Result<()> {
-        // A few logits may lie anywhere.
-        const ENOUGH: i64 = 16;
-        const TOLERANCE: f64 = 1e-3;
-        let (images, classes) = outputs.size2()?;
-        let (low, high) = (f64::try_from(outputs.f_min()?)?, f64::try_from(outputs.f_max()?)?);
-        if images < ENOUGH || low < 0.0 || high > 1.0 {
-            return Ok(());
-        }
-        if classes == 1 {
-            return Err(self.model.mismatch(format!(
-                "gives numbers from {low:.3} to {high:.3} for {images} images, the job spec says output: logits (is it \
-                 probability? If these are logits indeed, name it as a scorer, with positive: {{above: LOGIT}})"
-            )));
-        }
-        let sums = outputs.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Double)?;
-        let off = f64::try_from(sums.f_sub_scalar(1.0)?.f_abs()?.f_max()?)?;
-        if off > TOLERANCE {
-            return Ok(());
-        }
-        Err(self.model.mismatch(format!(
-            "gives {classes} numbers between 0 and 1 that add up to 1 for each of {images} images, the job spec says output: \
-             logits (is it probability?)"
-        )))
-    }
-
-    fn check_probabilities(&self, outputs: &Tensor) -> Result<()> {
-        const TOLERANCE: f64 = 1e-3;
-        let (low, high) = (f64::try_from(outputs.f_min()?)?, f64::try_from(outputs.f_max()?)?);
-        if low < -TOLERANCE || high > 1.0 + TOLERANCE {
-            return Err(self.model.mismatch(format!(
-                "gives numbers from {low:.3} to {high:.3}, the job spec says output: probability (is it logits?)"
-            )));
-        }
-        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@
 mod adam;
 mod architecture;
 mod caption;
+mod classes;
 mod cut;
 mod direction;
 mod edit;
@@ -23,6 +24,7 @@ mod latents;
 mod losses;
 mod moments;
 mod native;
+mod outputs;
 mod pool;
 mod precision;
 mod reference;
@@ -33,6 +35,7 @@ mod ssim;
 mod weights;
 
 pub use adam::Adam;
+pub use classes::Classes;
 pub use cut::top_cut;
 pub use direction::{Located, Target, locate, roc_auc};
 pub use edit::{Edited, Editor, Search};

@@ -1,7 +1,7 @@
 //! The feature, who says where it is, and how the result is measured.
 
 use lethe_domain::spec::{
-    Classifier, ClassifierOutput, Evaluate, Feature, Judge, Labels, Positive, Reference, Scorer,
+    Classes, Classifier, ClassifierOutput, Evaluate, Feature, Judge, Labels, Positive, Reference, Scorer,
 };
 
 use crate::conversion::{enumeration, optional, read, required_choice};
@@ -63,6 +63,21 @@ impl TryFrom<v1::Classifier> for Classifier {
     }
 }
 
+impl From<Classes> for v1::Classes {
+    fn from(Classes { uri, output }: Classes) -> Self {
+        Self { uri, output: v1::ClassifierOutput::from(output).into() }
+    }
+}
+
+impl TryFrom<v1::Classes> for Classes {
+    type Error = ConversionError;
+
+    fn try_from(classes: v1::Classes) -> Result<Self, ConversionError> {
+        let output = required_choice::<v1::ClassifierOutput, _>(classes.output, "output")?;
+        Ok(Self { uri: classes.uri, output })
+    }
+}
+
 impl From<Scorer> for v1::Scorer {
     fn from(scorer: Scorer) -> Self {
         use v1::scorer::Positive as Wire;
@@ -101,6 +116,7 @@ impl From<Evaluate> for v1::Evaluate {
             shard_size: Some(evaluate.shard_size),
             batch: Some(evaluate.batch),
             judge,
+            classes: evaluate.classifier.map(Into::into),
             features_uri: evaluate.features,
             space: Some(evaluate.space),
             reference_uri: evaluate.reference.map(|reference| reference.uri),
@@ -118,6 +134,7 @@ impl TryFrom<v1::Evaluate> for Evaluate {
             shard_size: evaluate.shard_size.unwrap_or(default.shard_size),
             batch: evaluate.batch.unwrap_or(default.batch),
             judge: optional(evaluate.judge, "judge")?,
+            classifier: optional(evaluate.classes, "classifier")?,
             features: evaluate.features_uri,
             space: evaluate.space.unwrap_or(default.space),
             reference: evaluate.reference_uri.map(|uri| Reference { uri }),

@@ -1,10 +1,10 @@
 //! The job spec: every valid one survives; absence means what it means in YAML; faults are named by path.
 
 use lethe_domain::spec::{
-    BatchNorm, Checkpoint, Classifier, ClassifierOutput, Device, Direction, DirectionMethod, Evaluate,
-    Feature, Generator, ImageOutput, Judge, Labels, Latent, LossReduction, LrSchedule, ModelFormat, Plateau,
-    Pool, Positive, Prior, Publish, Queue, Reference, Resources, Sample, Scorer, Selection, Size, SlotRange,
-    Threshold, Unlearn, Until,
+    BatchNorm, Checkpoint, Classes, Classifier, ClassifierOutput, Device, Direction, DirectionMethod,
+    Evaluate, Feature, Generator, ImageOutput, Judge, Labels, Latent, LossReduction, LrSchedule, ModelFormat,
+    Plateau, Pool, Positive, Prior, Publish, Queue, Reference, Resources, Sample, Scorer, Selection, Size,
+    SlotRange, Threshold, Unlearn, Until,
 };
 use lethe_domain::{JobSpec, SpecError};
 use lethe_proto::v1;
@@ -54,9 +54,12 @@ fn generator() -> impl Strategy<Value = Generator> {
     })
 }
 
+fn output() -> impl Strategy<Value = ClassifierOutput> {
+    prop_oneof![Just(ClassifierOutput::Logits), Just(ClassifierOutput::Probability)]
+}
+
 fn classifier() -> impl Strategy<Value = Classifier> {
-    let output = prop_oneof![Just(ClassifierOutput::Logits), Just(ClassifierOutput::Probability)];
-    (uri(), output, of(0..i64::MAX), share()).prop_map(|(uri, output, class, threshold)| Classifier {
+    (uri(), output(), of(0..i64::MAX), share()).prop_map(|(uri, output, class, threshold)| Classifier {
         uri,
         output,
         class,
@@ -169,11 +172,13 @@ fn unlearn() -> impl Strategy<Value = Unlearn> {
 fn evaluate() -> impl Strategy<Value = Evaluate> {
     let measured = of((uri(), of(uri().prop_map(|uri| Reference { uri }))));
     let cut = (1..10_000_u64, 0..u64::MAX / 2);
-    (2..u64::MAX, cut, of(judge()), measured, "[a-zé]{1,20} of [A-Zé]{1,20}").prop_map(
-        |(samples, (batch, more), judge, measured, space)| {
+    let classes = of((uri(), output()).prop_map(|(uri, output)| Classes { uri, output }));
+    (2..u64::MAX, cut, of(judge()), classes, measured, "[a-zé]{1,20} of [A-Zé]{1,20}").prop_map(
+        |(samples, (batch, more), judge, classifier, measured, space)| {
             let (features, reference) = measured.unzip();
             let reference = reference.flatten();
-            Evaluate { samples, shard_size: batch + more, batch, judge, features, space, reference }
+            let shard_size = batch + more;
+            Evaluate { samples, shard_size, batch, judge, classifier, features, space, reference }
         },
     )
 }
@@ -319,7 +324,7 @@ fn a_latent_of_one_entry_is_a_dimension_and_equal_sides_are_a_square() {
 #[test]
 fn a_field_that_makes_no_sense_is_named_by_its_path() {
     type Spoil = fn(&mut v1::JobSpec);
-    let cases: [(Spoil, &str); 12] = [
+    let cases: [(Spoil, &str); 13] = [
         (|s| s.generator = None, "generator: missing"),
         (|s| s.feature = None, "feature: missing"),
         (|s| s.generator.as_mut().unwrap().format = 0, "generator.format: missing"),
@@ -348,6 +353,13 @@ fn a_field_that_makes_no_sense_is_named_by_its_path() {
                 s.evaluate = Some(v1::Evaluate { judge: Some(judge), ..Default::default() });
             },
             "evaluate.judge.classifier.output: found -1, which has no meaning here",
+        ),
+        (
+            |s| {
+                let classes = Some(v1::Classes::default());
+                s.evaluate = Some(v1::Evaluate { classes, ..Default::default() });
+            },
+            "evaluate.classifier.output: missing",
         ),
         (
             |s| s.direction = Some(v1::Direction { method: 5, ..Default::default() }),

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use lethe_domain::spec::{self, Judge, Reference as ReferenceSpec};
 use lethe_domain::{ArtifactRef, Inputs};
 use lethe_models::{
-    Features, Generator, GeneratorFile, Labeller, Pool, RawModel, Reference, Target, Tensors,
+    Classes, Features, Generator, GeneratorFile, Labeller, Pool, RawModel, Reference, Target, Tensors,
 };
 use tch::Device;
 
@@ -29,6 +29,7 @@ pub(crate) struct Original {
 pub(crate) struct Models {
     originals: Shelf<spec::Generator, Original>,
     labellers: Shelf<Judge, Labeller>,
+    classes: Shelf<spec::Classes, Classes>,
     features: Shelf<(), Features>,
     references: Shelf<[i64; 3], Reference>,
     trained: Option<Trained>,
@@ -70,6 +71,17 @@ impl Models {
     ) -> Result<Rc<Labeller>> {
         let (spec, uri) = (verdict::as_labeller(judge)?, verdict::uri(judge)?);
         self.labellers.get(uri, inputs, device, judge.clone(), |raw| Ok(Labeller::new(spec, raw, device)?))
+    }
+
+    /// # Errors
+    /// As [`input::read`] and [`Classes::new`].
+    pub(crate) fn classes(
+        &mut self,
+        spec: &spec::Classes,
+        inputs: &Inputs,
+        device: Device,
+    ) -> Result<Rc<Classes>> {
+        self.classes.get(&spec.uri, inputs, device, spec.clone(), |raw| Ok(Classes::new(spec, raw, device)?))
     }
 
     /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! Not here: loading them (`models`).
 
-use lethe_domain::spec::{self, Judge, Labeller, Positive};
+use lethe_domain::spec::{self, Classes, Classifier, Judge, Labeller, Positive};
 use lethe_domain::{Cut, JobSpec};
 
 use crate::error::{Error, Result};
@@ -87,6 +87,16 @@ pub(crate) fn judge(spec: &JobSpec, labelled_at: Cut) -> Result<(Judge, Line)> {
     Ok((judge, line))
 }
 
+/// Whose classes should stay where the feature is not: the classifier that the spec names for it, else the judge, else the labeller. Of
+/// these, one that has a class for the feature has others too.
+pub(crate) fn classes(spec: &JobSpec) -> Option<Classes> {
+    let judge = spec.evaluate.judge.as_ref().and_then(|judge| judge.classifier.as_ref());
+    let several = |classifier: &&Classifier| classifier.class.is_some();
+    let found = judge.filter(several).or(spec.feature.classifier.as_ref().filter(several));
+    let whole = |found: &Classifier| Classes { uri: found.uri.clone(), output: found.output };
+    spec.evaluate.classifier.clone().or_else(|| found.map(whole))
+}
+
 /// The judge in the form in which models are loaded.
 ///
 /// # Errors
@@ -127,6 +137,18 @@ mod tests {
         for text in ["", same] {
             assert_eq!(judge(&spec(text), AT).unwrap().1, Line::At(AT), "{text}");
         }
+    }
+
+    #[test]
+    fn the_classes_are_those_of_the_first_who_tells_some_apart() {
+        let of = |text: &str| classes(&spec(text)).map(|classes| classes.uri);
+        let judge = "judge: {classifier: {uri: c, output: logits, class: 3}}";
+        assert_eq!(of(""), None, "a scorer has none");
+        assert_eq!(of(&format!(", evaluate: {{{judge}}}")).as_deref(), Some("c"));
+        let binary = ", evaluate: {judge: {classifier: {uri: c, output: logits}}}";
+        assert_eq!(of(binary), None, "it knows the feature alone");
+        let named = format!(", evaluate: {{{judge}, classifier: {{uri: d, output: probability}}}}");
+        assert_eq!(of(&named).as_deref(), Some("d"));
     }
 
     #[test]

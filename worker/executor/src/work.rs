@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use lethe_domain::{ArtifactRef, Inputs, JobSpec, LeaseId, Progress};
-use lethe_models::{Features, Labeller, Latents, Target};
+use lethe_models::{Classes, Features, Labeller, Latents, Target};
 use lethe_proto::executor::ExecutorEvent;
 use tch::Device;
 
@@ -14,6 +14,7 @@ use crate::link::{Events, Stop, Yielding};
 use crate::models::{Models, Original};
 use crate::phase::fine_tune::{GangSettings, Kept};
 use crate::storage::Storage;
+use crate::verdict;
 
 /// Between two words about progress: five a second are enough to look at.
 const QUIET: Duration = Duration::from_millis(200);
@@ -67,6 +68,15 @@ impl Work<'_> {
     /// As [`Models::labeller`].
     pub(crate) fn labeller(&mut self, judge: &lethe_domain::spec::Judge) -> Result<Rc<Labeller>> {
         self.models.labeller(judge, &self.inputs, self.device)
+    }
+
+    /// Whose classes should stay, if there is anybody.
+    ///
+    /// # Errors
+    /// As [`Models::classes`].
+    pub(crate) fn classes(&mut self) -> Result<Option<Rc<Classes>>> {
+        let classes = verdict::classes(&self.spec);
+        classes.map(|classes| self.models.classes(&classes, &self.inputs, self.device)).transpose()
     }
 
     /// The feature space, if the spec names one.

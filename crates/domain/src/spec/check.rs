@@ -447,6 +447,12 @@ feature:
                 "expected a multiple of checkpoint.every (100)",
             ),
             ("direction.threshold", json!({"quantile": 2}), "direction.threshold.quantile", "found 2"),
+            (
+                "evaluate.classifier",
+                json!({"uri": "c.pt", "output": "logits", "class": 3}),
+                "evaluate.classifier.class",
+                "unknown key",
+            ),
             ("evaluate.space", json!("FID"), "evaluate.space", "such as classifier-FID"),
             ("evaluate.space", json!("fid-50k"), "evaluate.space", "found 'fid-50k'"),
             ("evaluate.space", json!("KID"), "evaluate.space", "the Inception network"),

@@ -126,6 +126,10 @@ pub struct Evaluate {
     /// Who counts the feature; the labeller when absent. Exactly one of classifier and scorer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub judge: Option<Judge>,
+    /// Whose classes should stay: where it is sure of an image of the original that does not show the feature, the copy's should be of
+    /// the same class. When absent, the judge, else the labeller, where one of them is a classifier of several classes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub classifier: Option<Classes>,
     /// TorchScript file: images in [0, 1] to feature vectors [N, D], the space of the Frechet distance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub features: Option<String>,
@@ -144,6 +148,7 @@ impl Default for Evaluate {
             shard_size: 500,
             batch: 250,
             judge: None,
+            classifier: None,
             features: None,
             space: "classifier-FID".to_owned(),
             reference: None,
@@ -172,6 +177,16 @@ impl Judge {
             _ => None,
         }
     }
+}
+
+/// A model that tells classes apart, whatever they are: digits, genders, species.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Classes {
+    /// TorchScript file: [N, C, H, W] in [0, 1] to [N, K]; one number tells two classes apart.
+    pub uri: String,
+    /// What the K numbers are.
+    pub output: ClassifierOutput,
 }
 
 /// Real images, as a safetensors file with a tensor `images`: [N, C, H, W], u8 in 0..=255 or f32 in [0, 1].

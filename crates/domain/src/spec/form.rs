@@ -22,7 +22,8 @@ static SOUND: LazyLock<Value> = LazyLock::new(|| {
         "generator": {"uri": "generator", "format": "torchscript", "latent": {"dimension": 1}, "prior": "normal",
                       "output": {"range": [0, 1], "channels": 1, "size": 28}},
         "feature": {"name": "feature", "classifier": classifier, "scorer": scorer, "labels": {"uri": "labels"}},
-        "evaluate": {"judge": {"classifier": classifier, "scorer": scorer}, "reference": {"uri": "reference"}},
+        "evaluate": {"judge": {"classifier": classifier, "scorer": scorer}, "classifier": classifier,
+                     "reference": {"uri": "reference"}},
         "unlearn": {"plateau": {"patience": 1, "min_delta": 0}},
         "publish": {"uri": "folder"},
     })

@@ -12,7 +12,8 @@ mod work;
 
 pub use draft::Draft;
 pub use feature::{
-    Classifier, ClassifierOutput, Evaluate, Feature, Judge, Labeller, Labels, Positive, Reference, Scorer,
+    Classes, Classifier, ClassifierOutput, Evaluate, Feature, Judge, Labeller, Labels, Positive, Reference,
+    Scorer,
 };
 pub(crate) use form::in_words;
 pub use generator::{Generator, ImageOutput, Latent, ModelFormat, Prior, Size};
@@ -139,6 +140,9 @@ impl JobSpec {
                 files.push(("evaluate.judge.scorer.uri", &scorer.uri));
             }
         }
+        if let Some(classes) = &self.evaluate.classifier {
+            files.push(("evaluate.classifier.uri", &classes.uri));
+        }
         if let Some(features) = &self.evaluate.features {
             files.push(("evaluate.features", features));
         }
@@ -168,6 +172,9 @@ impl JobSpec {
             if let Some(scorer) = &mut judge.scorer {
                 apply(&mut scorer.uri);
             }
+        }
+        if let Some(classes) = &mut self.evaluate.classifier {
+            apply(&mut classes.uri);
         }
         if let Some(features) = &mut self.evaluate.features {
             apply(features);

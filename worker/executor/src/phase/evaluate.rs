@@ -74,7 +74,8 @@ struct Eyes {
 
 impl Eyes {
     fn compare(&self, work: &mut Work<'_>, shard: Shard) -> Result<Measures> {
-        let tools = Tools::new(work.spec.generator.output.shape(), work.device)?;
+        let classes = work.classes()?;
+        let tools = Tools::new(work.spec.generator.output.shape(), classes, work.device)?;
         let (latents, batch) = (work.latents(), work.spec.evaluate.batch);
         let original = &self.original.generator;
         let range = shard.range;
@@ -95,8 +96,9 @@ impl Eyes {
             measures.before.extend(&scores);
             measures.after.extend(self.judge.scores(&after)?);
             for pair in &PAIRS {
-                let values = numbers(&pair.of(&tools, &before, &after)?)?;
-                measures.rows.entry(pair.name.to_owned()).or_default().extend(values);
+                if let Some(values) = pair.of(&tools, &before, &after)? {
+                    measures.rows.entry(pair.name.to_owned()).or_default().extend(numbers(&values)?);
+                }
             }
             let Some(features) = &self.features else { continue };
             let z = latents.batch(Stream::Noise, part.start, part.count, work.device)?;

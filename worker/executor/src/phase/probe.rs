@@ -100,6 +100,12 @@ fn look(work: &mut Work<'_>, original: &Original, batch: u64) -> Result<([f64; 2
     if let Some(judge) = work.spec.evaluate.judge.clone() {
         work.labeller(&judge)?.check(&images)?;
     }
+    // The judge and the labeller were looked at already.
+    if work.spec.evaluate.classifier.is_some()
+        && let Some(classes) = work.classes()?
+    {
+        classes.check(&images)?;
+    }
     if let Some(features) = work.features()? {
         features.check(&images)?;
     }

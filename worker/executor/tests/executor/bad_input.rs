@@ -323,7 +323,9 @@ fn input(uri: &str) -> Input {
 fn a_file_that_is_not_the_one_the_job_was_accepted_with() {
     let mut executor = Executor::start();
     let judge = json!({"scorer": {"uri": mnist("models/slant.pt"), "positive": {"above": 0}}});
-    let job = || Job::thick().set("evaluate.judge", judge.clone());
+    let classifier = json!({"uri": mnist("models/classifier.pt"), "output": "logits"});
+    let job =
+        || Job::thick().set("evaluate.judge", judge.clone()).set("evaluate.classifier", classifier.clone());
     let spec = job().parsed();
     let mut all: Vec<(InputRole, Input)> =
         spec.files().into_iter().map(|(key, uri)| (InputRole::of_key(key).unwrap(), input(uri))).collect();

@@ -7,6 +7,8 @@ use lethe_domain::{
     ArtifactRef, EvaluateOutput, Figure, Phase, PublishOutput, ReportOutput, Sidecar, Task, TaskOutput,
     WarningCode,
 };
+use safetensors::tensor::TensorView;
+use safetensors::{SafeTensors, serialize};
 use serde_json::json;
 
 use crate::harness::Executor;
@@ -60,6 +62,21 @@ fn publish(
 /// The original's own weights, as if training had changed nothing.
 fn unchanged(job: &Job) -> ArtifactRef {
     job.store("unchanged.safetensors", fs::read(job.spec["generator"]["uri"].as_str().unwrap()).unwrap())
+}
+
+/// A copy that gives each latent the image of the opposite one.
+fn opposite(job: &Job) -> ArtifactRef {
+    const FIRST: &str = "layers.0.weight";
+    let bytes = fs::read(job.spec["generator"]["uri"].as_str().unwrap()).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let entries = tensors.tensor(FIRST).unwrap().data().chunks_exact(4);
+    let negated: Vec<u8> =
+        entries.flat_map(|entry| (-f32::from_le_bytes(entry.try_into().unwrap())).to_le_bytes()).collect();
+    let weights = tensors.iter().map(|(name, view)| match name {
+        FIRST => (name, TensorView::new(view.dtype(), view.shape().to_vec(), &negated).unwrap()),
+        _ => (name, view),
+    });
+    job.store("opposite.safetensors", serialize(weights, None).unwrap())
 }
 
 fn figure<'a>(report: &'a ReportOutput, group: &str, name: &str) -> &'a Figure {
@@ -214,6 +231,34 @@ fn what_is_left_is_traced_to_its_cause() {
     let ([missed, edit, fit, new], advice, _) = parts(&job.set("evaluate.judge", judge));
     assert!(missed > 0.6 && edit > 0.05 && fit < 0.1 && new == 0.0, "{missed} {edit} {fit} {new}");
     assert!(advice.contains("never selected for an edit"), "{advice}");
+}
+
+#[test]
+fn who_tells_classes_apart_says_whether_they_stayed() {
+    let classifier = json!({"uri": mnist("models/classifier.pt"), "output": "logits"});
+    let job = Job::thick().set("evaluate.classifier", classifier.clone());
+    let mut executor = Executor::start();
+    assert!(matches!(executor.run(&job.probe()), TaskOutput::Probe(_)));
+    let target = job.target(&mut executor);
+    let mut changed = |job: &Job, weights: &ArtifactRef| {
+        let shards = evaluate(job, &mut executor, &target, weights);
+        let report = report(job, &mut executor, &target, &shards);
+        figure(&report, "locality", "class_changed").clone()
+    };
+    let same = changed(&job, &unchanged(&job));
+    assert!((200..360).contains(&same.samples), "it is sure of most, not of all: {same:?}");
+    assert!(same.after == Some(0.0) && same.ci95_after.unwrap()[1] < 0.02, "{same:?}");
+
+    let other = changed(&job, &opposite(&job));
+    assert_eq!(other.samples, same.samples, "whom it is sure of does not depend on the copy");
+    assert!(other.after.unwrap() > 0.3, "{other:?}");
+
+    // Nobody else is named: the judge.
+    let mut judge = classifier;
+    judge["class"] = 3.into();
+    let judged = Job::thick().set("evaluate.judge", json!({"classifier": judge}));
+    judged.store(&target.path, fs::read(job.file(&target.path)).unwrap());
+    assert!(changed(&judged, &unchanged(&judged)).samples > 200);
 }
 
 #[test]

@@ -62,6 +62,8 @@ fn a_model_in_any_position_that_is_no_function_of_its_input() {
         plain().set("evaluate.judge", json!({"classifier": classifier("normed_eyes")})),
         "normed_eyes.pt",
     );
+    let classes = json!({"uri": script("dropped_eyes"), "output": "logits"});
+    refused(plain().set("evaluate.classifier", classes), "dropped_eyes.pt");
     refused(plain().set("evaluate.features", script("dropped_eyes")), "dropped_eyes.pt");
 }
 

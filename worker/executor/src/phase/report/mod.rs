@@ -67,9 +67,9 @@ fn locality(measures: &Measures, cut: Cut) -> Result<Vec<Figure>> {
     }
     let figure = |pair: &PairMeasure| {
         let row = measures.row(pair.name)?;
-        Ok(pair.figure(&free().map(|(place, _)| row[place]).collect::<Vec<_>>()))
+        Ok(pair.figure(free().map(|(place, _)| row[place])))
     };
-    PAIRS.iter().map(figure).collect()
+    PAIRS.iter().filter(|pair| measures.rows.contains_key(pair.name)).map(figure).collect()
 }
 
 fn everywhere(what: &str, count: u64) -> Error {
