@@ -3,17 +3,19 @@
 //! Not here: under which lease that is (`task`).
 
 use lethe_domain::{
-    DirectionOutput, EditOutput, EditSummary, EvaluateOutput, FineTuneOutput, Phase, ProbeOutput,
+    DirectionOutput, EditMethod, EditOutput, EditSummary, EvaluateOutput, FineTuneOutput, Phase, ProbeOutput,
     PublishOutput, ReportOutput, SampleOutput, Task, TaskOutput, Versions,
 };
 
 use crate::artifacts::{pack, unpack};
-use crate::conversion::{each, enumeration, from_json, list, read, required, to_json};
+use crate::conversion::{each, enumeration, from_json, list, read, required, required_choice, to_json};
 use crate::{ConversionError, v1};
 
 enumeration!(v1::Phase, Phase:
     Probe = Probe, Sample = Sample, Direction = Direction, Edit = Edit, FineTune = FineTune,
     Evaluate = Evaluate, Report = Report, Publish = Publish);
+
+enumeration!(v1::EditMethod, EditMethod: Projection = Projection, Line = Line, Gradient = Gradient);
 
 impl From<Task> for v1::Task {
     fn from(task: Task) -> Self {
@@ -198,6 +200,9 @@ impl From<DirectionOutput> for v1::DirectionOutput {
             threshold: output.threshold,
             edited_share: output.edited_share,
             heldout_auc: output.heldout_auc,
+            select: output.select,
+            goal: output.goal,
+            edit: v1::EditMethod::from(output.edit).into(),
             warnings: each(output.warnings),
         }
     }
@@ -215,6 +220,9 @@ impl TryFrom<v1::DirectionOutput> for DirectionOutput {
             threshold: output.threshold,
             edited_share: output.edited_share,
             heldout_auc: output.heldout_auc,
+            select: output.select,
+            goal: output.goal,
+            edit: required_choice::<v1::EditMethod, _>(output.edit, "edit")?,
             warnings: list(output.warnings, "warnings")?,
         })
     }

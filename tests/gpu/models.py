@@ -55,13 +55,20 @@ def digits() -> tuple:
     return generator, scores, architecture, feature
 
 
-def write_target(file: pathlib.Path, unit: torch.Tensor, threshold: float, cut: float, deviation: float) -> pathlib.Path:
-    """A target vector as the direction phase writes it."""
+METHODS = {"projection": 0.0, "line": 1.0, "gradient": 2.0}
+
+
+def write_target(file: pathlib.Path, unit: torch.Tensor, threshold: float, cut: float, deviation: float, method: str) -> pathlib.Path:
+    """A target vector as the direction phase writes it: edits end half a deviation of the scores beyond the cut."""
     figures = {
         "raw_norm": 1.0,
         "threshold": threshold,
         "cut_sign": 1.0,
         "cut_threshold": cut,
+        "select": cut,
+        "goal": cut - deviation / 2,
+        "bystander_goal": cut,
+        "method": METHODS[method],
         "score_deviation": deviation,
         "latent_deviation": 1.0,
         "samples": 1000.0,
@@ -75,7 +82,7 @@ def write_target(file: pathlib.Path, unit: torch.Tensor, threshold: float, cut: 
 
 
 @torch.no_grad()
-def locate(generator, scores, latent: int, cut: float | None, file: pathlib.Path) -> pathlib.Path:
+def locate(generator, scores, latent: int, cut: float | None, file: pathlib.Path, method: str = "line") -> pathlib.Path:
     """The mean difference of latents whose score is above the cut (a sixth of them where none is given) and the others."""
     z = torch.randn(3000, latent, generator=torch.Generator().manual_seed(7))
     found = torch.cat([scores(generator(part)) for part in z.split(250)])
@@ -85,4 +92,4 @@ def locate(generator, scores, latent: int, cut: float | None, file: pathlib.Path
     unit /= unit.norm()
     projections = z.double() @ unit
     threshold = (projections[positive].mean() + projections[~positive].mean()).item() / 2
-    return write_target(file, unit, threshold, cut, found.double().std().item())
+    return write_target(file, unit, threshold, cut, found.double().std().item(), method)

@@ -74,7 +74,7 @@ def train() -> None:
     unit = torch.zeros(DCGAN_64["latent"])
     unit[0] = 1.0
     # A share of 0.16 lies beyond one standard deviation. Half of each batch is drawn from there and the border, which is a third of it.
-    straight = write_target(SCRATCH / "straight.safetensors", unit, 1.0, 0.5, 0.01)
+    straight = write_target(SCRATCH / "straight.safetensors", unit, 1.0, 0.5, 0.01, "projection")
     bright = Brightness()
     scores = lambda images: bright(((images + 1) / 2).clamp(0, 1)).double()  # noqa: E731
     guided = locate(built(DCGAN_64, weights), scores, DCGAN_64["latent"], None, SCRATCH / "guided.safetensors")

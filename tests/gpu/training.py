@@ -16,7 +16,7 @@ def prepare() -> tuple:
     target = locate(generator, scores, architecture["latent"], 0.0, SCRATCH / "target.safetensors")
     job = SCRATCH / "job.json"
     unlearn = {"steps": 1000, "global_batch": 96, "micro_batches": 6, "lr": 5e-4, "alpha": 6}
-    job.write_text(json.dumps(spec(MODELS / "dcgan.safetensors", feature, architecture, direction={"margin": 0.5}, unlearn=unlearn)))
+    job.write_text(json.dumps(spec(MODELS / "dcgan.safetensors", feature, architecture, unlearn=unlearn)))
     return job, target
 
 

@@ -51,7 +51,6 @@ def compare() -> None:
     from safetensors.torch import load_file
 
     generator, scores, architecture, feature = digits()
-    target = locate(generator, scores, architecture["latent"], 0.0, SCRATCH / "target.safetensors")
     lr = 5e-4
     problems = []
 
@@ -61,11 +60,12 @@ def compare() -> None:
             problems.append(f"{name}: {value:.3g} > {limit:.3g}")
 
     original = load_file(MODELS / "dcgan.safetensors")
-    for selection in ["projection", "classifier"]:
+    for selection, method in [("projection", "projection"), ("classifier", "line")]:
+        target = locate(generator, scores, architecture["latent"], 0.0, SCRATCH / f"{method}.safetensors", method)
         job = SCRATCH / f"{selection}.json"
         unlearn = {"steps": STEPS, "global_batch": 64, "micro_batches": 2, "lr": lr, "alpha": 6}
         job.write_text(
-            json.dumps(spec(MODELS / "dcgan.safetensors", feature, architecture, direction={"selection": selection, "margin": 0.5}, unlearn=unlearn))
+            json.dumps(spec(MODELS / "dcgan.safetensors", feature, architecture, direction={"selection": selection}, unlearn=unlearn))
         )
         found = {}
         # On a cpu a second thread adds up in another order, as another device does.

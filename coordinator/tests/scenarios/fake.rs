@@ -8,7 +8,7 @@ use std::time::Duration;
 use lethe_artifacts::ArtifactStore;
 use lethe_client::{Client, Options};
 use lethe_domain::{
-    ArtifactRef, Assignment, Better, Cut, DirectionOutput, EditOutput, EditSummary, ErrorCode,
+    ArtifactRef, Assignment, Better, Cut, DirectionOutput, EditMethod, EditOutput, EditSummary, ErrorCode,
     EvaluateOutput, Failure, Figure, FineTuneOutput, HeldLease, JudgeSummary, LeaseId, ProbeOutput, Progress,
     PublishOutput, REMAINING_SHARE, ReportOutput, SampleOutput, SampleRange, SlotIndex, Task, TaskOutput,
     Unit, Versions, Warning, WarningCode, WorkerId,
@@ -282,6 +282,9 @@ async fn output(assignment: &Assignment) -> TaskOutput {
             samples: scores.len() as u64 * spec.sample.shard_size,
             positives: scores.len() as u64 * spec.sample.shard_size / 10,
             cut: Cut { sign: 1.0, threshold: 3.5 },
+            select: 1.0,
+            goal: 0.5,
+            edit: EditMethod::Line,
             threshold: 0.7,
             edited_share: 0.17,
             heldout_auc: 0.97,

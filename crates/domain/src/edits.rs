@@ -1,10 +1,24 @@
 //! What became of the edits of a training run: how many found an image to teach, and how far they went for it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Better, Figure, Unit, Warning, WarningCode, proportion_ci95};
 
-/// Edits of a whole training run, each counted once.
+/// How latents were edited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EditMethod {
+    /// Back to the threshold, nobody looking.
+    #[default]
+    Projection,
+    /// Along the direction, the labeller looking.
+    Line,
+    /// By the gradient of the labeller's score.
+    Gradient,
+}
+
+/// Edits of the pool that a copy was trained on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct EditSummary {
     /// Latents that were to be edited.

@@ -28,7 +28,7 @@ mod task;
 mod warning;
 
 pub use digest::{sha256_bytes, sha256_text};
-pub use edits::EditSummary;
+pub use edits::{EditMethod, EditSummary};
 pub use failure::{ErrorCode, Failure};
 pub use figure::{Better, Figure, REMAINING_SHARE, Unit};
 pub use file_kind::{Ends, FIRST_BYTES, FileKind, LAST_BYTES, ZipEntry, conversion, zip_entries};

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, Figure, Inputs, JobId, JobSpec, JobState, REMAINING_SHARE, Warning};
+use crate::{EditMethod, Failure, Figure, Inputs, JobId, JobSpec, JobState, REMAINING_SHARE, Warning};
 
 /// Version of result.json.
 pub const RESULT_VERSION: u32 = 2;
@@ -101,6 +101,15 @@ pub struct DirectionSummary {
     pub positives: u64,
     /// The labeller's threshold, in its own units.
     pub label_threshold: f64,
+    /// The score beyond which a latent was edited, in the same.
+    #[serde(default)]
+    pub select: f64,
+    /// The score that an edited image had to reach.
+    #[serde(default)]
+    pub goal: f64,
+    /// How latents were edited.
+    #[serde(default)]
+    pub edit: EditMethod,
 }
 
 /// How training went.

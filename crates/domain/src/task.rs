@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ArtifactRef, EditSummary, Figure, GangRole, JudgeSummary, Phase, SampleRange, Warning};
+use crate::{
+    ArtifactRef, EditMethod, EditSummary, Figure, GangRole, JudgeSummary, Phase, SampleRange, Warning,
+};
 
 /// Which scores mean the feature is there, fixed after sampling: positive when `sign * score > sign * threshold`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -180,6 +182,15 @@ pub struct DirectionOutput {
     pub positives: u64,
     /// Which scores mean the feature is there.
     pub cut: Cut,
+    /// The score beyond which a latent is edited, in the labeller's own units.
+    #[serde(default)]
+    pub select: f64,
+    /// The score that an edited image must reach.
+    #[serde(default)]
+    pub goal: f64,
+    /// How latents are edited.
+    #[serde(default)]
+    pub edit: EditMethod,
     /// Where the edit begins, as a projection onto the unit direction.
     pub threshold: f64,
     /// Share of latents that training will edit.

@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use lethe_domain::{
-    ArtifactPaths, Better, DirectionSummary, ErrorCode, Failure, Figure, Input, InputRole, Inputs, JobId,
-    JobResult, JobState, JudgeSummary, RESULT_VERSION, TrainSummary, Unit, Versions, Warning, WarningCode,
+    ArtifactPaths, Better, DirectionSummary, EditMethod, ErrorCode, Failure, Figure, Input, InputRole,
+    Inputs, JobId, JobResult, JobState, JudgeSummary, RESULT_VERSION, TrainSummary, Unit, Versions, Warning,
+    WarningCode,
 };
 use serde_json::Value;
 
@@ -44,6 +45,9 @@ fn full() -> JobResult {
             samples: 0,
             positives: 0,
             label_threshold: 0.0,
+            select: 3.5,
+            goal: 4.75,
+            edit: EditMethod::Gradient,
         }),
         train: Some(TrainSummary {
             steps: 0,

@@ -16,6 +16,9 @@ impl JobRecord {
             samples: direction.samples,
             positives: direction.positives,
             label_threshold: direction.cut.threshold,
+            select: direction.select,
+            goal: direction.goal,
+            edit: direction.edit,
         });
         let train = outputs.fine_tune().map(|trained| TrainSummary {
             steps: trained.steps,

@@ -7,10 +7,10 @@
 )]
 
 use lethe_domain::{
-    ArtifactRef, Cut, DirectionOutput, EditOutput, EditSummary, Epoch, ErrorCode, Failure, FineTuneOutput,
-    HeldLease, Input, InputRole, Inputs, JobId, JobSpec, JobState, LeaseId, Phase, ProbeOutput, Progress,
-    SampleOutput, ShardIndex, SlotIndex, SlotReport, Task, TaskOutput, Waiting, WorkerId, WorkerOrder,
-    WorkerState,
+    ArtifactRef, Cut, DirectionOutput, EditMethod, EditOutput, EditSummary, Epoch, ErrorCode, Failure,
+    FineTuneOutput, HeldLease, Input, InputRole, Inputs, JobId, JobSpec, JobState, LeaseId, Phase,
+    ProbeOutput, Progress, SampleOutput, ShardIndex, SlotIndex, SlotReport, Task, TaskOutput, Waiting,
+    WorkerId, WorkerOrder, WorkerState,
 };
 use lethe_engine::{
     Chore, Command, Config, Effect, Event, Introduction, JobRecord, Metric, Now, State, Write,
@@ -77,6 +77,9 @@ fn direction() -> TaskOutput {
         samples: 20,
         positives: 2,
         cut: Cut { sign: 1.0, threshold: 1.0 },
+        select: 1.0,
+        goal: 0.5,
+        edit: EditMethod::Line,
         threshold: 0.5,
         edited_share: 0.1,
         heldout_auc: 0.9,

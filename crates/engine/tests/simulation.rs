@@ -11,10 +11,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lethe_domain::{
-    ArtifactRef, Assignment, Cut, DirectionOutput, EditOutput, EditSummary, Epoch, ErrorCode, EvaluateOutput,
-    Failure, FineTuneOutput, HeldLease, Inputs, JobId, JobSpec, JobState, JudgeSummary, LeaseId, Phase,
-    ProbeOutput, Progress, PublishOutput, ReportOutput, SampleOutput, SampleRange, ShardIndex, SlotIndex,
-    SlotReport, Task, TaskOutput, Versions, WorkerId,
+    ArtifactRef, Assignment, Cut, DirectionOutput, EditMethod, EditOutput, EditSummary, Epoch, ErrorCode,
+    EvaluateOutput, Failure, FineTuneOutput, HeldLease, Inputs, JobId, JobSpec, JobState, JudgeSummary,
+    LeaseId, Phase, ProbeOutput, Progress, PublishOutput, ReportOutput, SampleOutput, SampleRange,
+    ShardIndex, SlotIndex, SlotReport, Task, TaskOutput, Versions, WorkerId,
 };
 use lethe_engine::{Chore, Command, Config, Effect, Event, Introduction, JobRecord, Now, State, Write};
 use rand::{RngExt, SeedableRng};
@@ -65,6 +65,9 @@ fn output(assignment: &Assignment) -> TaskOutput {
             samples: scores.len() as u64 * 10,
             positives: 1,
             cut: Cut { sign: 1.0, threshold: 1.0 },
+            select: 1.0,
+            goal: 0.5,
+            edit: EditMethod::Line,
             threshold: 0.5,
             edited_share: 0.1,
             heldout_auc: 0.9,

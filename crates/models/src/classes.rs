@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
 use crate::file::RawModel;
-use crate::image_model::ImageModel;
+use crate::image_model::{Form, ImageModel};
 use crate::outputs;
 
 /// A classifier is sure above this probability.
@@ -27,7 +27,7 @@ impl Classes {
     /// # Errors
     /// As [`crate::ModelFile::new`]; [`crate::Error::NoForward`].
     pub fn new(spec: &spec::Classes, raw: RawModel, device: Device) -> Result<Self> {
-        let (model, _) = ImageModel::new(raw, ModelKind::Classifier, device)?;
+        let (model, _) = ImageModel::new(raw, ModelKind::Classifier, device, Form::Optimised)?;
         Ok(Self { model, output: spec.output })
     }
 

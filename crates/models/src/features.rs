@@ -7,7 +7,7 @@ use tch::{Device, Tensor};
 
 use crate::error::Result;
 use crate::file::RawModel;
-use crate::image_model::ImageModel;
+use crate::image_model::{Form, ImageModel};
 
 /// A model from images to feature vectors.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ impl Features {
     /// # Errors
     /// As [`crate::ModelFile::new`]; [`crate::Error::NoForward`].
     pub fn new(raw: RawModel, device: Device) -> Result<Self> {
-        let (model, file) = ImageModel::new(raw, ModelKind::Features, device)?;
+        let (model, file) = ImageModel::new(raw, ModelKind::Features, device, Form::Optimised)?;
         Ok(Self { model, dimension: file.sidecar.and_then(|sidecar| sidecar.dimension) })
     }
 

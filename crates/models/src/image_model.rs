@@ -9,6 +9,15 @@ use crate::file::{ModelFile, RawModel};
 use crate::function;
 use crate::script::Script;
 
+/// What a model is loaded for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Inference: no gradient passes.
+    Optimised,
+    /// Gradients with respect to images.
+    Differentiable,
+}
+
 /// Images [N, C, H, W] in [0, 1] to numbers [N, D], frozen.
 #[derive(Debug)]
 pub(crate) struct ImageModel {
@@ -21,10 +30,22 @@ impl ImageModel {
     ///
     /// # Errors
     /// As [`ModelFile::new`]; [`Error::NoForward`].
-    pub(crate) fn new(raw: RawModel, kind: ModelKind, device: Device) -> Result<(Self, ModelFile)> {
+    pub(crate) fn new(
+        raw: RawModel,
+        kind: ModelKind,
+        device: Device,
+        form: Form,
+    ) -> Result<(Self, ModelFile)> {
         let file = ModelFile::of(raw, kind, ModelFormat::TorchScript)?;
         let mut script = Script::load(&file.bytes, &file.name, device)?;
-        script.optimise()?;
+        match form {
+            Form::Optimised => script.optimise()?,
+            Form::Differentiable => {
+                for named in script.tensors()?.into_iter().filter(|named| named.parameter) {
+                    let _ = named.tensor.f_set_requires_grad(false)?;
+                }
+            }
+        }
         Ok((Self { name: file.name.clone(), script }, file))
     }
 
@@ -59,7 +80,15 @@ impl ImageModel {
     /// # Errors
     /// [`Error::Forward`]; [`Error::Mismatch`].
     pub(crate) fn run_unseen(&self, images: &Tensor) -> Result<Tensor> {
-        let output = tch::no_grad(|| self.script.forward(images))?;
+        tch::no_grad(|| self.run_with_gradient(images))
+    }
+
+    /// As [`ImageModel::run_unseen`], of images that depend on something whose gradient is wanted.
+    ///
+    /// # Errors
+    /// [`Error::Forward`]; [`Error::Mismatch`].
+    pub(crate) fn run_with_gradient(&self, images: &Tensor) -> Result<Tensor> {
+        let output = self.script.forward(images)?;
         let count = images.size()[0];
         let output = match output.size().as_slice() {
             [n] if *n == count => output.f_view([count, 1])?,

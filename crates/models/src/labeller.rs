@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
 use crate::file::RawModel;
-use crate::image_model::ImageModel;
+use crate::image_model::{Form, ImageModel};
 use crate::outputs;
 
 /// A model that gives one score per image: the log-odds of a class, or a scorer's own number.
@@ -47,10 +47,22 @@ impl Labeller {
     /// # Errors
     /// As [`Labeller::open`].
     pub fn new(spec: spec::Labeller<'_>, raw: RawModel, device: Device) -> Result<Self> {
+        Self::of_form(spec, raw, device, Form::Optimised)
+    }
+
+    /// The same in a form through which gradients pass; slower.
+    ///
+    /// # Errors
+    /// As [`Labeller::open`].
+    pub fn differentiable(spec: spec::Labeller<'_>, raw: RawModel, device: Device) -> Result<Self> {
+        Self::of_form(spec, raw, device, Form::Differentiable)
+    }
+
+    fn of_form(spec: spec::Labeller<'_>, raw: RawModel, device: Device, form: Form) -> Result<Self> {
         match spec {
-            spec::Labeller::Classifier(classifier) => Self::classifier(classifier, raw, device),
+            spec::Labeller::Classifier(classifier) => Self::classifier(classifier, raw, device, form),
             spec::Labeller::Scorer(_) => {
-                let (model, _) = ImageModel::new(raw, ModelKind::Scorer, device)?;
+                let (model, _) = ImageModel::new(raw, ModelKind::Scorer, device, form)?;
                 Ok(Self { model, reading: Reading::Score })
             }
             spec::Labeller::Labels(labels) => Err(Error::Mismatch {
@@ -61,8 +73,8 @@ impl Labeller {
         }
     }
 
-    fn classifier(spec: &spec::Classifier, raw: RawModel, device: Device) -> Result<Self> {
-        let (model, file) = ImageModel::new(raw, ModelKind::Classifier, device)?;
+    fn classifier(spec: &spec::Classifier, raw: RawModel, device: Device, form: Form) -> Result<Self> {
+        let (model, file) = ImageModel::new(raw, ModelKind::Classifier, device, form)?;
         let labeller = Self { model, reading: Reading::Class { class: spec.class, output: spec.output } };
         if let Some(classes) = file.sidecar.and_then(|sidecar| sidecar.classes) {
             let _ = labeller.column(classes)?;
@@ -92,6 +104,38 @@ impl Labeller {
         self.read(&self.model.run_unseen(images)?.f_to_kind(Kind::Double)?)
     }
 
+    /// Outputs for images that depend on something whose gradient is wanted, f64 [N, K]; of [`Labeller::differentiable`].
+    ///
+    /// # Errors
+    /// [`Error::Forward`], [`Error::Mismatch`].
+    pub(crate) fn outputs_with_gradient(&self, images: &Tensor) -> Result<Tensor> {
+        Ok(self.model.run_with_gradient(images)?.f_to_kind(Kind::Double)?)
+    }
+
+    /// As [`Labeller::scores`], f64 `[N]`, of images that depend on something whose gradient is wanted; of [`Labeller::differentiable`].
+    ///
+    /// # Errors
+    /// [`Error::Forward`], [`Error::Mismatch`].
+    pub fn scores_with_gradient(&self, images: &Tensor) -> Result<Tensor> {
+        self.read(&self.outputs_with_gradient(images)?)
+    }
+
+    /// The likeliest class of each row of outputs besides that of the feature, int64 [N, 1]; none without several logits.
+    pub(crate) fn rivals(&self, outputs: &Tensor) -> Result<Option<Tensor>> {
+        match self.reading {
+            Reading::Class { output: ClassifierOutput::Logits, .. } if outputs.size()[1] > 1 => {
+                Ok(Some(others(outputs, self.column(outputs.size()[1])?)?.f_argmax(1, true)?))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// How far the feature's logit is above that of its rival in each row, f64 `[N]`.
+    pub(crate) fn lead(&self, outputs: &Tensor, rivals: &Tensor) -> Result<Tensor> {
+        let own = outputs.f_select(1, self.column(outputs.size()[1])?)?;
+        Ok(own.f_sub(&outputs.f_gather(1, rivals, false)?.f_squeeze_dim(1)?)?)
+    }
+
     /// What a sum of scores says of them.
     ///
     /// # Errors
@@ -101,13 +145,15 @@ impl Labeller {
     }
 
     /// One score for each row of outputs, f64 [N, D].
-    fn read(&self, outputs: &Tensor) -> Result<Tensor> {
+    pub(crate) fn read(&self, outputs: &Tensor) -> Result<Tensor> {
         let column = self.column(outputs.size()[1])?;
         let own = outputs.f_select(1, column)?;
         Ok(match self.reading {
             Reading::Score => own,
             Reading::Class { output: ClassifierOutput::Logits, .. } if outputs.size()[1] == 1 => own,
-            Reading::Class { output: ClassifierOutput::Logits, .. } => own.f_sub(&rest(outputs, column)?)?,
+            Reading::Class { output: ClassifierOutput::Logits, .. } => {
+                own.f_sub(&others(outputs, column)?.f_logsumexp([1_i64].as_slice(), false)?)?
+            }
             Reading::Class { output: ClassifierOutput::Probability, .. } => own.f_logit(SMALLEST)?,
         })
     }
@@ -148,9 +194,9 @@ impl Labeller {
 /// Probabilities nearer to 0 or 1 than this are taken for it: their log-odds would be infinite.
 const SMALLEST: f64 = 1e-9;
 
-/// ln of the summed exponentials of every column but one; [N, K] to [N].
-fn rest(outputs: &Tensor, column: i64) -> Result<Tensor> {
-    let others = outputs.f_detach_copy()?;
-    let _ = others.f_select(1, column)?.f_fill_(f64::NEG_INFINITY)?;
-    Ok(others.f_logsumexp([1_i64].as_slice(), false)?)
+/// Logits with nothing in the column of one class.
+fn others(outputs: &Tensor, column: i64) -> Result<Tensor> {
+    let (before, after) = (outputs.f_narrow(1, 0, column)?, outputs.size()[1] - column - 1);
+    let nothing = outputs.f_narrow(1, column, 1)?.f_full_like(f64::NEG_INFINITY)?;
+    Ok(Tensor::f_cat(&[before, nothing, outputs.f_narrow(1, column + 1, after)?], 1)?)
 }

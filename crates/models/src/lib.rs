@@ -5,6 +5,7 @@
 
 mod adam;
 mod architecture;
+mod average;
 mod caption;
 mod classes;
 mod cut;
@@ -35,10 +36,11 @@ mod ssim;
 mod weights;
 
 pub use adam::Adam;
+pub use average::Average;
 pub use classes::Classes;
 pub use cut::top_cut;
 pub use direction::{Located, Target, locate, roc_auc};
-pub use edit::{Edited, Editor, Search};
+pub use edit::{Edited, Editor, Guide, Search, gradient_leads};
 pub use error::{Error, Result};
 pub use features::Features;
 pub use ffi::torch_version;
@@ -48,7 +50,7 @@ pub use generator::{Exported, Generator, GeneratorFile};
 pub use labeller::Labeller;
 pub use labels::parse_labels;
 pub use latents::{Latents, Stream};
-pub use losses::{Loss, l1};
+pub use losses::{Loss, Teacher, l1};
 pub use moments::Moments;
 pub use pool::{Drawn, Pool, PoolShard};
 pub use reference::Reference;

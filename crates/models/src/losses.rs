@@ -1,11 +1,15 @@
-//! What training minimises: L = alpha (L_unlearn + L_percep) + L_recon (Moon, Cho and Kim 2024).
+//! What training minimises: L = alpha (L_unlearn + L_percep + L_labeller) + L_recon (Moon, Cho and Kim 2024; the third term is ours).
 //!
 //! All terms look at images in [0, 1], so that alpha means the same for every generator.
+
+use std::rc::Rc;
 
 use lethe_domain::spec::{LossReduction, Unlearn};
 use tch::{Device, Kind, Tensor};
 
+use crate::direction::Target;
 use crate::error::Result;
+use crate::labeller::Labeller;
 use crate::ssim::Similarity;
 
 /// The loss of a batch.
@@ -14,6 +18,36 @@ pub struct Loss {
     alpha: f64,
     reduction: LossReduction,
     similarity: Similarity,
+    teacher: Option<Teacher>,
+}
+
+/// A labeller that says of images of edited latents how far they are from where the feature is gone.
+#[derive(Debug)]
+pub struct Teacher {
+    labeller: Rc<Labeller>,
+    sign: f64,
+    /// The signed score from which on there is nothing to say.
+    bar: f64,
+    scale: f64,
+}
+
+/// The way from the cut to the goal that an image has to go to be left in peace: the pixels' terms take it further.
+const FAR_ENOUGH: f64 = 2.0 / 3.0;
+
+impl Teacher {
+    /// By a labeller as [`Labeller::differentiable`] gives it; `weight` for each standard deviation of the scores.
+    pub fn new(target: &Target, labeller: Rc<Labeller>, weight: f64) -> Self {
+        let (sign, cut) = (target.cut.sign, target.cut.threshold);
+        let bar = sign * (cut + FAR_ENOUGH * (target.goal - cut));
+        Self { labeller, sign, bar, scale: weight / target.score_deviation }
+    }
+
+    /// One number for each image, f32 `[N]`.
+    fn says(&self, images: &Tensor) -> Result<Tensor> {
+        let scores = self.labeller.scores_with_gradient(images)?.f_mul_scalar(self.sign)?;
+        let above = scores.f_sub_scalar(self.bar)?.f_relu()?.f_mul_scalar(self.scale)?;
+        Ok(above.f_to_kind(Kind::Float)?)
+    }
 }
 
 impl Loss {
@@ -23,13 +57,19 @@ impl Loss {
     /// [`crate::Error::Memory`].
     pub fn new(spec: &Unlearn, shape: [i64; 3], device: Device) -> Result<Self> {
         let similarity = Similarity::new(shape[1], shape[2], device)?;
-        Ok(Self { alpha: spec.alpha, reduction: spec.loss_reduction, similarity })
+        Ok(Self { alpha: spec.alpha, reduction: spec.loss_reduction, similarity, teacher: None })
+    }
+
+    /// The same with a labeller that looks at images of edited latents.
+    #[must_use]
+    pub fn with(self, teacher: Option<Teacher>) -> Self {
+        Self { teacher, ..self }
     }
 
     /// The sum over a batch; divide by the global batch.
     ///
     /// With s = 1 where the latent was edited, x the copy's image, y the target and w what it counts:
-    /// `sum_i w_i (s_i alpha (|x_i - y_i| + 1 - MS-SSIM(x_i, y_i)) + (1 - s_i) |x_i - y_i|)`.
+    /// `sum_i w_i (s_i alpha (|x_i - y_i| + 1 - MS-SSIM(x_i, y_i) + t(x_i)) + (1 - s_i) |x_i - y_i|)`, t the teacher's if there is one.
     /// `images` and `targets` are [N, C, H, W] in [0, 1], `places` where s is 1, int64 `[P]`, `weights` f32 `[N]`.
     ///
     /// # Errors
@@ -50,7 +90,11 @@ impl Loss {
         // Only the edited ones are compared: the others have no perceptual term.
         let (images, targets) = (images.f_index_select(0, places)?, targets.f_index_select(0, places)?);
         let similar = self.similarity.ms_ssim(&images, &targets)?.f_dot(&edited)?;
-        Ok(pixels.f_add(&edited.f_sum(Kind::Float)?.f_sub(&similar)?)?)
+        let loss = pixels.f_add(&edited.f_sum(Kind::Float)?.f_sub(&similar)?)?;
+        match &self.teacher {
+            Some(teacher) => Ok(loss.f_add(&teacher.says(&images)?.f_dot(&edited)?)?),
+            None => Ok(loss),
+        }
     }
 }
 

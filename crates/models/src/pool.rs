@@ -1,7 +1,7 @@
 //! The pool: the latents that training passes over, each labelled and edited once, and how a step draws its batch from it.
 //!
-//! What a step draws is a function of seed, step and place: it does not matter which rank asks. Half of a batch or more comes from where the
-//! feature is or nearly is, which is where the copy has to learn something; weights make up for it, so that the expected loss is that of
+//! What a step draws is a function of seed, step and place: it does not matter which rank asks. A larger part of a batch comes from where
+//! the feature is or nearly is, which is where the copy has to learn something; weights make up for it, so that the expected loss is that of
 //! latents drawn evenly. Not here: making an edit (`edit`), who makes which shard (worker/executor).
 
 use std::ops::Range;
@@ -16,8 +16,6 @@ use crate::error::{Error, Result};
 use crate::latents::{Latents, Stream, sent};
 use crate::weights::Tensors;
 
-/// Share of a batch that is drawn near the feature, or more where more latents are near it.
-const NEAR: f64 = 0.5;
 /// Of the latents that stay as they are, those above this quantile of their scores are near it.
 const BORDER: f64 = 0.9;
 
@@ -121,6 +119,8 @@ pub struct Pool {
     order: Vec<u64>,
     /// How many of them are near it.
     near: usize,
+    /// Share of a batch that is drawn from these, or more where more are near.
+    near_share: f64,
     /// For each latent, its place among the edits if it is edited.
     rows: Vec<Option<usize>>,
     /// The edited latents, one after the other.
@@ -142,11 +142,11 @@ pub struct Drawn {
 }
 
 impl Pool {
-    /// Of all its shards, in order.
+    /// Of all its shards, in order. `near_share` of a batch is drawn near the feature, or more where more are.
     ///
     /// # Errors
     /// [`Error::Tensors`] when they do not follow one another, or when nothing is left to be drawn.
-    pub fn new(latents: Latents, shards: Vec<PoolShard>) -> Result<Self> {
+    pub fn new(latents: Latents, shards: Vec<PoolShard>, near_share: f64) -> Result<Self> {
         let refuse = |reason: String| Error::Tensors { file: "the pool of edits".to_owned(), reason };
         let (mut scores, mut rows, mut edits, mut steps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut failed = vec![];
@@ -181,7 +181,7 @@ impl Pool {
             median_step: quantile(made.clone(), 0.5),
             p99_step: quantile(made, 0.99),
         };
-        Ok(Self { latents, order, near: near.len(), rows, edits, summary })
+        Ok(Self { latents, order, near: near.len(), near_share, rows, edits, summary })
     }
 
     /// What became of the edits.
@@ -225,9 +225,9 @@ impl Pool {
     /// What is near the feature and what is not, and how a batch of `size` is shared out between them.
     fn strata(&self, size: u64) -> [Stratum; 2] {
         let all = self.order.len();
-        let share = NEAR.max(self.near as f64 / all as f64);
+        let share = self.near_share.max(self.near as f64 / all as f64);
         let places = match (size as f64 * share).round() as u64 {
-            _ if self.near == 0 => 0,
+            _ if self.near == 0 || self.near_share == 0.0 => 0,
             _ if self.near == all => size,
             // Too few places for both: drawn from all alike, as if all were far.
             places if places == 0 || places == size => 0,

@@ -1,8 +1,8 @@
 //! How the work is done: sampling, direction, training, resources, checkpoints.
 
 use lethe_domain::spec::{
-    BatchNorm, Checkpoint, Device, Direction, DirectionMethod, LossReduction, LrSchedule, Plateau, Pool,
-    Queue, Resources, Sample, Selection, SlotRange, Threshold, Unlearn, Until,
+    BatchNorm, Checkpoint, Device, Direction, DirectionMethod, EditChoice, LossReduction, LrSchedule,
+    Plateau, Pool, Queue, Resources, Sample, Selection, SlotRange, Threshold, Unlearn, Until,
 };
 
 use crate::conversion::{choice, enumeration};
@@ -12,7 +12,8 @@ enumeration!(v1::DirectionMethod, DirectionMethod: MeanDifference = MeanDifferen
 enumeration!(v1::Selection, Selection: Projection = Projection, Classifier = Classifier);
 enumeration!(v1::LossReduction, LossReduction: Mean = Mean, Sum = Sum);
 enumeration!(v1::BatchNorm, BatchNorm: Eval = Eval, Train = Train);
-enumeration!(v1::LrSchedule, LrSchedule: Constant = Constant, Linear = Linear);
+enumeration!(v1::LrSchedule, LrSchedule: Constant = Constant, Linear = Linear, Cosine = Cosine);
+enumeration!(v1::EditChoice, EditChoice: Auto = Auto, Line = Line, Gradient = Gradient);
 enumeration!(v1::Device, Device: Auto = Auto, Cpu = Cpu, Cuda = Cuda);
 
 impl From<Sample> for v1::Sample {
@@ -58,7 +59,9 @@ impl From<Direction> for v1::Direction {
                 Threshold::Quantile(q) => Wire::Quantile(q),
             }),
             selection: v1::Selection::from(direction.selection).into(),
-            margin: Some(direction.margin),
+            margin: direction.margin,
+            recall: Some(direction.recall),
+            edit: v1::EditChoice::from(direction.edit).into(),
             raw: Some(direction.raw),
         }
     }
@@ -90,7 +93,9 @@ impl TryFrom<v1::Direction> for Direction {
             threshold: threshold.unwrap_or(default.threshold),
             selection: choice::<v1::Selection, _>(direction.selection, "selection")?
                 .unwrap_or(default.selection),
-            margin: direction.margin.unwrap_or(default.margin),
+            margin: direction.margin.or(default.margin),
+            recall: direction.recall.unwrap_or(default.recall),
+            edit: choice::<v1::EditChoice, _>(direction.edit, "edit")?.unwrap_or(default.edit),
             raw: direction.raw.unwrap_or(default.raw),
         })
     }
@@ -122,6 +127,9 @@ impl From<Unlearn> for v1::Unlearn {
             lr: Some(unlearn.lr),
             lr_schedule: v1::LrSchedule::from(unlearn.lr_schedule).into(),
             alpha: Some(unlearn.alpha),
+            labeller_term: Some(unlearn.labeller_term),
+            average: Some(unlearn.average),
+            near: Some(unlearn.near),
             loss_reduction: v1::LossReduction::from(unlearn.loss_reduction).into(),
             batch_norm: v1::BatchNorm::from(unlearn.batch_norm).into(),
             plateau: unlearn
@@ -144,6 +152,9 @@ impl TryFrom<v1::Unlearn> for Unlearn {
             lr_schedule: choice::<v1::LrSchedule, _>(unlearn.lr_schedule, "lr_schedule")?
                 .unwrap_or(default.lr_schedule),
             alpha: unlearn.alpha.unwrap_or(default.alpha),
+            labeller_term: unlearn.labeller_term.unwrap_or(default.labeller_term),
+            average: unlearn.average.unwrap_or(default.average),
+            near: unlearn.near.unwrap_or(default.near),
             loss_reduction: choice::<v1::LossReduction, _>(unlearn.loss_reduction, "loss_reduction")?
                 .unwrap_or(default.loss_reduction),
             batch_norm: choice::<v1::BatchNorm, _>(unlearn.batch_norm, "batch_norm")?

@@ -2,10 +2,10 @@
 
 use lethe_domain::{
     ArtifactPaths, ArtifactRef, Assignment, Attempt, Better, Cut, DirectionOutput, DirectionSummary,
-    EditOutput, EditSummary, ErrorCode, EvaluateOutput, Failure, Figure, FineTuneOutput, GangRole,
-    Generation, Input, InputRole, Inputs, JobId, JobResult, JobSpec, JobState, JudgeSummary, LeaseId, Phase,
-    ProbeOutput, Progress, PublishOutput, RESULT_VERSION, Rank, ReportOutput, SampleOutput, SampleRange,
-    ShardIndex, Task, TaskOutput, TrainSummary, Unit, Versions, Warning, WarningCode,
+    EditMethod, EditOutput, EditSummary, ErrorCode, EvaluateOutput, Failure, Figure, FineTuneOutput,
+    GangRole, Generation, Input, InputRole, Inputs, JobId, JobResult, JobSpec, JobState, JudgeSummary,
+    LeaseId, Phase, ProbeOutput, Progress, PublishOutput, RESULT_VERSION, Rank, ReportOutput, SampleOutput,
+    SampleRange, ShardIndex, Task, TaskOutput, TrainSummary, Unit, Versions, Warning, WarningCode,
 };
 
 pub(crate) fn spec() -> JobSpec {
@@ -144,6 +144,9 @@ pub(crate) fn outputs() -> Vec<TaskOutput> {
             samples: 10_000,
             positives: 1_000,
             cut: Cut { sign: -1.0, threshold: 3.25 },
+            select: 3.5,
+            goal: 4.75,
+            edit: EditMethod::Gradient,
             threshold: 1.75,
             edited_share: 0.17,
             heldout_auc: 0.93,
@@ -208,6 +211,9 @@ pub(crate) fn result() -> JobResult {
             samples: 10_000,
             positives: 1_000,
             label_threshold: 3.25,
+            select: 3.5,
+            goal: 4.75,
+            edit: EditMethod::Gradient,
         }),
         train: Some(TrainSummary {
             steps: 400,

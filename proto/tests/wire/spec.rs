@@ -2,9 +2,9 @@
 
 use lethe_domain::spec::{
     BatchNorm, Checkpoint, Classes, Classifier, ClassifierOutput, Device, Direction, DirectionMethod,
-    Evaluate, Feature, Generator, ImageOutput, Judge, Labels, Latent, LossReduction, LrSchedule, ModelFormat,
-    Plateau, Pool, Positive, Prior, Publish, Queue, Reference, Resources, Sample, Scorer, Selection, Size,
-    SlotRange, Threshold, Unlearn, Until,
+    EditChoice, Evaluate, Feature, Generator, ImageOutput, Judge, Labels, Latent, LossReduction, LrSchedule,
+    ModelFormat, Plateau, Pool, Positive, Prior, Publish, Queue, Reference, Resources, Sample, Scorer,
+    Selection, Size, SlotRange, Threshold, Unlearn, Until,
 };
 use lethe_domain::{JobSpec, SpecError};
 use lethe_proto::v1;
@@ -106,11 +106,14 @@ fn direction() -> impl Strategy<Value = Direction> {
         Just((Selection::Projection, true)),
         Just((Selection::Classifier, false))
     ];
-    (method, threshold, selection, 0.0..100.0_f64).prop_map(
-        |(method, threshold, (selection, raw), margin)| Direction {
+    let edit = prop_oneof![Just(EditChoice::Auto), Just(EditChoice::Line), Just(EditChoice::Gradient)];
+    (method, threshold, selection, of(0.0..100.0_f64), any::<bool>(), edit).prop_map(
+        |(method, threshold, (selection, raw), margin, recall, edit)| Direction {
             method,
             threshold,
             selection,
+            recall,
+            edit,
             margin,
             raw,
         },
@@ -127,7 +130,8 @@ fn pool() -> impl Strategy<Value = Pool> {
 
 fn unlearn() -> impl Strategy<Value = Unlearn> {
     let reduction = prop_oneof![Just(LossReduction::Mean), Just(LossReduction::Sum)];
-    let schedule = prop_oneof![Just(LrSchedule::Constant), Just(LrSchedule::Linear)];
+    let schedule =
+        prop_oneof![Just(LrSchedule::Constant), Just(LrSchedule::Linear), Just(LrSchedule::Cosine)];
     let norm = prop_oneof![Just(BatchNorm::Eval), Just(BatchNorm::Train)];
     let plateau =
         (1..u64::MAX, 0.0..1.0_f64).prop_map(|(patience, min_delta)| Plateau { patience, min_delta });
@@ -137,7 +141,7 @@ fn unlearn() -> impl Strategy<Value = Unlearn> {
         64..u32::MAX,
         1e-9..10.0_f64,
         schedule,
-        1e-9..100.0_f64,
+        (1e-9..100.0_f64, 0.0..9.0_f64, 0.0..1.0_f64, 0.0..1.0_f64),
         reduction,
         norm,
         of(plateau),
@@ -149,7 +153,7 @@ fn unlearn() -> impl Strategy<Value = Unlearn> {
                 micro_batches,
                 lr,
                 lr_schedule,
-                alpha,
+                (alpha, labeller_term, average, near),
                 loss_reduction,
                 batch_norm,
                 plateau,
@@ -161,6 +165,9 @@ fn unlearn() -> impl Strategy<Value = Unlearn> {
                     lr,
                     lr_schedule,
                     alpha,
+                    labeller_term,
+                    average,
+                    near,
                     loss_reduction,
                     batch_norm,
                     plateau,

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use lethe_domain::spec::{self, Judge, Reference as ReferenceSpec};
 use lethe_domain::{ArtifactRef, Inputs};
 use lethe_models::{
-    Classes, Features, Generator, GeneratorFile, Labeller, Pool, RawModel, Reference, Target, Tensors,
+    Classes, Features, Generator, GeneratorFile, Guide, Labeller, Pool, RawModel, Reference, Target, Tensors,
 };
 use tch::Device;
 
@@ -30,6 +30,7 @@ pub(crate) struct Models {
     originals: Shelf<spec::Generator, Original>,
     labellers: Shelf<Judge, Labeller>,
     classes: Shelf<spec::Classes, Classes>,
+    differentiable: Shelf<Judge, Labeller>,
     features: Shelf<(), Features>,
     references: Shelf<[i64; 3], Reference>,
     trained: Option<Trained>,
@@ -71,6 +72,18 @@ impl Models {
     ) -> Result<Rc<Labeller>> {
         let (spec, uri) = (verdict::as_labeller(judge)?, verdict::uri(judge)?);
         self.labellers.get(uri, inputs, device, judge.clone(), |raw| Ok(Labeller::new(spec, raw, device)?))
+    }
+
+    /// Who looks at images while they are edited, and while a copy is trained.
+    ///
+    /// # Errors
+    /// As [`input::read`] and [`Labeller::new`].
+    pub(crate) fn guide(&mut self, judge: &Judge, inputs: &Inputs, device: Device) -> Result<Guide> {
+        let (spec, uri) = (verdict::as_labeller(judge)?, verdict::uri(judge)?);
+        let differentiable = self.differentiable.get(uri, inputs, device, judge.clone(), |raw| {
+            Ok(Labeller::differentiable(spec, raw, device)?)
+        })?;
+        Ok(Guide { labeller: self.labeller(judge, inputs, device)?, differentiable })
     }
 
     /// # Errors

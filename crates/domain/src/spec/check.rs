@@ -295,9 +295,11 @@ fn check_direction(direction: &Direction, problems: &mut Problems) {
     if let Threshold::Quantile(q) = direction.threshold {
         problems.share(q, "direction.threshold.quantile");
     }
-    problems.require(direction.margin.is_finite() && direction.margin >= 0.0, "direction.margin", || {
-        format!("found {}, expected 0 or more", direction.margin)
-    });
+    if let Some(margin) = direction.margin {
+        problems.require(margin.is_finite() && margin >= 0.0, "direction.margin", || {
+            format!("found {margin}, expected 0 or more")
+        });
+    }
     problems.require(
         !(direction.raw && direction.selection == Selection::Classifier),
         "direction.raw",
@@ -321,6 +323,15 @@ fn check_unlearn(unlearn: &Unlearn, problems: &mut Problems) {
     problems.require(unlearn.alpha.is_finite() && unlearn.alpha > 0.0, "unlearn.alpha", || {
         format!("found {}, expected above 0", unlearn.alpha)
     });
+    let term = unlearn.labeller_term;
+    problems.require(term.is_finite() && term >= 0.0, "unlearn.labeller_term", || {
+        format!("found {term}, expected 0 or more")
+    });
+    for (value, path) in [(unlearn.average, "unlearn.average"), (unlearn.near, "unlearn.near")] {
+        problems.require((0.0..1.0).contains(&value), path, || {
+            format!("found {value}, expected 0 <= {} < 1", &path[8..])
+        });
+    }
     if let Some(plateau) = unlearn.plateau {
         problems.positive(plateau.patience, "unlearn.plateau.patience");
         problems.require((0.0..1.0).contains(&plateau.min_delta), "unlearn.plateau.min_delta", || {

@@ -19,8 +19,8 @@ pub(crate) use form::in_words;
 pub use generator::{Generator, ImageOutput, Latent, ModelFormat, Prior, Size};
 pub use load::{SpecError, SpecProblem, json_schema, value};
 pub use work::{
-    BatchNorm, Checkpoint, Device, Direction, DirectionMethod, LossReduction, LrSchedule, Plateau, Pool,
-    Publish, Queue, Resources, Sample, Selection, SlotRange, Threshold, Unlearn, Until,
+    BatchNorm, Checkpoint, Device, Direction, DirectionMethod, EditChoice, LossReduction, LrSchedule,
+    Plateau, Pool, Publish, Queue, Resources, Sample, Selection, SlotRange, Threshold, Unlearn, Until,
 };
 
 use schemars::JsonSchema;

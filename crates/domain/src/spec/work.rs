@@ -1,5 +1,7 @@
 //! How the work is done: sampling, direction, training, resources, checkpoints, publishing.
 
+use std::f64::consts::PI;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -46,9 +48,15 @@ pub struct Direction {
     pub threshold: Threshold,
     /// Which latents are edited.
     pub selection: Selection,
-    /// How far beyond the labeller's threshold an edited image must be, in standard deviations of the scores
-    /// (selection: classifier).
-    pub margin: f64,
+    /// Whether to edit twice as many latents as the labeller calls positive, down from its threshold: what it is not sure of, another one
+    /// calls positive. Those below the threshold are moved a shorter way (selection: classifier, with a classifier as labeller).
+    pub recall: bool,
+    /// How an image is taken to where the feature is gone (selection: classifier).
+    pub edit: EditChoice,
+    /// How far beyond the labeller's threshold an edited image must be, in standard deviations of the scores. Unless set, as far as the
+    /// median of the images without the feature: one that is barely negative is positive for the next judge (selection: classifier).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub margin: Option<f64>,
     /// Edit with the raw mean difference as the paper prints it, instead of its unit vector.
     pub raw: bool,
 }
@@ -59,7 +67,9 @@ impl Default for Direction {
             method: DirectionMethod::MeanDifference,
             threshold: Threshold::Midpoint,
             selection: Selection::Classifier,
-            margin: 0.25,
+            recall: true,
+            edit: EditChoice::Auto,
+            margin: None,
             raw: false,
         }
     }
@@ -115,6 +125,18 @@ impl Default for Pool {
     }
 }
 
+/// How an image is taken to where the feature is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EditChoice {
+    /// By the gradient where a step along it lowers the labeller's score more than one along the direction; else along the direction.
+    Auto,
+    /// Along the direction.
+    Line,
+    /// By the gradient of the labeller's score through the generator.
+    Gradient,
+}
+
 /// How the copy is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -133,6 +155,14 @@ pub struct Unlearn {
     pub lr_schedule: LrSchedule,
     /// Weight of the unlearning terms against the reconstruction term.
     pub alpha: f64,
+    /// Weight, relative to alpha, of a term that has the labeller look at the copy's images of edited latents; 0 = none. Only where
+    /// the labeller can be differentiated.
+    pub labeller_term: f64,
+    /// Decay of the averaged copy, which is the one that is published; 0 = the last step's is.
+    pub average: f64,
+    /// Share of a batch that is drawn from latents near the feature, or more where more are; weights make up for it. 0 = all are
+    /// drawn alike.
+    pub near: f64,
     /// Whether L1 is a mean or a sum over pixels; decides what alpha and lr mean.
     pub loss_reduction: LossReduction,
     /// Whether batch normalisation keeps its statistics.
@@ -151,6 +181,9 @@ impl Default for Unlearn {
             lr: 1e-3,
             lr_schedule: LrSchedule::Linear,
             alpha: 3.0,
+            labeller_term: 2.0,
+            average: 0.998,
+            near: 0.5,
             loss_reduction: LossReduction::Mean,
             batch_norm: BatchNorm::Eval,
             plateau: None,
@@ -173,6 +206,8 @@ pub enum LrSchedule {
     Constant,
     /// Falls to nothing in a straight line: step t of T, counted from 0, has lr (1 - t / T).
     Linear,
+    /// Falls to nothing along half a cosine: lr (1 + cos(pi t / T)) / 2.
+    Cosine,
 }
 
 impl LrSchedule {
@@ -181,6 +216,7 @@ impl LrSchedule {
         match self {
             Self::Constant => 1.0,
             Self::Linear => 1.0 - step as f64 / steps as f64,
+            Self::Cosine => 0.5 + 0.5 * (PI * step as f64 / steps as f64).cos(),
         }
     }
 }
@@ -315,10 +351,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_linear_rate_begins_whole_and_ends_one_step_before_nothing() {
+    fn a_rate_that_falls_begins_whole_and_ends_one_step_before_nothing() {
         let factors: Vec<f64> = (0..4).map(|step| LrSchedule::Linear.factor(step, 4)).collect();
         assert_eq!(factors, [1.0, 0.75, 0.5, 0.25]);
         assert_eq!(LrSchedule::Constant.factor(3, 4), 1.0);
+        let falls: Vec<f64> = (0..4).map(|step| LrSchedule::Cosine.factor(step, 4)).collect();
+        assert!(
+            falls[0] == 1.0 && (falls[2] - 0.5).abs() < 1e-12 && falls[3] > 0.0 && falls[3] < 0.2,
+            "{falls:?}"
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The target vector with its figures, and its file.
 
-use lethe_domain::Cut;
+use lethe_domain::{Cut, EditMethod};
 use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result};
@@ -19,6 +19,14 @@ pub struct Target {
     pub threshold: f64,
     /// Which scores mean the feature is there.
     pub cut: Cut,
+    /// The score beyond which a latent is edited, in the labeller's own units.
+    pub select: f64,
+    /// The score that an edited image with the feature must reach.
+    pub goal: f64,
+    /// The same for one without, which was selected to be sure.
+    pub bystander_goal: f64,
+    /// How latents are edited.
+    pub method: EditMethod,
     /// Standard deviation of the scores.
     pub score_deviation: f64,
     /// Standard deviation of a latent's entry under the prior.
@@ -64,6 +72,10 @@ impl Target {
             raw_norm: tensors.get_f64("raw_norm")?,
             threshold: tensors.get_f64("threshold")?,
             cut: Cut { sign: tensors.get_f64("cut_sign")?, threshold: tensors.get_f64("cut_threshold")? },
+            select: tensors.get_f64("select")?,
+            goal: tensors.get_f64("goal")?,
+            bystander_goal: tensors.get_f64("bystander_goal")?,
+            method: method(tensors.get_f64("method")?, file)?,
             score_deviation: tensors.get_f64("score_deviation")?,
             latent_deviation: tensors.get_f64("latent_deviation")?,
             samples: tensors.get_f64("samples")? as u64,
@@ -74,12 +86,16 @@ impl Target {
     }
 
     /// Every figure as f64: exact, as counts stay below 2^53.
-    fn figures(&self) -> [(&'static str, f64); 10] {
+    fn figures(&self) -> [(&'static str, f64); 14] {
         [
             ("raw_norm", self.raw_norm),
             ("threshold", self.threshold),
             ("cut_sign", self.cut.sign),
             ("cut_threshold", self.cut.threshold),
+            ("select", self.select),
+            ("goal", self.goal),
+            ("bystander_goal", self.bystander_goal),
+            ("method", f64::from(self.method as u8)),
             ("score_deviation", self.score_deviation),
             ("latent_deviation", self.latent_deviation),
             ("samples", self.samples as f64),
@@ -88,4 +104,13 @@ impl Target {
             ("heldout_auc", self.heldout_auc),
         ]
     }
+}
+
+/// The method whose number stands in a file.
+fn method(number: f64, file: &str) -> Result<EditMethod> {
+    let all = [EditMethod::Projection, EditMethod::Line, EditMethod::Gradient];
+    all.into_iter().find(|method| f64::from(*method as u8) == number).ok_or_else(|| {
+        let reason = format!("the number {number} is no method of editing");
+        Error::Tensors { file: file.to_owned(), reason }
+    })
 }

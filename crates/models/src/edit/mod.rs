@@ -1,17 +1,20 @@
 //! What the copy has to show for each latent: the original's image, or, where the feature would be, the original's image of
 //! an edited latent.
 //!
-//! An edit depends on its latent alone, not on the batch around it, so it does not matter which rank makes it. It stays where the prior
-//! has support: what the generator never saw says nothing about its images. An entry that would leave stops at the border, the others
-//! go on.
+//! An edit depends on its latent and on the batch it is made in, on nothing else: whoever makes the same batch makes the same edits.
 
+mod axis;
+mod descent;
 mod guided;
+mod line;
+mod method;
 mod walk;
 mod walks;
 
 use std::rc::Rc;
 
-use lethe_domain::spec::{self, Prior, Selection};
+use lethe_domain::EditMethod;
+use lethe_domain::spec::Prior;
 use tch::{Device, Kind, Tensor};
 
 use crate::direction::Target;
@@ -19,15 +22,17 @@ use crate::error::{Error, Result};
 use crate::generator::Generator;
 use crate::labeller::Labeller;
 
-pub use guided::Search;
+use axis::Axis;
+use descent::Descent;
+use guided::Guided;
+use line::Line;
+use method::Method;
+
+pub use line::Search;
 
 /// Edits latents along a target vector.
 #[derive(Debug)]
 pub struct Editor {
-    /// [D], f64.
-    unit: Tensor,
-    /// Lowest and highest entry of a latent; none where the prior has no border.
-    support: Option<[f64; 2]>,
     target: Target,
     how: How,
 }
@@ -35,9 +40,18 @@ pub struct Editor {
 #[derive(Debug)]
 enum How {
     /// Those beyond the threshold; back by `scale` times the excess.
-    Projection { scale: f64 },
-    /// Those whose image is positive; back as far as it takes.
-    Guided { labeller: Rc<Labeller>, search: Search },
+    Projection { axis: Axis, scale: f64 },
+    /// Those whose image shows the feature; as far as it takes.
+    Guided(Guided),
+}
+
+/// Who looks at images: a labeller, and the same in a form that can be differentiated.
+#[derive(Debug, Clone)]
+pub struct Guide {
+    /// Scores images.
+    pub labeller: Rc<Labeller>,
+    /// As [`Labeller::differentiable`] gives it.
+    pub differentiable: Rc<Labeller>,
 }
 
 /// A batch of edited latents: the original's images of them are what the copy should give.
@@ -49,7 +63,7 @@ pub struct Edited {
     pub scores: Tensor,
     /// Which latents were to be edited, int64 `[P]`, in order.
     pub places: Tensor,
-    /// Which of these P show the feature at every step tried, bool `[P]`: they stay put, and there is no image to teach.
+    /// Which of these P show the feature after every move tried, bool `[P]`: they stay put, and there is no image to teach.
     pub unresolved: Tensor,
 }
 
@@ -61,62 +75,54 @@ impl Edited {
 }
 
 impl Editor {
-    /// Edits as the job spec says, for latents of this prior. `labeller` is needed for `selection: classifier`.
+    /// Edits as the target says, for latents of this prior; `raw` as the job spec has it. A guide is needed unless it says projection.
     ///
     /// # Errors
     /// [`Error::Mismatch`] when it is needed and missing.
     pub fn new(
         target: &Target,
-        spec: &spec::Direction,
+        raw: bool,
         prior: Prior,
-        labeller: Option<Rc<Labeller>>,
+        guide: Option<Guide>,
         device: Device,
     ) -> Result<Self> {
-        let how = match (spec.selection, labeller) {
-            (Selection::Projection, _) => {
-                How::Projection { scale: if spec.raw { target.raw_norm } else { 1.0 } }
+        let how = match (target.method, guide) {
+            (EditMethod::Projection, _) => How::Projection {
+                axis: Axis::new(target, prior, device)?,
+                scale: if raw { target.raw_norm } else { 1.0 },
+            },
+            (method, Some(Guide { labeller, differentiable })) => {
+                let method: Box<dyn Method> = if method == EditMethod::Gradient {
+                    Box::new(descent(target, prior, differentiable))
+                } else {
+                    Box::new(line(target, prior, device)?)
+                };
+                How::Guided(Guided { labeller, method })
             }
-            (Selection::Classifier, Some(labeller)) => {
-                How::Guided { labeller, search: Search::new(spec.margin, target).on(device) }
-            }
-            (Selection::Classifier, None) => {
+            (_, None) => {
                 return Err(Error::Mismatch {
                     model: "direction.selection".to_owned(),
                     reason: "is classifier, which needs a classifier or scorer to look at images".to_owned(),
                 });
             }
         };
-        let unit = Tensor::f_from_slice(&target.unit)?.f_to_device(device)?;
-        let support = match prior {
-            Prior::Normal => None,
-            Prior::Uniform(low, high) => Some([low, high]),
-        };
-        Ok(Self { unit, support, target: target.clone(), how })
+        Ok(Self { target: target.clone(), how })
     }
 
-    /// The same editor with other search parameters; nothing changes for `selection: projection`.
+    /// The same editor with other search parameters, where it searches along the direction.
     #[must_use]
     pub fn with_search(mut self, search: Search) -> Self {
-        if let How::Guided { search: present, .. } = &mut self.how {
-            *present = search;
+        if let How::Guided(guided) = &mut self.how {
+            guided.method.set_search(search);
         }
         self
     }
 
-    /// How many looks of a guided edit between asking the device which searches are over; see [`Search`].
+    /// How many looks of a search between asking the device which are over; see [`Search`].
     pub fn set_looks_per_sync(&mut self, looks: usize) {
-        if let How::Guided { search, .. } = &mut self.how {
-            search.looks_per_sync = looks;
+        if let How::Guided(guided) = &mut self.how {
+            guided.method.set_looks_per_sync(looks);
         }
-    }
-
-    /// Projections p = z.u of latents [N, ...latent] onto the unit vector, f64 `[N]`.
-    ///
-    /// # Errors
-    /// [`Error::Memory`].
-    pub fn projections(&self, z: &Tensor) -> Result<Tensor> {
-        let flat = z.f_reshape([z.size()[0], -1])?.f_to_kind(Kind::Double)?;
-        Ok(flat.f_mul(&self.unit)?.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Double)?)
     }
 
     /// Edits a batch, without gradients.
@@ -125,28 +131,57 @@ impl Editor {
     /// As [`Generator::forward`] and [`Labeller::scores`].
     pub fn edit(&self, original: &Generator, z: &Tensor) -> Result<Edited> {
         tch::no_grad(|| match &self.how {
-            How::Projection { scale } => {
+            How::Projection { axis, scale } => {
                 // z - (p - t) u where p >= t; u times its raw length as the paper prints it.
-                let scores = self.projections(z)?;
+                let scores = axis.projections(z)?;
                 let excess = scores.f_sub_scalar(self.target.threshold)?;
-                let latents = self.back(z, &excess.f_clamp_min(0.0)?.f_mul_scalar(*scale)?)?;
+                let latents = axis.back(z, &excess.f_clamp_min(0.0)?.f_mul_scalar(*scale)?)?;
                 let places = excess.f_ge(0.0)?.f_nonzero()?.f_view([-1])?;
                 let unresolved = places.f_zeros_like()?.f_to_kind(Kind::Bool)?;
                 Ok(Edited { latents, scores, places, unresolved })
             }
-            How::Guided { labeller, search } => guided::edit(self, original, labeller, search, z),
+            How::Guided(guided) => guided.edit(&self.target, original, z),
         })
     }
+}
 
-    /// z - steps * u, kept where the prior has support; `steps` is f64 `[N]`.
-    fn back(&self, z: &Tensor, steps: &Tensor) -> Result<Tensor> {
-        let count = z.size()[0];
-        let moved = steps.f_view([count, 1])?.f_mul(&self.unit)?.f_reshape(z.size())?;
-        let moved = z.f_to_kind(Kind::Double)?.f_sub(&moved)?;
-        let kept = match self.support {
-            Some([low, high]) => moved.f_clamp(low, high)?,
-            None => moved,
+fn line(target: &Target, prior: Prior, device: Device) -> Result<Line> {
+    Ok(Line {
+        axis: Axis::new(target, prior, device)?,
+        search: Search::new(target).on(device),
+        deviations: [target.score_deviation, target.latent_deviation],
+    })
+}
+
+fn descent(target: &Target, prior: Prior, guide: Rc<Labeller>) -> Descent {
+    Descent { guide, prior, deviation: target.latent_deviation }
+}
+
+/// Whether one step along the gradient lowers the scores of these latents more, on average, than one as long along the direction. Not
+/// where the gradient is missing, as behind a threshold on pixels.
+///
+/// # Errors
+/// As [`Generator::forward`] and [`Labeller::scores`].
+pub fn gradient_leads(
+    target: &Target,
+    original: &Generator,
+    guide: &Guide,
+    prior: Prior,
+    z: &Tensor,
+) -> Result<bool> {
+    let aim = guided::aim(target, original, &guide.labeller);
+    let descent = descent(target, prior, Rc::clone(&guide.differentiable));
+    tch::no_grad(|| {
+        let by_gradient = match descent.step(&aim, z) {
+            Ok(scores) => scores,
+            Err(error @ (Error::Memory { .. } | Error::NotFinite { .. })) => return Err(error),
+            // It has no derivative.
+            Err(_) => return Ok(false),
         };
-        Ok(kept.f_to_kind(z.f_kind()?)?)
-    }
+        let count = z.size()[0];
+        let steps = Tensor::f_full([count], descent.longest_step(), (Kind::Double, z.device()))?;
+        let along = aim.scores(&Axis::new(target, prior, z.device())?.back(z, &steps)?)?;
+        let mean = along.iter().sum::<f64>() / count as f64;
+        Ok(f64::try_from(by_gradient.f_mean(Kind::Double)?)? < mean)
+    })
 }

@@ -3,11 +3,13 @@
 use std::path::Path;
 use std::rc::Rc;
 
-use lethe_domain::Cut;
 use lethe_domain::spec::{
-    Direction, Labeller as LabellerSpec, ModelFormat, Positive, Prior, Scorer, Selection,
+    Classifier, ClassifierOutput, Labeller as LabellerSpec, ModelFormat, Positive, Prior, Scorer,
 };
-use lethe_models::{Edited, Editor, Generator, GeneratorFile, Labeller, Search, Target};
+use lethe_domain::{Cut, EditMethod};
+use lethe_models::{
+    Edited, Editor, Generator, GeneratorFile, Guide, Labeller, RawModel, Search, Target, gradient_leads,
+};
 use tch::{CModule, Device, Kind, Tensor};
 
 use crate::fixture::{distance, same, spec, values};
@@ -25,6 +27,15 @@ fn traced(
     let path = folder.join(format!("{name}.pt"));
     module.save(&path).unwrap();
     path
+}
+
+/// One who looks, in both forms.
+fn guide(spec: LabellerSpec<'_>, path: &Path) -> Guide {
+    let read = || RawModel::read(path).unwrap();
+    Guide {
+        labeller: Rc::new(Labeller::new(spec, read(), Device::Cpu).unwrap()),
+        differentiable: Rc::new(Labeller::differentiable(spec, read(), Device::Cpu).unwrap()),
+    }
 }
 
 struct Setting {
@@ -45,6 +56,10 @@ fn setting() -> Setting {
         raw_norm: 2.5,
         threshold: 0.5,
         cut: Cut { sign: 1.0, threshold: 1.0 },
+        select: 1.0,
+        goal: 1.0,
+        bystander_goal: 1.0,
+        method: EditMethod::Line,
         score_deviation: 0.4,
         latent_deviation: 1.0,
         samples: 100,
@@ -57,18 +72,18 @@ fn setting() -> Setting {
 
 impl Setting {
     /// A scorer of the first pixel: its logit times `slope`.
-    fn scorer(&self, slope: f64, positive: Positive) -> Labeller {
+    fn scorer(&self, slope: f64, positive: Positive) -> Guide {
         let example = Tensor::full([3, 1, 2, 2], 0.5, (Kind::Float, Device::Cpu));
         let path = traced(self.folder.path(), "scorer", example, |x| {
             x.flatten(1, -1).select(1, 0).logit(1e-6) * slope
         });
         let scorer = Scorer { uri: String::new(), positive };
-        Labeller::open(LabellerSpec::Scorer(&scorer), &path, Device::Cpu).unwrap()
+        guide(LabellerSpec::Scorer(&scorer), &path)
     }
 
     fn projection(&self, raw: bool) -> Editor {
-        let spec = Direction { selection: Selection::Projection, raw, ..Direction::default() };
-        Editor::new(&self.target, &spec, self.prior, None, Device::Cpu).unwrap()
+        let target = Target { method: EditMethod::Projection, ..self.target.clone() };
+        Editor::new(&target, raw, self.prior, None, Device::Cpu).unwrap()
     }
 
     fn guided(&self, margin: f64) -> Editor {
@@ -76,9 +91,21 @@ impl Setting {
     }
 
     fn guided_at(&self, cut: f64, margin: f64) -> Editor {
-        let spec = Direction { selection: Selection::Classifier, margin, ..Direction::default() };
+        self.to(EditMethod::Line, cut, cut, cut - margin * 0.4)
+    }
+
+    /// Edits what scores beyond `select` to `goal`.
+    fn to(&self, method: EditMethod, cut: f64, select: f64, goal: f64) -> Editor {
         let scorer = self.scorer(1.0, Positive::Above(cut));
-        Editor::new(&self.target, &spec, self.prior, Some(Rc::new(scorer)), Device::Cpu).unwrap()
+        let target = Target {
+            cut: Cut { sign: 1.0, threshold: cut },
+            select,
+            goal,
+            bystander_goal: goal,
+            method,
+            ..self.target.clone()
+        };
+        Editor::new(&target, false, self.prior, Some(scorer), Device::Cpu).unwrap()
     }
 
     fn edit(&self, editor: &Editor, z: &Tensor) -> Edited {
@@ -158,10 +185,9 @@ fn the_guided_edit_takes_the_smallest_step_that_is_enough() {
 fn low_scores_can_be_the_positive_ones() {
     let mut setting = setting();
     setting.target.cut = Cut { sign: -1.0, threshold: -1.0 };
-    let spec = Direction { margin: 0.0, ..Direction::default() };
+    (setting.target.select, setting.target.goal) = (-1.0, -1.0);
     let scorer = setting.scorer(-1.0, Positive::Below(-1.0));
-    let editor =
-        Editor::new(&setting.target, &spec, Prior::Normal, Some(Rc::new(scorer)), Device::Cpu).unwrap();
+    let editor = Editor::new(&setting.target, false, Prior::Normal, Some(scorer), Device::Cpu).unwrap();
     let edited = setting.edit(&editor, &latents(&[[1.4, 0.0, 0.0, 0.0], [0.9, 0.0, 0.0, 0.0]]));
     assert_eq!(to_edit(&edited), [1.0, 0.0]);
     let reached = edited.latents.double_value(&[0, 0]);
@@ -198,7 +224,6 @@ fn edits_stay_where_a_uniform_prior_has_support() {
     let mut setting = setting();
     setting.prior = Prior::Uniform(-1.0, 2.0);
     setting.target.latent_deviation = 3.0 / 12_f64.sqrt();
-    setting.target.cut.threshold = 0.0;
     tch::manual_seed(5);
     let z = Tensor::rand([200, 4], (Kind::Float, Device::Cpu)) * 3.0 - 1.0;
     let guided = setting.guided_at(0.0, 0.5);
@@ -232,7 +257,7 @@ fn an_edit_depends_on_its_latent_alone() {
             .map(|(start, size)| setting.edit(&editor, &z.narrow(0, start, size)).latents)
             .into();
         assert!(same(&Tensor::cat(&halves, 0), &whole.latents));
-        let small = setting.guided(0.3).with_search(Search { batch: 3, ..Search::new(0.3, &setting.target) });
+        let small = setting.guided(0.3).with_search(Search { batch: 3, ..Search::new(&setting.target) });
         assert!(same(&setting.edit(&small, &z).latents, &setting.edit(&setting.guided(0.3), &z).latents));
     }
 }
@@ -252,12 +277,12 @@ fn searches_that_live_on_the_device_end_where_the_others_do() {
     };
     let path = traced(folder.path(), "scorer", Tensor::zeros([3, 1, 2, 2], cpu), cubic);
     let scorer = Scorer { uri: String::new(), positive: Positive::Above(11.0) };
-    let labeller = Rc::new(Labeller::open(LabellerSpec::Scorer(&scorer), &path, Device::Cpu).unwrap());
-    let target = Target { cut: Cut { sign: 1.0, threshold: 11.0 }, score_deviation: 9.0, ..setting().target };
+    let guide = guide(LabellerSpec::Scorer(&scorer), &path);
+    let cut = Cut { sign: 1.0, threshold: 11.0 };
+    let target = Target { cut, select: 11.0, goal: 10.1, score_deviation: 9.0, ..setting().target };
     let edit = |looks_per_sync, batch, z: &Tensor| {
-        let search = Search { looks_per_sync, batch, ..Search::new(0.1, &target) };
-        let editor =
-            Editor::new(&target, &Direction::default(), Prior::Normal, Some(labeller.clone()), Device::Cpu);
+        let search = Search { looks_per_sync, batch, ..Search::new(&target) };
+        let editor = Editor::new(&target, false, Prior::Normal, Some(guide.clone()), Device::Cpu);
         editor.unwrap().with_search(search).edit(&original, z).unwrap()
     };
     tch::manual_seed(12);
@@ -286,7 +311,118 @@ fn nothing_positive_means_nothing_moved() {
 
 #[test]
 fn a_guided_edit_needs_somebody_who_looks() {
-    let error =
-        Editor::new(&setting().target, &Direction::default(), Prior::Normal, None, Device::Cpu).unwrap_err();
+    let error = Editor::new(&setting().target, false, Prior::Normal, None, Device::Cpu).unwrap_err();
     assert!(error.to_string().contains("needs a classifier or scorer"), "{error}");
+}
+
+#[test]
+fn more_are_edited_than_are_positive_where_the_target_selects_them() {
+    let setting = setting();
+    let z = latents(&[[1.5, 0.0, 0.0, 1.0], [0.6, 0.0, 0.0, 1.0], [0.4, 0.0, 0.0, 1.0]]);
+    for method in [EditMethod::Line, EditMethod::Gradient] {
+        let edited = setting.edit(&setting.to(method, 1.0, 0.5, 0.2), &z);
+        assert_eq!(
+            (to_edit(&edited), unresolved(&edited)),
+            (vec![1.0, 1.0, 0.0], vec![0.0; 2]),
+            "{method:?}"
+        );
+        let reached = values(&edited.latents.select(1, 0));
+        assert!(reached[..2].iter().all(|z| *z <= 0.2 + 1e-6), "{method:?}: {reached:?}");
+        assert!(same(&edited.latents.select(0, 2), &z.select(0, 2)));
+
+        // Who is edited only to be sure goes less far.
+        let target =
+            Target { bystander_goal: 0.45, select: 0.5, goal: 0.2, method, ..setting.target.clone() };
+        let scorer = setting.scorer(1.0, Positive::Above(1.0));
+        let editor = Editor::new(&target, false, setting.prior, Some(scorer), Device::Cpu).unwrap();
+        let reached = values(&setting.edit(&editor, &z).latents.select(1, 0));
+        assert!(reached[0] <= 0.2 + 1e-6 && reached[1] <= 0.45 + 1e-6 && reached[1] > 0.3, "{reached:?}");
+    }
+}
+
+#[test]
+fn a_descent_makes_the_smallest_move_and_keeps_the_length_of_a_latent() {
+    let setting = setting();
+    tch::manual_seed(3);
+    let z = Tensor::randn([300, 4], (Kind::Float, Device::Cpu)) * 1.2;
+    let edited = setting.edit(&setting.to(EditMethod::Gradient, 1.0, 1.0, 0.6), &z);
+    assert!(edited.count() > 30 && unresolved(&edited).iter().sum::<f64>() == 0.0, "{}", edited.count());
+    let length = |z: &Tensor| z.norm_scalaropt_dim(2, [1_i64], false);
+    assert!(distance(&length(&edited.latents), &length(&z)) < 1e-5);
+    let reached = values(&edited.latents.index_select(0, &edited.places).select(1, 0));
+    let slack = 0.4 / 20.0;
+    // Three halvings of a step of at most a quarter.
+    let near = |score: &&f64| **score <= 0.6 + 1e-6 && **score > 0.6 - slack - 0.25 / 8.0 - 1e-6;
+    let short = reached.iter().filter(near).count();
+    assert!(short * 100 >= reached.len() * 95, "the smallest move: {reached:?}");
+}
+
+#[test]
+fn a_descent_stays_where_a_uniform_prior_has_support_and_no_further_away_than_it_may() {
+    let mut setting = setting();
+    setting.prior = Prior::Uniform(-1.0, 2.0);
+    setting.target.latent_deviation = 3.0 / 12_f64.sqrt();
+    tch::manual_seed(5);
+    let z = Tensor::rand([200, 4], (Kind::Float, Device::Cpu)) * 3.0 - 1.0;
+    let edited = setting.edit(&setting.to(EditMethod::Gradient, 0.0, 0.0, -0.5), &z);
+    assert!(edited.count() > 50 && unresolved(&edited).iter().sum::<f64>() == 0.0);
+    let (low, high) = (edited.latents.min().double_value(&[]), edited.latents.max().double_value(&[]));
+    assert!(low >= -1.0 && high <= 2.0, "{low} {high}");
+
+    // Out of reach in 25 looks of a quarter, and beyond the ball of four deviations.
+    setting.prior = Prior::Normal;
+    setting.target.latent_deviation = 1.0;
+    let far = latents(&[[9.0, 9.0, 0.0, 0.0]]);
+    let edited = setting.edit(&setting.to(EditMethod::Gradient, 0.0, 0.0, -0.5), &far);
+    assert_eq!(unresolved(&edited), [1.0]);
+    assert!(same(&edited.latents, &far), "what stays positive stays put");
+}
+
+/// Three logits: -z_1, z_0 and z_2. Class 1 is the feature.
+#[test]
+fn a_classifiers_score_falls_in_favour_of_what_else_the_image_shows() {
+    let setting = setting();
+    let example = Tensor::full([3, 1, 2, 2], 0.5, (Kind::Float, Device::Cpu));
+    let path = traced(setting.folder.path(), "classifier", example, |x| {
+        let z = x.flatten(1, -1).logit(1e-6) * 4.0;
+        Tensor::stack(&[-z.select(1, 1), z.select(1, 0), z.select(1, 2)], 1)
+    });
+    let classifier =
+        Classifier { uri: String::new(), output: ClassifierOutput::Logits, class: Some(1), threshold: 0.5 };
+    let guide = guide(LabellerSpec::Classifier(&classifier), &path);
+    let target = Target {
+        cut: Cut { sign: 1.0, threshold: 0.0 },
+        select: 0.0,
+        goal: -1.0,
+        method: EditMethod::Gradient,
+        score_deviation: 4.0,
+        ..setting.target.clone()
+    };
+    let editor = Editor::new(&target, false, Prior::Normal, Some(guide), Device::Cpu).unwrap();
+    // The second class of the first is the third, of the other the first.
+    let z = latents(&[[1.0, 0.5, 0.8, 0.3], [1.0, -0.8, 0.5, 0.3]]);
+    let edited = setting.edit(&editor, &z);
+    let moved = values(&(&edited.latents - &z));
+    assert!(moved[2] > 0.05 && moved[1].abs() < moved[2], "towards the third: {moved:?}");
+    assert!(moved[5] < -0.05 && moved[6].abs() < -moved[5], "towards the first: {moved:?}");
+}
+
+#[test]
+fn the_gradient_is_followed_where_it_leads_further_than_the_direction() {
+    let mut setting = setting();
+    setting.target.unit = vec![0.6, 0.8, 0.0, 0.0];
+    tch::manual_seed(4);
+    let z = Tensor::randn([40, 4], (Kind::Float, Device::Cpu)) + 1.0;
+    let leads = |guide: &Guide, target: &Target| {
+        gradient_leads(target, &setting.original, guide, Prior::Normal, &z).unwrap()
+    };
+    let scorer = setting.scorer(1.0, Positive::Above(1.0));
+    assert!(leads(&scorer, &setting.target), "the vector points past the feature");
+    // Behind a threshold there is no gradient.
+    let example = Tensor::full([3, 1, 2, 2], 0.5, (Kind::Float, Device::Cpu));
+    let path = traced(setting.folder.path(), "counter", example, |x| {
+        x.flatten(1, -1).gt(0.6).to_kind(Kind::Float).sum_dim_intlist([1_i64], false, Kind::Float)
+    });
+    let spec = Scorer { uri: String::new(), positive: Positive::Above(1.0) };
+    assert!(!leads(&guide(LabellerSpec::Scorer(&spec), &path), &setting.target));
 }

@@ -23,7 +23,7 @@ fn rows(latents: &Latents, count: u64) -> Tensor {
 }
 
 fn direction(threshold: Threshold, selection: Selection) -> Direction {
-    Direction { threshold, selection, ..Direction::default() }
+    Direction { threshold, selection, recall: false, ..Direction::default() }
 }
 
 fn found(latents: &Latents, scores: &[f64], spec: &Direction) -> Located {
@@ -138,6 +138,34 @@ fn low_scores_can_be_the_positive_ones() {
     let (one, other) =
         (found(&latents, &high, &spec).target, locate(&latents, &low, below, &spec).unwrap().target);
     assert_eq!((one.unit, one.threshold, one.positives), (other.unit, other.threshold, other.positives));
+}
+
+#[test]
+fn edits_end_among_the_negatives_and_as_many_more_as_the_positives_are_edited() {
+    let latents = latents(12, 7);
+    let high = scores(&latents, 1000, 0.0);
+    let low: Vec<f64> = high.iter().map(|score| -score).collect();
+    let mut negatives: Vec<f64> = high.iter().copied().filter(|score| !CUT.is_positive(*score)).collect();
+    negatives.sort_by(f64::total_cmp);
+    let positives = 1000 - negatives.len();
+    for (scores, cut) in [(&high, CUT), (&low, Cut { sign: -1.0, threshold: -CUT.threshold })] {
+        let found = |spec: Direction| locate(&latents, scores, cut, &spec).unwrap().target;
+        let target = found(Direction::default());
+        let beyond = |score: f64| negatives.iter().filter(|other| **other > cut.sign * score).count();
+        assert!(beyond(target.goal).abs_diff(negatives.len() / 2) <= 1, "the median");
+        assert!(beyond(target.bystander_goal).abs_diff(negatives.len() / 4) <= 1, "the highest quarter");
+        let more = beyond(target.select);
+        assert!(more.abs_diff(positives) <= 1, "{more} more than {positives}");
+        assert_eq!(target.edited_share, (positives + more) as f64 / 1000.0);
+        assert_eq!(target, Target::from_bytes(&target.to_bytes().unwrap(), "target").unwrap());
+
+        let set = found(Direction { margin: Some(0.5), recall: false, ..Direction::default() });
+        assert!((set.goal - (cut.threshold - cut.sign * 0.5 * set.score_deviation)).abs() < 1e-12);
+        assert_eq!((set.select, set.edited_share), (cut.threshold, positives as f64 / 1000.0));
+        // Nobody is edited who is already where edits lead.
+        let none = found(Direction { margin: Some(0.0), ..Direction::default() });
+        assert_eq!([none.select, none.goal, none.bystander_goal], [cut.threshold; 3]);
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod adam;
+mod average;
 mod classes;
 mod edits;
 mod fixture;

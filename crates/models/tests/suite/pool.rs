@@ -34,7 +34,7 @@ fn shards(count: u64) -> Vec<PoolShard> {
 
 #[test]
 fn a_draw_depends_on_step_and_place_alone() {
-    let pool = Pool::new(latents(), shards(2)).unwrap();
+    let pool = Pool::new(latents(), shards(2), 0.5).unwrap();
     let whole = pool.draw(7, 25, 0..25, DEVICE).unwrap();
     let parts = [0..3, 3..11, 11..25].map(|range| pool.draw(7, 25, range, DEVICE).unwrap());
     let all =
@@ -47,7 +47,7 @@ fn a_draw_depends_on_step_and_place_alone() {
 
 #[test]
 fn weights_make_up_for_drawing_near_the_feature_more_often() {
-    let pool = Pool::new(latents(), shards(2)).unwrap();
+    let pool = Pool::new(latents(), shards(2), 0.5).unwrap();
     let (mut counted, mut drawn) = (BTreeMap::<u64, f64>::new(), 0.0);
     for step in 0..2_000 {
         let batch = pool.draw(step, 16, 0..16, DEVICE).unwrap();
@@ -72,7 +72,7 @@ fn weights_make_up_for_drawing_near_the_feature_more_often() {
 
 #[test]
 fn edits_are_counted_once_and_those_that_failed_apart() {
-    let summary = Pool::new(latents(), shards(3)).unwrap().summary();
+    let summary = Pool::new(latents(), shards(3), 0.5).unwrap().summary();
     assert_eq!((summary.tried, summary.unresolved), (30, 3));
     assert!(summary.median_step > 200.0 && summary.p99_step < 230.0, "{summary:?}");
 }
@@ -89,7 +89,7 @@ fn shards_come_back_from_their_files_and_must_follow_one_another() {
     let none = PoolShard::new(0);
     assert_eq!(again(&none), none);
 
-    let error = Pool::new(latents(), shards.into_iter().rev().collect()).unwrap_err().to_string();
+    let error = Pool::new(latents(), shards.into_iter().rev().collect(), 0.5).unwrap_err().to_string();
     assert!(error.contains("begins at latent 60, expected 0"), "{error}");
     let wider = Latents::new(3, &spec(ModelFormat::TorchScript, 3, [1, 2, 2], [0.0, 1.0]));
     let bytes = self::shards(1)[0].to_bytes(&latents()).unwrap();
@@ -110,7 +110,7 @@ fn a_pool_of_one_kind_and_a_batch_of_one_are_drawn_evenly() {
     };
     plain.add(&z, &edited, 1.0).unwrap();
     for (pool, size) in [(vec![plain], 6), (shards(1), 1)] {
-        let drawn = Pool::new(latents(), pool).unwrap().draw(0, size, 0..size, DEVICE).unwrap();
+        let drawn = Pool::new(latents(), pool, 0.5).unwrap().draw(0, size, 0..size, DEVICE).unwrap();
         assert!(values(&drawn.weights).iter().all(|weight| *weight == 1.0), "{drawn:?}");
     }
 }

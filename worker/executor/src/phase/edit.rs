@@ -6,8 +6,10 @@
 use std::rc::Rc;
 
 use lethe_domain::spec::Selection;
-use lethe_domain::{ArtifactRef, EditOutput, EditSummary, ErrorCode, Inputs, JobSpec, SampleRange};
-use lethe_models::{Editor, Labeller, Latents, Pool, PoolShard, Stream, Target};
+use lethe_domain::{
+    ArtifactRef, EditMethod, EditOutput, EditSummary, ErrorCode, Inputs, JobSpec, SampleRange,
+};
+use lethe_models::{Editor, Guide, Latents, Pool, PoolShard, Stream, Target, Teacher};
 use tch::Device;
 
 use super::Shard;
@@ -47,16 +49,26 @@ pub(crate) fn editor(
     models: &mut Models,
     device: Device,
 ) -> Result<Editor> {
-    let guide: Option<Rc<Labeller>> = match spec.direction.selection {
-        Selection::Projection => None,
-        Selection::Classifier => {
-            let judge = verdict::looking_labeller(spec);
-            let judge =
-                judge.ok_or_else(|| Error::internal("direction.selection: classifier without a model"))?;
-            Some(models.labeller(&judge, inputs, device)?)
-        }
-    };
-    Ok(Editor::new(target, &spec.direction, spec.generator.prior, guide, device)?)
+    let guide = guide(spec, inputs, models, device)?;
+    Ok(Editor::new(target, spec.direction.raw, spec.generator.prior, guide, device)?)
+}
+
+/// Who looks at images while they are edited, if the spec wants somebody to.
+///
+/// # Errors
+/// As [`Models::guide`].
+pub(crate) fn guide(
+    spec: &JobSpec,
+    inputs: &Inputs,
+    models: &mut Models,
+    device: Device,
+) -> Result<Option<Guide>> {
+    if spec.direction.selection == Selection::Projection {
+        return Ok(None);
+    }
+    let judge = verdict::looking_labeller(spec);
+    let judge = judge.ok_or_else(|| Error::internal("direction.selection: classifier without a model"))?;
+    models.guide(&judge, inputs, device).map(Some)
 }
 
 /// Labels and edits a range of latents. `step` is called before each batch with the latents done.
@@ -92,7 +104,7 @@ pub(crate) fn small_pool(
 ) -> Result<Rc<Pool>> {
     let (latents, range) = (Latents::new(spec.sample.seed, &spec.generator), SampleRange { start: 0, count });
     let shard = edit(original, editor, &latents, range, spec.pool.batch, |_| Ok(()))?;
-    Ok(Rc::new(Pool::new(latents, vec![shard])?))
+    Ok(Rc::new(Pool::new(latents, vec![shard], spec.unlearn.near)?))
 }
 
 /// The pool of a job, which stays at hand: whoever replaces a lost rank needs no storage for it.
@@ -101,6 +113,7 @@ pub(crate) fn small_pool(
 /// `NO_EDITS` when every edit failed; those of storage; [`Error::Stopped`].
 pub(super) fn pool(work: &mut Work<'_>, shards: &[ArtifactRef]) -> Result<Rc<Pool>> {
     let (storage, stop, latents) = (work.storage.clone(), work.stop.clone(), work.latents());
+    let near = work.spec.unlearn.near;
     work.models.pool(shards, || {
         let bytes = shards.iter().map(|shard| shard.size).sum::<u64>();
         memory::require(2 * bytes, "the pool of edits", "lower pool.latents")?;
@@ -108,10 +121,23 @@ pub(super) fn pool(work: &mut Work<'_>, shards: &[ArtifactRef]) -> Result<Rc<Poo
             stop.check()?;
             Ok(PoolShard::from_bytes(&storage.get(shard)?, &shard.path, &latents)?)
         };
-        let pool = Pool::new(latents.clone(), shards.iter().map(read).collect::<Result<_>>()?)?;
+        let pool = Pool::new(latents.clone(), shards.iter().map(read).collect::<Result<_>>()?, near)?;
         check(pool.summary())?;
         Ok(pool)
     })
+}
+
+/// The labeller as part of the loss, where the spec wants it and gradients pass through it.
+///
+/// # Errors
+/// As [`Models::guide`]; those of storage.
+pub(super) fn teacher(work: &mut Work<'_>, target: &ArtifactRef) -> Result<Option<Teacher>> {
+    let target = work.target(target)?;
+    if target.method != EditMethod::Gradient || work.spec.unlearn.labeller_term == 0.0 {
+        return Ok(None);
+    }
+    let guide = guide(&work.spec, &work.inputs, work.models, work.device)?;
+    Ok(guide.map(|guide| Teacher::new(&target, guide.differentiable, work.spec.unlearn.labeller_term)))
 }
 
 /// Whether any edit succeeded.

@@ -68,9 +68,9 @@ fn room(work: &Work<'_>, parameters: u64) -> Result<()> {
     else {
         return Ok(());
     };
-    // A checkpoint holds weights and two moments of each; one more is written before the oldest goes.
+    // A checkpoint holds weights, two moments and an average of each; one more is written before the oldest goes.
     let weights = parameters * size_of::<f32>() as u64;
-    let needed = weights * (3 * (u64::from(work.spec.checkpoint.keep) + 1) + 2) + SLACK;
+    let needed = weights * (4 * (u64::from(work.spec.checkpoint.keep) + 1) + 2) + SLACK;
     let left = space.blocks_available() * space.fragment_size();
     if left >= needed {
         return Ok(());

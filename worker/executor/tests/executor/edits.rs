@@ -1,6 +1,6 @@
 //! Edits that find nothing to teach: left out, counted, told.
 
-use lethe_domain::{ArtifactRef, ErrorCode, Phase};
+use lethe_domain::{ArtifactRef, DirectionOutput, EditMethod, ErrorCode, Phase};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde_json::json;
@@ -103,4 +103,27 @@ fn labels_from_a_file_are_enough_to_edit_along_the_direction() {
     let target = job.target(&mut all[0]);
     let trained = job.train(&mut all, &target, 1);
     assert!(trained.edits.tried > 0 && trained.edits.unresolved == 0, "{:?}", trained.edits);
+}
+
+#[test]
+fn edits_follow_the_gradient_where_there_is_one_and_the_direction_elsewhere() {
+    let mut executor = Executor::start();
+    let mut found = |job: &Job| {
+        let scores = job.sample(&mut executor);
+        job.direction(&mut executor, scores)
+    };
+    // The thickness of strokes is counted behind a threshold.
+    assert_eq!(found(&guided()).edit, EditMethod::Line);
+    assert_eq!(found(&Job::thick()).edit, EditMethod::Projection);
+    let by_classifier = found(&Job::tiny());
+    assert_eq!(by_classifier.edit, EditMethod::Gradient);
+    assert_eq!(found(&Job::tiny().set("direction.edit", "line")).edit, EditMethod::Line);
+    assert!(executor.log().contains("edits go along that"), "{}", executor.log());
+
+    // A classifier can be unsure: twice its positives are edited. What a scorer measures is what it measures.
+    let share = |found: &DirectionOutput| found.edited_share * found.samples as f64 / found.positives as f64;
+    assert!((1.9..2.05).contains(&share(&by_classifier)), "{by_classifier:?}");
+    let by_scorer = found(&guided());
+    assert!((share(&by_scorer) - 1.0).abs() < 1e-9 && by_scorer.select == by_scorer.cut.threshold);
+    assert!(by_scorer.goal < by_scorer.select, "{by_scorer:?}");
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use lethe_domain::{ErrorCode, TaskOutput};
+use safetensors::SafeTensors;
 use serde_json::json;
 
 use crate::harness::Executor;
@@ -101,8 +102,14 @@ fn only_the_last_checkpoints_are_kept_and_the_last_one_holds_the_result() {
     assert_eq!(manifests.len(), 2, "{manifests:?}");
     assert!(manifests.iter().any(|file| file.contains("step-00000024-g1")), "{manifests:?}");
     assert_eq!(output.checkpoint, "jobs/tiny-1/checkpoints/step-00000024-g1");
-    let saved = fs::read(job.file(&format!("{}/generator.safetensors", output.checkpoint))).unwrap();
-    assert_eq!(saved, fs::read(job.file(&output.weights.path)).unwrap());
+    // What is published is the average that the checkpoint holds beside the weights themselves.
+    let saved = fs::read(job.file(&format!("{}/training.safetensors", output.checkpoint))).unwrap();
+    let published = fs::read(job.file(&output.weights.path)).unwrap();
+    let (saved, published) =
+        (SafeTensors::deserialize(&saved).unwrap(), SafeTensors::deserialize(&published).unwrap());
+    for (name, view) in published.iter() {
+        assert_eq!(view.data(), saved.tensor(&format!("average.{name}")).unwrap().data(), "{name}");
+    }
 }
 
 #[test]

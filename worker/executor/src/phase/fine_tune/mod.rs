@@ -53,8 +53,9 @@ pub(super) fn run(
     let meeting = Meeting::open(work, role)?;
     let original = work.original()?;
     let edited = edit::pool(work, pool)?;
+    let teacher = edit::teacher(work, target)?;
     let group = meeting.join(work)?;
-    let mut trainer = Trainer::new(&work.spec, edited.clone(), original, group)?;
+    let mut trainer = Trainer::new(&work.spec, edited.clone(), original, teacher, group)?;
     // Until all have it, every survivor keeps its own.
     let mut curve = resume::resume(work, &mut trainer, (target, pool), role.floor)?;
     *work.kept = None;
@@ -188,7 +189,7 @@ fn publish(
     }
     let generation = role.generation;
     let weights = work.path(&format!("fine_tune/weights-g{generation}.safetensors"));
-    let weights = work.storage.put(&weights, trainer.weights().to_bytes()?)?;
+    let weights = work.storage.put(&weights, trainer.averaged().to_bytes()?)?;
     let curve_path = work.path(&format!("fine_tune/curve-g{generation}.json"));
     let stored = work.storage.put(&curve_path, curve.to_json())?;
     let (loss_first, loss_last) = curve.ends();

@@ -1,4 +1,4 @@
-//! How long training waits for a snapshot, measured: the loop of training with a model whose checkpoint is about 100 MB.
+//! How long training waits for a snapshot, measured: the loop of training with a model whose checkpoint is about 140 MB.
 //!
 //! Not here: what it is compared with.
 
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use lethe_artifacts::{Digest, Header};
 use lethe_collective::Group;
-use lethe_domain::{Cut, Inputs, JobSpec, spec};
+use lethe_domain::{Cut, EditMethod, Inputs, JobSpec, spec};
 use lethe_models::{Target, Tensors};
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
@@ -24,7 +24,7 @@ use crate::serve::runtime;
 use crate::storage::Storage;
 
 const LATENT: i64 = 64;
-/// With Adam's two moments a checkpoint holds 3 * 4 bytes for each of the 8.7 million parameters.
+/// With Adam's two moments and the average a checkpoint holds 4 * 4 bytes for each of the 8.7 million parameters.
 const HIDDEN: [i64; 2] = [2560, 2560];
 const SIDE: i64 = 28;
 /// Of an image that shows something and of one that does not: here it does not matter which.
@@ -42,7 +42,7 @@ pub(crate) fn measure(folder: &Path, artifacts: &str, count: u64, every: u64, on
     let original = models.original(&spec.generator, &inputs, on)?;
     let editor = edit::editor(&spec, &target(), &inputs, &mut models, on)?;
     let pool = edit::small_pool(&spec, &original, &editor, spec.pool.batch)?;
-    let mut trainer = Trainer::new(&spec, pool, original, Group::loopback())?;
+    let mut trainer = Trainer::new(&spec, pool, original, None, Group::loopback())?;
     for _ in 0..every.min(5) {
         trainer.step(Wishes::default())?;
     }
@@ -167,6 +167,10 @@ fn target() -> Target {
         raw_norm: 1.0,
         threshold: 0.0,
         cut: Cut { sign: 1.0, threshold: 0.0 },
+        select: 0.0,
+        goal: 0.0,
+        bystander_goal: 0.0,
+        method: EditMethod::Projection,
         score_deviation: 1.0,
         latent_deviation: 1.0,
         samples: 2,

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use lethe_collective::{Group, Reducer, ReducerOptions};
 use lethe_domain::JobSpec;
 use lethe_domain::spec::Unlearn;
-use lethe_models::{Adam, Drawn, Generator, Latents, Loss, Pool, Stream};
+use lethe_models::{Adam, Average, Drawn, Generator, Latents, Loss, Pool, Stream, Teacher};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
@@ -33,6 +33,7 @@ pub(crate) struct Trainer {
     copy: Generator,
     loss: Loss,
     adam: Adam,
+    average: Average,
     // Dropped before the group, which it sends through.
     reducer: Reducer,
     group: Group,
@@ -56,19 +57,26 @@ impl Trainer {
     ///
     /// # Errors
     /// Those of the models, and of the gang: every rank makes its trainer at the same time.
-    pub(crate) fn new(spec: &JobSpec, pool: Rc<Pool>, original: Rc<Original>, group: Group) -> Result<Self> {
+    pub(crate) fn new(
+        spec: &JobSpec,
+        pool: Rc<Pool>,
+        original: Rc<Original>,
+        teacher: Option<Teacher>,
+        group: Group,
+    ) -> Result<Self> {
         let device = original.generator.device();
         let parts = spec.unlearn.parts();
         let own = piece(parts, group.rank() as u64, group.world() as u64);
         if own.is_empty() {
             return Err(Error::internal(format!("{}: {parts} parts leave it none", group.place())));
         }
-        let loss = Loss::new(&spec.unlearn, spec.generator.output.shape(), device)?;
+        let loss = Loss::new(&spec.unlearn, spec.generator.output.shape(), device)?.with(teacher);
         let mut copy = original.file.trainable(device)?;
         let trained = trained(&copy, &Latents::new(spec.sample.seed, &spec.generator), device)?;
         copy.set_batch_norm(spec.unlearn.batch_norm)?;
         let weights: Vec<Tensor> = trained.iter().map(|(_, weight)| weight.shallow_clone()).collect();
         let adam = Adam::new(&trained)?;
+        let average = Average::new(&trained, spec.unlearn.average)?;
         let reducer = Reducer::new(&group, &weights, ReducerOptions::default())?;
         Ok(Self {
             pool,
@@ -76,6 +84,7 @@ impl Trainer {
             copy,
             loss,
             adam,
+            average,
             reducer,
             group,
             unlearn: spec.unlearn.clone(),
@@ -115,9 +124,10 @@ impl Trainer {
         };
         self.whole = false;
         self.adam.step(self.unlearn.lr * self.unlearn.lr_schedule.factor(self.steps, self.unlearn.steps))?;
+        self.steps += 1;
+        self.average.step(self.steps)?;
         self.whole = true;
         self.pending.push(loss);
-        self.steps += 1;
         Ok(wishes)
     }
 

@@ -13,9 +13,18 @@ impl Trainer {
         self.copy.state()
     }
 
-    /// The optimiser's state, sharing storage.
+    /// What is published: the averaged parameters, and the buffers.
+    pub(crate) fn averaged(&self) -> Tensors {
+        self.average.published(self.copy.state())
+    }
+
+    /// The state of the optimiser and of the averages, sharing storage.
     pub(crate) fn optimiser(&self) -> Tensors {
-        self.adam.state()
+        let mut state = self.adam.state();
+        for (name, tensor) in self.average.state().iter() {
+            state.insert(name, tensor);
+        }
+        state
     }
 
     /// Takes over the state of a run that has done `steps`, in place.
@@ -24,7 +33,8 @@ impl Trainer {
     /// When it is not the state of this generator.
     pub(crate) fn restore(&mut self, generator: &Tensors, optimiser: &Tensors) -> Result<()> {
         self.copy.set_state(generator)?;
-        Ok(self.adam.set_state(optimiser)?)
+        self.adam.set_state(optimiser)?;
+        Ok(self.average.set_state(optimiser)?)
     }
 
     /// Makes every rank's weights, optimiser and steps those of `root`, which has done `steps`. A collective.

@@ -1,0 +1,192 @@
+//! The edit that follows the labeller's gradient through the generator, down to the goal.
+//!
+//! A classifier's score is lowered in favour of the class that the image shows most besides the feature: what else it is it stays.
+//! Each step is as long as would reach the goal if the score were linear, within bounds: a gradient says little about what is far. A
+//! latent of a normal prior keeps its length, one of a uniform prior its support, and none leaves a ball around its origin: beyond
+//! these the generator never saw one. What the last step went too far is taken back by halving.
+//!
+//! Latents are moved a batch at a time, and how kernels add up depends on the size of a batch: the last digits of an edit depend on the
+//! batch it is made in. Whoever wants them again makes the same batches, as shards of the pool do.
+
+use std::rc::Rc;
+
+use lethe_domain::spec::Prior;
+use tch::{Kind, Tensor};
+
+use super::method::{Aim, Method, Reached};
+use crate::error::Result;
+use crate::labeller::Labeller;
+
+/// Most images looked at for one latent, before the last step is halved.
+const LOOKS: usize = 25;
+const HALVINGS: usize = 3;
+/// Shortest and longest step, in standard deviations of an entry of a latent.
+const PACE: [f64; 2] = [0.02, 0.25];
+/// Furthest from its origin that a latent may end, likewise.
+const REACH: f64 = 4.0;
+/// A gradient shorter than this leads nowhere.
+const FLAT: f64 = 1e-9;
+/// Most latents moved at once.
+const BATCH: i64 = 256;
+
+/// Goes down the score.
+#[derive(Debug)]
+pub(super) struct Descent {
+    /// The labeller, in a form that can be differentiated.
+    pub(super) guide: Rc<Labeller>,
+    pub(super) prior: Prior,
+    /// Standard deviation of an entry of a latent.
+    pub(super) deviation: f64,
+}
+
+impl Method for Descent {
+    fn reach(&self, aim: &Aim<'_>, z: &Tensor, before: &Tensor) -> Result<Reached> {
+        let (mut latents, mut scores) = (Vec::new(), Vec::new());
+        for (z, before) in z.f_split(BATCH, 0)?.iter().zip(before.f_split(BATCH, 0)?) {
+            let origin = z.f_to_kind(Kind::Double)?.f_flatten(1, -1)?;
+            let mut path =
+                Path { last: origin.shallow_clone(), low: origin.shallow_clone(), scores: before, origin };
+            self.descend(aim, z, &mut path)?;
+            self.halve(aim, z, &mut path)?;
+            latents.push(like(z, &path.low)?);
+            scores.push(path.scores);
+        }
+        Ok(Reached { latents: Tensor::f_cat(&latents, 0)?, scores: Tensor::f_cat(&scores, 0)? })
+    }
+}
+
+/// Where some latents are, f64 [P, D].
+struct Path {
+    origin: Tensor,
+    /// The place before the lowest one.
+    last: Tensor,
+    /// The place with the lowest score so far.
+    low: Tensor,
+    /// The scores there, f64 `[P]`.
+    scores: Tensor,
+}
+
+impl Descent {
+    fn descend(&self, aim: &Aim<'_>, z: &Tensor, path: &mut Path) -> Result<()> {
+        let mut who = Tensor::f_arange(z.size()[0], (Kind::Int64, z.device()))?;
+        let mut here = path.origin.shallow_clone();
+        let (mut back, mut rivals) = (here.shallow_clone(), None);
+        for _ in 0..LOOKS {
+            let (scores, gradient) = self.slope(aim, &like(z, &here)?, &mut rivals)?;
+            path.lower(&who, &back, &here, &scores)?;
+            let length = norm(&gradient)?;
+            let leads = length.f_gt(FLAT)?.f_logical_and(&length.f_isfinite()?)?.f_view([-1])?;
+            let on = scores.f_gt(aim.goal)?.f_logical_and(&leads)?.f_nonzero()?.f_view([-1])?;
+            if on.numel() == 0 {
+                break;
+            }
+            let of = |tensor: &Tensor| Ok::<_, crate::Error>(tensor.f_index_select(0, &on)?);
+            (who, back) = (of(&who)?, of(&here)?);
+            rivals = rivals.as_ref().map(of).transpose()?;
+            let (gap, length) = (of(&scores)?.f_sub_scalar(aim.goal)?.f_unsqueeze(1)?, of(&length)?);
+            let [least, most] = PACE.map(|pace| pace * self.deviation);
+            let pace = gap.f_div(&length)?.f_clamp(least, most)?.f_div(&length)?;
+            let moved = back.f_sub(&of(&gradient)?.f_mul(&pace)?)?;
+            here = self.allowed(&path.origin.f_index_select(0, &who)?, &moved)?;
+        }
+        Ok(())
+    }
+
+    /// Takes back what the last step went too far.
+    fn halve(&self, aim: &Aim<'_>, z: &Tensor, path: &mut Path) -> Result<()> {
+        for _ in 0..HALVINGS {
+            let far = path.scores.f_lt(aim.goal - aim.slack)?.f_nonzero()?.f_view([-1])?;
+            if far.numel() == 0 {
+                break;
+            }
+            let of = |tensor: &Tensor| Ok::<_, crate::Error>(tensor.f_index_select(0, &far)?);
+            let (last, low) = (of(&path.last)?, of(&path.low)?);
+            let middle = self.allowed(&of(&path.origin)?, &last.f_add(&low)?.f_mul_scalar(0.5)?)?;
+            let scores = Tensor::f_from_slice(&aim.scores(&like(z, &middle)?)?)?.f_to_device(z.device())?;
+            let enough = scores.f_le(aim.goal)?;
+            let wide = enough.f_unsqueeze(1)?;
+            path.low = path.low.f_index_copy(0, &far, &middle.f_where_self(&wide, &low)?)?;
+            path.last = path.last.f_index_copy(0, &far, &last.f_where_self(&wide, &middle)?)?;
+            path.scores =
+                path.scores.f_index_copy(0, &far, &scores.f_where_self(&enough, &of(&path.scores)?)?)?;
+        }
+        Ok(())
+    }
+
+    /// Scores of latents, f64 `[N]`, and what points up, f64 [N, D]: the gradient of the score, or of its lead over the rivals, which are
+    /// told when they are not known. Zeros where the score does not depend on the latent.
+    fn slope(&self, aim: &Aim<'_>, z: &Tensor, rivals: &mut Option<Tensor>) -> Result<(Tensor, Tensor)> {
+        tch::with_grad(|| {
+            let z = z.f_detach()?.f_set_requires_grad(true)?;
+            let outputs = self.guide.outputs_with_gradient(&aim.images(&z)?)?;
+            let scores = self.guide.read(&outputs)?.f_mul_scalar(aim.sign)?;
+            if rivals.is_none() {
+                *rivals = self.guide.rivals(&outputs.f_detach()?)?;
+            }
+            let height = match rivals {
+                Some(rivals) => self.guide.lead(&outputs, rivals)?.f_mul_scalar(aim.sign)?,
+                None => scores.shallow_clone(),
+            };
+            let gradient = if height.requires_grad() {
+                Tensor::f_run_backward(&[height.f_sum(Kind::Double)?], &[&z], false, false)?.swap_remove(0)
+            } else {
+                z.f_zeros_like()?
+            };
+            Ok((scores.f_detach()?, gradient.f_to_kind(Kind::Double)?.f_flatten(1, -1)?))
+        })
+    }
+
+    /// The longest of its steps, in units of the latent.
+    pub(super) fn longest_step(&self) -> f64 {
+        PACE[1] * self.deviation
+    }
+
+    /// Signed scores after one longest step down, f64 `[N]`: where the gradient leads nowhere, those of staying put.
+    pub(super) fn step(&self, aim: &Aim<'_>, z: &Tensor) -> Result<Tensor> {
+        let (_, gradient) = self.slope(aim, z, &mut None)?;
+        let origin = z.f_to_kind(Kind::Double)?.f_flatten(1, -1)?;
+        let way = gradient.f_mul(&norm(&gradient)?.f_clamp_min(FLAT)?.f_reciprocal()?)?;
+        let way = way.f_nan_to_num(0.0, 0.0, 0.0)?.f_mul_scalar(self.longest_step())?;
+        let moved = self.allowed(&origin, &origin.f_sub(&way)?)?;
+        Ok(Tensor::f_from_slice(&aim.scores(&like(z, &moved)?)?)?)
+    }
+
+    /// The nearest place where the prior has latents and the ball ends.
+    fn allowed(&self, origin: &Tensor, moved: &Tensor) -> Result<Tensor> {
+        let way = moved.f_sub(origin)?;
+        let furthest = REACH * self.deviation;
+        let shorter = norm(&way)?.f_clamp_min(furthest)?.f_reciprocal()?.f_mul_scalar(furthest)?;
+        let moved = origin.f_add(&way.f_mul(&shorter)?)?;
+        Ok(match self.prior {
+            Prior::Normal => moved.f_mul(&norm(origin)?.f_div(&norm(&moved)?.f_clamp_min(FLAT)?)?)?,
+            Prior::Uniform(low, high) => moved.f_clamp(low, high)?,
+        })
+    }
+}
+
+impl Path {
+    /// Notes where latents `who` are, and where they were before: the lowest place counts.
+    fn lower(&mut self, who: &Tensor, back: &Tensor, here: &Tensor, scores: &Tensor) -> Result<()> {
+        let known = self.scores.f_index_select(0, who)?;
+        // What is no number is not lower.
+        let lower = scores.f_lt_tensor(&known)?;
+        let wide = lower.f_unsqueeze(1)?;
+        let (last, low) = (self.last.f_index_select(0, who)?, self.low.f_index_select(0, who)?);
+        self.last = self.last.f_index_copy(0, who, &back.f_where_self(&wide, &last)?)?;
+        self.low = self.low.f_index_copy(0, who, &here.f_where_self(&wide, &low)?)?;
+        self.scores = self.scores.f_index_copy(0, who, &scores.f_where_self(&lower, &known)?)?;
+        Ok(())
+    }
+}
+
+/// Lengths of the rows, f64 [N, 1].
+fn norm(rows: &Tensor) -> Result<Tensor> {
+    Ok(rows.f_square()?.f_sum_dim_intlist([1_i64].as_slice(), true, Kind::Double)?.f_sqrt()?)
+}
+
+/// Rows f64 [N, D] as latents of the shape and kind of `z`.
+fn like(z: &Tensor, rows: &Tensor) -> Result<Tensor> {
+    let mut shape = z.size();
+    shape[0] = rows.size()[0];
+    Ok(rows.f_to_kind(z.f_kind()?)?.f_reshape(shape)?)
+}
