@@ -25,7 +25,7 @@ fn the_average_follows_the_weights_and_comes_back_from_its_state() {
     assert_eq!(mean(&average), expected);
     let mut other = Average::new(&named, 0.9).unwrap();
     for step in 1..=200_u64 {
-        let _ = weight.shallow_clone().copy_(&Tensor::from_slice(&[step as f32, -1.0]));
+        weight.shallow_clone().copy_(&Tensor::from_slice(&[step as f32, -1.0]));
         average.step(step).unwrap();
         let decay = ((1 + step) as f64 / (10 + step) as f64).min(0.9);
         expected = [0, 1].map(|place| decay * expected[place] + (1.0 - decay) * [step as f64, -1.0][place]);

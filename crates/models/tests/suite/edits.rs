@@ -421,7 +421,7 @@ fn the_gradient_is_followed_where_it_leads_further_than_the_direction() {
     // Behind a threshold there is no gradient.
     let example = Tensor::full([3, 1, 2, 2], 0.5, (Kind::Float, Device::Cpu));
     let path = traced(setting.folder.path(), "counter", example, |x| {
-        x.flatten(1, -1).gt(0.6).to_kind(Kind::Float).sum_dim_intlist([1_i64], false, Kind::Float)
+        x.flatten(1, -1).gt(0.6).to_kind(Kind::Float).sum_dim_intlist([1_i64].as_slice(), false, Kind::Float)
     });
     let spec = Scorer { uri: String::new(), positive: Positive::Above(1.0) };
     assert!(!leads(&guide(LabellerSpec::Scorer(&spec), &path), &setting.target));

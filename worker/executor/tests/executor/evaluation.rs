@@ -225,9 +225,9 @@ fn what_is_left_is_traced_to_its_cause() {
     let ([missed, edit, fit, new], advice, mut scores) = parts(&job);
     assert!(missed == 0.0 && new == 0.0 && edit < 0.1 && fit > 0.9, "{missed} {edit} {fit} {new}");
     assert!(advice.ends_with("raise unlearn.steps, or else unlearn.alpha"), "{advice}");
-    // One that sees the feature in half of the images: most were never selected, and no edit goes far enough for it.
+    // One that sees the feature in seven of ten images: most were never selected, and no edit goes far enough for it.
     scores.sort_by(f64::total_cmp);
-    let judge = json!({"scorer": {"uri": mnist("models/thickness.pt"), "positive": {"above": scores[199]}}});
+    let judge = json!({"scorer": {"uri": mnist("models/thickness.pt"), "positive": {"above": scores[119]}}});
     let ([missed, edit, fit, new], advice, _) = parts(&job.set("evaluate.judge", judge));
     assert!(missed > 0.6 && edit > 0.05 && fit < 0.1 && new == 0.0, "{missed} {edit} {fit} {new}");
     assert!(advice.contains("never selected for an edit"), "{advice}");
@@ -295,7 +295,9 @@ fn a_feature_goes_away_and_the_published_generator_is_the_one_that_was_measured(
     assert!(!sidecar.source.contains("removed"), "{}", sidecar.source);
 
     // Used as a generator of its own, it shows the feature as often as the report says.
-    let again = Job::thick().set("generator.uri", folder.join("generator.safetensors").to_str().unwrap());
+    let again = Job::thick()
+        .set("direction.selection", "classifier")
+        .set("generator.uri", folder.join("generator.safetensors").to_str().unwrap());
     assert!(matches!(executor.run(&again.probe()), TaskOutput::Probe(_)));
     let cut = json!({"scorer": {"uri": mnist("models/thickness.pt"), "positive": {"above":
         job.numbers(&target, "cut_threshold")[0]}}});
