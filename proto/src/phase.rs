@@ -15,7 +15,7 @@ enumeration!(v1::Phase, Phase:
     Probe = Probe, Sample = Sample, Direction = Direction, Edit = Edit, FineTune = FineTune,
     Evaluate = Evaluate, Report = Report, Publish = Publish);
 
-enumeration!(v1::EditMethod, EditMethod: Projection = Projection, Line = Line, Gradient = Gradient);
+enumeration!(v1::EditMethod, EditMethod: Projection = Projection, Line = Line, Gradient = Gradient, Student = Student);
 
 impl From<Task> for v1::Task {
     fn from(task: Task) -> Self {

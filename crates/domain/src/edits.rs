@@ -16,6 +16,8 @@ pub enum EditMethod {
     Line,
     /// By the gradient of the labeller's score.
     Gradient,
+    /// By the gradient of a student that was taught the labeller's scores.
+    Student,
 }
 
 /// Edits of the pool that a copy was trained on.

@@ -1,4 +1,4 @@
-//! A TorchScript model that looks at images: what labellers and feature extractors have in common.
+//! A model that looks at images, TorchScript or a student: what labellers and feature extractors have in common.
 
 use lethe_domain::ModelKind;
 use lethe_domain::spec::ModelFormat;
@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::file::{ModelFile, RawModel};
 use crate::function;
 use crate::script::Script;
+use crate::student::Student;
 
 /// What a model is loaded for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +23,13 @@ pub(crate) enum Form {
 #[derive(Debug)]
 pub(crate) struct ImageModel {
     pub(crate) name: String,
-    script: Script,
+    net: Net,
+}
+
+#[derive(Debug)]
+enum Net {
+    Script(Script),
+    Student(Student),
 }
 
 impl ImageModel {
@@ -46,7 +53,15 @@ impl ImageModel {
                 }
             }
         }
-        Ok((Self { name: file.name.clone(), script }, file))
+        Ok((Self { name: file.name.clone(), net: Net::Script(script) }, file))
+    }
+
+    pub(crate) fn taught(student: Student) -> Self {
+        Self { name: "the labeller's student".to_owned(), net: Net::Student(student) }
+    }
+
+    pub(crate) fn is_taught(&self) -> bool {
+        matches!(self.net, Net::Student(_))
     }
 
     /// Runs it on a batch several times, whole and in parts. Gives its outputs.
@@ -54,9 +69,10 @@ impl ImageModel {
     /// # Errors
     /// [`Error::NoFunction`] when what it says about an image depends on anything but the image; as [`ImageModel::run`].
     pub(crate) fn check_function(&self, images: &Tensor) -> Result<Tensor> {
-        let kept = self.script.tensors()?.into_iter().filter(|named| !named.parameter);
+        let Net::Script(script) = &self.net else { return self.run(images) };
+        let kept = script.tensors()?.into_iter().filter(|named| !named.parameter);
         let buffers: Vec<(String, Tensor)> = kept.map(|named| (named.name, named.tensor)).collect();
-        function::check(&self.name, images, &buffers, || self.script.precision(), |images| self.run(images))
+        function::check(&self.name, images, &buffers, || script.precision(), |images| self.run(images))
     }
 
     /// [N, D] f32; a model that gives [N] has D = 1.
@@ -88,7 +104,10 @@ impl ImageModel {
     /// # Errors
     /// [`Error::Forward`]; [`Error::Mismatch`].
     pub(crate) fn run_with_gradient(&self, images: &Tensor) -> Result<Tensor> {
-        let output = self.script.forward(images)?;
+        let output = match &self.net {
+            Net::Script(script) => script.forward(images)?,
+            Net::Student(student) => student.forward(images)?,
+        };
         let count = images.size()[0];
         let output = match output.size().as_slice() {
             [n] if *n == count => output.f_view([count, 1])?,

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::file::RawModel;
 use crate::image_model::{Form, ImageModel};
 use crate::outputs;
+use crate::student::Student;
 
 /// A model that gives one score per image: the log-odds of a class, or a scorer's own number.
 #[derive(Debug)]
@@ -56,6 +57,16 @@ impl Labeller {
     /// As [`Labeller::open`].
     pub fn differentiable(spec: spec::Labeller<'_>, raw: RawModel, device: Device) -> Result<Self> {
         Self::of_form(spec, raw, device, Form::Differentiable)
+    }
+
+    /// What stands in for a labeller that has no gradient: a student of its scores.
+    pub fn taught(student: Student) -> Self {
+        Self { model: ImageModel::taught(student), reading: Reading::Score }
+    }
+
+    /// Whether it is a student, which only comes near the labeller's scores.
+    pub(crate) fn is_taught(&self) -> bool {
+        self.model.is_taught()
     }
 
     fn of_form(spec: spec::Labeller<'_>, raw: RawModel, device: Device, form: Form) -> Result<Self> {
@@ -142,6 +153,16 @@ impl Labeller {
     /// [`Error::NotFinite`].
     pub(crate) fn require_finite(&self, sum: f64) -> Result<()> {
         if sum.is_finite() { Ok(()) } else { Err(self.model.not_finite()) }
+    }
+
+    /// What rows of outputs say of their images, f64 [N, K]: logits less their mean, which says nothing, or else the score alone.
+    pub(crate) fn opinions(&self, outputs: &Tensor) -> Result<Tensor> {
+        match self.reading {
+            Reading::Class { output: ClassifierOutput::Logits, .. } if outputs.size()[1] > 1 => {
+                Ok(outputs.f_sub(&outputs.f_mean_dim([1_i64].as_slice(), true, Kind::Double)?)?)
+            }
+            _ => Ok(self.read(outputs)?.f_unsqueeze(1)?),
+        }
     }
 
     /// One score for each row of outputs, f64 [N, D].

@@ -27,6 +27,8 @@ pub enum Stream {
     Probe = 4,
     /// No latents: which of those trained on a step takes.
     Draw = 5,
+    /// No latents: what a student is taught with.
+    Teach = 6,
 }
 
 /// The latents of one job.

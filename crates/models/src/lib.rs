@@ -33,6 +33,7 @@ mod repeatable;
 mod script;
 mod sheet;
 mod ssim;
+mod student;
 mod weights;
 
 pub use adam::Adam;
@@ -57,4 +58,5 @@ pub use reference::Reference;
 pub use repeatable::repeat_on_gpu;
 pub use sheet::{Caption, choose, contact_sheet};
 pub use ssim::Similarity;
+pub use student::{Lessons, Student};
 pub use weights::Tensors;

@@ -1,14 +1,14 @@
-//! What training minimises: L = alpha (L_unlearn + L_percep + L_labeller) + L_recon (Moon, Cho and Kim 2024; the third term is ours).
+//! What training minimises: L = alpha (L_unlearn + L_percep) + L_recon (Moon, Cho and Kim 2024) + lambda L_labeller (ours).
 //!
-//! All terms look at images in [0, 1], so that alpha means the same for every generator.
+//! All terms look at images in [0, 1], so that their weights mean the same for every generator.
 
 use std::rc::Rc;
 
 use lethe_domain::spec::{LossReduction, Unlearn};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::direction::Target;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::labeller::Labeller;
 use crate::ssim::Similarity;
 
@@ -21,32 +21,46 @@ pub struct Loss {
     teacher: Option<Teacher>,
 }
 
-/// A labeller that says of images of edited latents how far they are from where the feature is gone.
+/// A labeller that looks at the copy's images: they are to tell it what the targets tell it, and those of edited latents that the
+/// feature is gone. Pixels alone do not say it: a copy that gets most of them right may leave just what makes the feature.
 #[derive(Debug)]
 pub struct Teacher {
     labeller: Rc<Labeller>,
     sign: f64,
-    /// The signed score from which on there is nothing to say.
+    /// The signed score from which on an edited latent's image is left in peace.
     bar: f64,
-    scale: f64,
+    /// Standard deviation of the scores: what differences are measured in.
+    deviation: f64,
+    weight: f64,
 }
 
-/// The way from the cut to the goal that an image has to go to be left in peace: the pixels' terms take it further.
+/// The way from the cut to the goal that an image has to go to be left in peace: the other terms take it further.
 const FAR_ENOUGH: f64 = 2.0 / 3.0;
+/// Differences count squared up to this, and by their size beyond it, in standard deviations of the scores (Huber 1964).
+const SMALL: f64 = 0.2;
+/// What a standard deviation above the bar counts, where one of difference counts 1.
+const ABOVE: f64 = 1.0;
 
 impl Teacher {
     /// By a labeller as [`Labeller::differentiable`] gives it; `weight` for each standard deviation of the scores.
     pub fn new(target: &Target, labeller: Rc<Labeller>, weight: f64) -> Self {
         let (sign, cut) = (target.cut.sign, target.cut.threshold);
         let bar = sign * (cut + FAR_ENOUGH * (target.goal - cut));
-        Self { labeller, sign, bar, scale: weight / target.score_deviation }
+        Self { labeller, sign, bar, deviation: target.score_deviation, weight }
     }
 
-    /// One number for each image, f32 `[N]`.
-    fn says(&self, images: &Tensor) -> Result<Tensor> {
-        let scores = self.labeller.scores_with_gradient(images)?.f_mul_scalar(self.sign)?;
-        let above = scores.f_sub_scalar(self.bar)?.f_relu()?.f_mul_scalar(self.scale)?;
-        Ok(above.f_to_kind(Kind::Float)?)
+    /// One number for each image, f32 `[N]`; `places` are those of edited latents.
+    fn says(&self, images: &Tensor, targets: &Tensor, places: &Tensor) -> Result<Tensor> {
+        let wanted = tch::no_grad(|| self.labeller.outputs_with_gradient(targets))?;
+        let found = self.labeller.outputs_with_gradient(images)?;
+        let opinions =
+            |outputs| Ok::<_, Error>(self.labeller.opinions(outputs)?.f_div_scalar(self.deviation)?);
+        let unlike = opinions(&found)?.f_smooth_l1_loss(&opinions(&wanted)?, Reduction::None, SMALL)?;
+        let unlike = unlike.f_mean_dim([1_i64].as_slice(), false, Kind::Double)?;
+        let scores = self.labeller.read(&found)?.f_index_select(0, places)?.f_mul_scalar(self.sign)?;
+        let above = scores.f_sub_scalar(self.bar)?.f_relu()?.f_mul_scalar(ABOVE / self.deviation)?;
+        let says = unlike.f_index_add(0, places, &above)?.f_mul_scalar(self.weight)?;
+        Ok(says.f_to_kind(Kind::Float)?)
     }
 }
 
@@ -60,7 +74,7 @@ impl Loss {
         Ok(Self { alpha: spec.alpha, reduction: spec.loss_reduction, similarity, teacher: None })
     }
 
-    /// The same with a labeller that looks at images of edited latents.
+    /// The same with a labeller that looks at images.
     #[must_use]
     pub fn with(self, teacher: Option<Teacher>) -> Self {
         Self { teacher, ..self }
@@ -69,7 +83,7 @@ impl Loss {
     /// The sum over a batch; divide by the global batch.
     ///
     /// With s = 1 where the latent was edited, x the copy's image, y the target and w what it counts:
-    /// `sum_i w_i (s_i alpha (|x_i - y_i| + 1 - MS-SSIM(x_i, y_i) + t(x_i)) + (1 - s_i) |x_i - y_i|)`, t the teacher's if there is one.
+    /// `sum_i w_i (s_i alpha (|x_i - y_i| + 1 - MS-SSIM(x_i, y_i)) + (1 - s_i) |x_i - y_i| + t(x_i, y_i))`, t the teacher's if there is one.
     /// `images` and `targets` are [N, C, H, W] in [0, 1], `places` where s is 1, int64 `[P]`, `weights` f32 `[N]`.
     ///
     /// # Errors
@@ -83,18 +97,17 @@ impl Loss {
     ) -> Result<Tensor> {
         let distances = l1(images, targets, self.reduction)?;
         let edited = weights.f_index_select(0, places)?.f_mul_scalar(self.alpha)?;
-        let pixels = distances.f_dot(&weights.f_index_copy(0, places, &edited)?)?;
+        let mut loss = distances.f_dot(&weights.f_index_copy(0, places, &edited)?)?;
+        if let Some(teacher) = &self.teacher {
+            loss = loss.f_add(&teacher.says(images, targets, places)?.f_dot(weights)?)?;
+        }
         if places.size()[0] == 0 {
-            return Ok(pixels);
+            return Ok(loss);
         }
         // Only the edited ones are compared: the others have no perceptual term.
         let (images, targets) = (images.f_index_select(0, places)?, targets.f_index_select(0, places)?);
         let similar = self.similarity.ms_ssim(&images, &targets)?.f_dot(&edited)?;
-        let loss = pixels.f_add(&edited.f_sum(Kind::Float)?.f_sub(&similar)?)?;
-        match &self.teacher {
-            Some(teacher) => Ok(loss.f_add(&teacher.says(&images)?.f_dot(&edited)?)?),
-            None => Ok(loss),
-        }
+        Ok(loss.f_add(&edited.f_sum(Kind::Float)?.f_sub(&similar)?)?)
     }
 }
 

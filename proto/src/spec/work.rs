@@ -13,7 +13,7 @@ enumeration!(v1::Selection, Selection: Projection = Projection, Classifier = Cla
 enumeration!(v1::LossReduction, LossReduction: Mean = Mean, Sum = Sum);
 enumeration!(v1::BatchNorm, BatchNorm: Eval = Eval, Train = Train);
 enumeration!(v1::LrSchedule, LrSchedule: Constant = Constant, Linear = Linear, Cosine = Cosine);
-enumeration!(v1::EditChoice, EditChoice: Auto = Auto, Line = Line, Gradient = Gradient);
+enumeration!(v1::EditChoice, EditChoice: Auto = Auto, Line = Line, Gradient = Gradient, Student = Student);
 enumeration!(v1::Device, Device: Auto = Auto, Cpu = Cpu, Cuda = Cuda);
 
 impl From<Sample> for v1::Sample {
@@ -60,7 +60,7 @@ impl From<Direction> for v1::Direction {
             }),
             selection: v1::Selection::from(direction.selection).into(),
             margin: direction.margin,
-            recall: Some(direction.recall),
+            recall: direction.recall,
             edit: v1::EditChoice::from(direction.edit).into(),
             raw: Some(direction.raw),
         }
@@ -94,7 +94,7 @@ impl TryFrom<v1::Direction> for Direction {
             selection: choice::<v1::Selection, _>(direction.selection, "selection")?
                 .unwrap_or(default.selection),
             margin: direction.margin.or(default.margin),
-            recall: direction.recall.unwrap_or(default.recall),
+            recall: direction.recall,
             edit: choice::<v1::EditChoice, _>(direction.edit, "edit")?.unwrap_or(default.edit),
             raw: direction.raw.unwrap_or(default.raw),
         })

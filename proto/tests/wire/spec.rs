@@ -106,8 +106,8 @@ fn direction() -> impl Strategy<Value = Direction> {
         Just((Selection::Projection, true)),
         Just((Selection::Classifier, false))
     ];
-    let edit = prop_oneof![Just(EditChoice::Auto), Just(EditChoice::Line), Just(EditChoice::Gradient)];
-    (method, threshold, selection, of(0.0..100.0_f64), any::<bool>(), edit).prop_map(
+    let edit = prop_oneof![Just(EditChoice::Auto), Just(EditChoice::Line), Just(EditChoice::Student)];
+    (method, threshold, selection, of(0.0..100.0_f64), of(0.0..100.0_f64), edit).prop_map(
         |(method, threshold, (selection, raw), margin, recall, edit)| Direction {
             method,
             threshold,

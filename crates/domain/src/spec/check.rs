@@ -300,6 +300,11 @@ fn check_direction(direction: &Direction, problems: &mut Problems) {
             format!("found {margin}, expected 0 or more")
         });
     }
+    if let Some(recall) = direction.recall {
+        problems.require(recall.is_finite() && recall >= 0.0, "direction.recall", || {
+            format!("found {recall}, expected 0 or more")
+        });
+    }
     problems.require(
         !(direction.raw && direction.selection == Selection::Classifier),
         "direction.raw",

@@ -48,9 +48,11 @@ pub struct Direction {
     pub threshold: Threshold,
     /// Which latents are edited.
     pub selection: Selection,
-    /// Whether to edit twice as many latents as the labeller calls positive, down from its threshold: what it is not sure of, another one
-    /// calls positive. Those below the threshold are moved a shorter way (selection: classifier, with a classifier as labeller).
-    pub recall: bool,
+    /// How many latents more than the labeller calls positive are edited, down from its threshold, as a share of these: what it is not sure
+    /// of, another one calls positive. Those below the threshold are moved a shorter way. Unless set, 1 with a classifier as labeller and
+    /// 0.2 with a scorer (selection: classifier).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recall: Option<f64>,
     /// How an image is taken to where the feature is gone (selection: classifier).
     pub edit: EditChoice,
     /// How far beyond the labeller's threshold an edited image must be, in standard deviations of the scores. Unless set, as far as the
@@ -67,7 +69,7 @@ impl Default for Direction {
             method: DirectionMethod::MeanDifference,
             threshold: Threshold::Midpoint,
             selection: Selection::Classifier,
-            recall: true,
+            recall: None,
             edit: EditChoice::Auto,
             margin: None,
             raw: false,
@@ -121,7 +123,7 @@ pub struct Pool {
 
 impl Default for Pool {
     fn default() -> Self {
-        Self { latents: 20_000, shard_size: 500, batch: 250 }
+        Self { latents: 40_000, shard_size: 500, batch: 250 }
     }
 }
 
@@ -129,12 +131,16 @@ impl Default for Pool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EditChoice {
-    /// By the gradient where a step along it lowers the labeller's score more than one along the direction; else along the direction.
+    /// By the labeller's gradient where a step along it lowers its score more than one along the direction; else by a student's, where that
+    /// does; else along the direction.
     Auto,
     /// Along the direction.
     Line,
     /// By the gradient of the labeller's score through the generator.
     Gradient,
+    /// By the gradient of a student: a small network that is taught the labeller's scores of the original's images first. For labellers
+    /// that have no gradient.
+    Student,
 }
 
 /// How the copy is trained.
@@ -155,7 +161,7 @@ pub struct Unlearn {
     pub lr_schedule: LrSchedule,
     /// Weight of the unlearning terms against the reconstruction term.
     pub alpha: f64,
-    /// Weight, relative to alpha, of a term that has the labeller look at the copy's images of edited latents; 0 = none. Only where
+    /// Weight of a term that has the labeller (or its student) look at the copy's images and at their targets; 0 = none. Only where
     /// the labeller can be differentiated.
     pub labeller_term: f64,
     /// Decay of the averaged copy, which is the one that is published; 0 = the last step's is.
@@ -175,13 +181,13 @@ pub struct Unlearn {
 impl Default for Unlearn {
     fn default() -> Self {
         Self {
-            steps: 400,
+            steps: 1_000,
             global_batch: 128,
             micro_batches: 6,
             lr: 1e-3,
-            lr_schedule: LrSchedule::Linear,
+            lr_schedule: LrSchedule::Cosine,
             alpha: 3.0,
-            labeller_term: 2.0,
+            labeller_term: 0.7,
             average: 0.998,
             near: 0.5,
             loss_reduction: LossReduction::Mean,

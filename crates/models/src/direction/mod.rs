@@ -30,11 +30,18 @@ pub struct Located {
     pub warnings: Vec<Warning>,
 }
 
-/// Finds the feature from the scores of the samples 0 .. scores.len() of [`Stream::Sample`].
+/// Finds the feature from the scores of the samples 0 .. scores.len() of [`Stream::Sample`]. Unless `spec.margin` says, an edited image is
+/// to score as the `typical` quantile of the images without the feature.
 ///
 /// # Errors
 /// [`Error::NotFinite`]; [`Error::NoPositives`] and [`Error::NoNegatives`] when either group is too small to be split.
-pub fn locate(latents: &Latents, scores: &[f64], cut: Cut, spec: &spec::Direction) -> Result<Located> {
+pub fn locate(
+    latents: &Latents,
+    scores: &[f64],
+    cut: Cut,
+    spec: &spec::Direction,
+    typical: f64,
+) -> Result<Located> {
     if scores.iter().any(|score| !score.is_finite()) {
         return Err(Error::NotFinite { what: "the labeller gave NaN or infinity for some image".to_owned() });
     }
@@ -56,7 +63,7 @@ pub fn locate(latents: &Latents, scores: &[f64], cut: Cut, spec: &spec::Directio
     }
     let threshold = threshold(&projections, &positive, spec.threshold);
     let deviation = deviation(scores);
-    let Aims { select, goal, bystander_goal } = aims(scores, cut, deviation, spec);
+    let Aims { select, goal, bystander_goal } = aims(scores, cut, deviation, spec, typical);
     let is_selected = |score: &&f64| Cut { threshold: select, ..cut }.is_positive(**score);
     let (method, edited) = match spec.selection {
         Selection::Projection => {
@@ -74,6 +81,7 @@ pub fn locate(latents: &Latents, scores: &[f64], cut: Cut, spec: &spec::Directio
         goal,
         bystander_goal,
         method,
+        student: None,
         score_deviation: deviation,
         latent_deviation: latents.deviation(),
         samples: positive.len() as u64,
@@ -123,13 +131,9 @@ fn threshold(projections: &[f64], positive: &[bool], rule: Threshold) -> f64 {
     }
 }
 
-/// An edited image is to be as typical as this quantile of the images without the feature.
-const TYPICAL: f64 = 0.5;
-/// One that was selected only to be sure, as this one: further, and it becomes another image for nothing.
+/// An image that was selected only to be sure is to be as typical as this quantile of the images without the feature: further, and it
+/// becomes another image for nothing.
 const TYPICAL_BYSTANDER: f64 = 0.75;
-/// So many latents more than the positives are selected, as a share of these: a classifier that is right on 99 of 100 real images
-/// misses a tenth and more of what another one sees in generated ones, and at twice its positives one in a hundred.
-const RECALL: f64 = 1.0;
 
 /// Scores where edits begin and end, in the labeller's own units.
 struct Aims {
@@ -138,19 +142,20 @@ struct Aims {
     bystander_goal: f64,
 }
 
-fn aims(scores: &[f64], cut: Cut, deviation: f64, spec: &spec::Direction) -> Aims {
+fn aims(scores: &[f64], cut: Cut, deviation: f64, spec: &spec::Direction, typical: f64) -> Aims {
     let signed = |score: &f64| cut.sign * score;
     let negatives: Vec<f64> = scores.iter().filter(|score| !cut.is_positive(**score)).map(signed).collect();
     let of_negatives = |q| quantile(negatives.clone(), q);
     let threshold = signed(&cut.threshold);
     let goal = match spec.margin {
         Some(margin) => threshold - margin * deviation,
-        None => of_negatives(TYPICAL),
+        None => of_negatives(typical),
     };
     let bystander_goal = goal.max(of_negatives(TYPICAL_BYSTANDER)).min(threshold);
-    let more = RECALL * (scores.len() - negatives.len()) as f64 / negatives.len() as f64;
+    let recall = spec.recall.unwrap_or(0.0);
+    let more = recall * (scores.len() - negatives.len()) as f64 / negatives.len() as f64;
     let wider = of_negatives((1.0 - more).max(0.0)).max(bystander_goal);
-    let select = if spec.recall { wider } else { threshold };
+    let select = if recall > 0.0 { wider } else { threshold };
     let [select, goal, bystander_goal] = [select, goal, bystander_goal].map(|score| cut.sign * score);
     Aims { select, goal, bystander_goal }
 }

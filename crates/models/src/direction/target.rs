@@ -1,10 +1,16 @@
 //! The target vector with its figures, and its file.
 
+use std::rc::Rc;
+
 use lethe_domain::{Cut, EditMethod};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
+use crate::student::Student;
 use crate::weights::Tensors;
+
+/// Under which a student's weights are kept.
+const STUDENT: &str = "student";
 
 /// Where the feature is, and where the edit begins.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +33,8 @@ pub struct Target {
     pub bystander_goal: f64,
     /// How latents are edited.
     pub method: EditMethod,
+    /// What leads edits and training where the labeller has no gradient.
+    pub student: Option<Rc<Student>>,
     /// Standard deviation of the scores.
     pub score_deviation: f64,
     /// Standard deviation of a latent's entry under the prior.
@@ -52,6 +60,9 @@ impl Target {
         for (name, value) in self.figures() {
             tensors.insert_f64(name, value);
         }
+        if let Some(student) = &self.student {
+            tensors.nest(STUDENT, student.state());
+        }
         tensors.to_bytes()
     }
 
@@ -66,7 +77,11 @@ impl Target {
             let reason = "the tensor unit is not an f64 vector".to_owned();
             return Err(Error::Tensors { file: file.to_owned(), reason });
         }
+        let student = tensors.nested(STUDENT);
+        let student =
+            (!student.is_empty()).then(|| Student::from_state(&student, Device::Cpu)).transpose()?;
         Ok(Self {
+            student: student.map(Rc::new),
             shape: unit.size(),
             unit: Vec::try_from(unit.f_reshape([-1])?)?,
             raw_norm: tensors.get_f64("raw_norm")?,
@@ -108,7 +123,7 @@ impl Target {
 
 /// The method whose number stands in a file.
 fn method(number: f64, file: &str) -> Result<EditMethod> {
-    let all = [EditMethod::Projection, EditMethod::Line, EditMethod::Gradient];
+    let all = [EditMethod::Projection, EditMethod::Line, EditMethod::Gradient, EditMethod::Student];
     all.into_iter().find(|method| f64::from(*method as u8) == number).ok_or_else(|| {
         let reason = format!("the number {number} is no method of editing");
         Error::Tensors { file: file.to_owned(), reason }

@@ -32,7 +32,7 @@ const BATCH: i64 = 256;
 /// Goes down the score.
 #[derive(Debug)]
 pub(super) struct Descent {
-    /// The labeller, in a form that can be differentiated.
+    /// The labeller, in a form that can be differentiated, or its student.
     pub(super) guide: Rc<Labeller>,
     pub(super) prior: Prior,
     /// Standard deviation of an entry of a latent.
@@ -118,21 +118,29 @@ impl Descent {
     fn slope(&self, aim: &Aim<'_>, z: &Tensor, rivals: &mut Option<Tensor>) -> Result<(Tensor, Tensor)> {
         tch::with_grad(|| {
             let z = z.f_detach()?.f_set_requires_grad(true)?;
-            let outputs = self.guide.outputs_with_gradient(&aim.images(&z)?)?;
-            let scores = self.guide.read(&outputs)?.f_mul_scalar(aim.sign)?;
+            let images = aim.images(&z)?;
+            let outputs = self.guide.outputs_with_gradient(&images)?;
+            let slope = self.guide.read(&outputs)?.f_mul_scalar(aim.sign)?;
             if rivals.is_none() {
                 *rivals = self.guide.rivals(&outputs.f_detach()?)?;
             }
             let height = match rivals {
                 Some(rivals) => self.guide.lead(&outputs, rivals)?.f_mul_scalar(aim.sign)?,
-                None => scores.shallow_clone(),
+                None => slope.shallow_clone(),
             };
             let gradient = if height.requires_grad() {
                 Tensor::f_run_backward(&[height.f_sum(Kind::Double)?], &[&z], false, false)?.swap_remove(0)
             } else {
                 z.f_zeros_like()?
             };
-            Ok((scores.f_detach()?, gradient.f_to_kind(Kind::Double)?.f_flatten(1, -1)?))
+            // A student leads the way, and the labeller says how far it has come.
+            let scores = if self.guide.is_taught() {
+                let scores = aim.labeller.scores(&images.f_detach()?)?;
+                Tensor::f_from_slice(&scores)?.f_mul_scalar(aim.sign)?.f_to_device(z.device())?
+            } else {
+                slope.f_detach()?
+            };
+            Ok((scores, gradient.f_to_kind(Kind::Double)?.f_flatten(1, -1)?))
         })
     }
 

@@ -45,12 +45,12 @@ enum How {
     Guided(Guided),
 }
 
-/// Who looks at images: a labeller, and the same in a form that can be differentiated.
+/// Who looks at images: a labeller, and the same or its student in a form that can be differentiated.
 #[derive(Debug, Clone)]
 pub struct Guide {
     /// Scores images.
     pub labeller: Rc<Labeller>,
-    /// As [`Labeller::differentiable`] gives it.
+    /// As [`Labeller::differentiable`] or [`Labeller::taught`] gives it.
     pub differentiable: Rc<Labeller>,
 }
 
@@ -92,10 +92,11 @@ impl Editor {
                 scale: if raw { target.raw_norm } else { 1.0 },
             },
             (method, Some(Guide { labeller, differentiable })) => {
-                let method: Box<dyn Method> = if method == EditMethod::Gradient {
-                    Box::new(descent(target, prior, differentiable))
-                } else {
-                    Box::new(line(target, prior, device)?)
+                let method: Box<dyn Method> = match method {
+                    EditMethod::Gradient | EditMethod::Student => {
+                        Box::new(descent(target, prior, differentiable))
+                    }
+                    _ => Box::new(line(target, prior, device)?),
                 };
                 How::Guided(Guided { labeller, method })
             }

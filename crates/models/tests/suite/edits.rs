@@ -60,6 +60,7 @@ fn setting() -> Setting {
         goal: 1.0,
         bystander_goal: 1.0,
         method: EditMethod::Line,
+        student: None,
         score_deviation: 0.4,
         latent_deviation: 1.0,
         samples: 100,

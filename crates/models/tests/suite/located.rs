@@ -23,11 +23,11 @@ fn rows(latents: &Latents, count: u64) -> Tensor {
 }
 
 fn direction(threshold: Threshold, selection: Selection) -> Direction {
-    Direction { threshold, selection, recall: false, ..Direction::default() }
+    Direction { threshold, selection, recall: Some(0.0), ..Direction::default() }
 }
 
 fn found(latents: &Latents, scores: &[f64], spec: &Direction) -> Located {
-    locate(latents, scores, CUT, spec).unwrap()
+    locate(latents, scores, CUT, spec, 0.5).unwrap()
 }
 
 /// The mean difference of the latents whose index is (not) in a fold, by tensor operations.
@@ -136,7 +136,7 @@ fn low_scores_can_be_the_positive_ones() {
     let below = Cut { sign: -1.0, threshold: -CUT.threshold };
     let spec = Direction::default();
     let (one, other) =
-        (found(&latents, &high, &spec).target, locate(&latents, &low, below, &spec).unwrap().target);
+        (found(&latents, &high, &spec).target, locate(&latents, &low, below, &spec, 0.5).unwrap().target);
     assert_eq!((one.unit, one.threshold, one.positives), (other.unit, other.threshold, other.positives));
 }
 
@@ -149,7 +149,7 @@ fn edits_end_among_the_negatives_and_as_many_more_as_the_positives_are_edited() 
     negatives.sort_by(f64::total_cmp);
     let positives = 1000 - negatives.len();
     for (scores, cut) in [(&high, CUT), (&low, Cut { sign: -1.0, threshold: -CUT.threshold })] {
-        let found = |spec: Direction| locate(&latents, scores, cut, &spec).unwrap().target;
+        let found = |spec: Direction| locate(&latents, scores, cut, &spec, 0.5).unwrap().target;
         let target = found(Direction::default());
         let beyond = |score: f64| negatives.iter().filter(|other| **other > cut.sign * score).count();
         assert!(beyond(target.goal).abs_diff(negatives.len() / 2) <= 1, "the median");
@@ -159,7 +159,7 @@ fn edits_end_among_the_negatives_and_as_many_more_as_the_positives_are_edited() 
         assert_eq!(target.edited_share, (positives + more) as f64 / 1000.0);
         assert_eq!(target, Target::from_bytes(&target.to_bytes().unwrap(), "target").unwrap());
 
-        let set = found(Direction { margin: Some(0.5), recall: false, ..Direction::default() });
+        let set = found(Direction { margin: Some(0.5), recall: Some(0.0), ..Direction::default() });
         assert!((set.goal - (cut.threshold - cut.sign * 0.5 * set.score_deviation)).abs() < 1e-12);
         assert_eq!((set.select, set.edited_share), (cut.threshold, positives as f64 / 1000.0));
         // Nobody is edited who is already where edits lead.
@@ -173,7 +173,7 @@ fn groups_that_are_too_small_are_refused() {
     let latents = latents(4, 0);
     let with = |positives: &[usize], count: usize| {
         let scores: Vec<f64> = (0..count).map(|i| if positives.contains(&i) { 2.0 } else { 0.0 }).collect();
-        locate(&latents, &scores, CUT, &Direction::default())
+        locate(&latents, &scores, CUT, &Direction::default(), 0.5)
     };
     assert!(matches!(with(&[], 50), Err(Error::NoPositives { positives: 0, samples: 50, needed: 2 })));
     assert!(matches!(with(&[3], 50), Err(Error::NoPositives { positives: 1, .. })));
@@ -184,7 +184,7 @@ fn groups_that_are_too_small_are_refused() {
     assert!(matches!(with(&all, 50), Err(Error::NoNegatives { negatives: 0, .. })));
     assert!(matches!(with(&all[1..], 50), Err(Error::NoNegatives { negatives: 1, .. })));
     assert!(matches!(
-        locate(&latents, &[f64::NAN; 9], CUT, &Direction::default()),
+        locate(&latents, &[f64::NAN; 9], CUT, &Direction::default(), 0.5),
         Err(Error::NotFinite { .. })
     ));
 }

@@ -9,7 +9,7 @@ use lethe_domain::spec::Selection;
 use lethe_domain::{
     ArtifactRef, EditMethod, EditOutput, EditSummary, ErrorCode, Inputs, JobSpec, SampleRange,
 };
-use lethe_models::{Editor, Guide, Latents, Pool, PoolShard, Stream, Target, Teacher};
+use lethe_models::{Editor, Guide, Labeller, Latents, Pool, PoolShard, Stream, Student, Target, Teacher};
 use tch::Device;
 
 use super::Shard;
@@ -49,16 +49,17 @@ pub(crate) fn editor(
     models: &mut Models,
     device: Device,
 ) -> Result<Editor> {
-    let guide = guide(spec, inputs, models, device)?;
+    let guide = guide(spec, target.student.as_deref(), inputs, models, device)?;
     Ok(Editor::new(target, spec.direction.raw, spec.generator.prior, guide, device)?)
 }
 
-/// Who looks at images while they are edited, if the spec wants somebody to.
+/// Who looks at images while they are edited, if the spec wants somebody to; a student where one was taught.
 ///
 /// # Errors
 /// As [`Models::guide`].
 pub(crate) fn guide(
     spec: &JobSpec,
+    student: Option<&Student>,
     inputs: &Inputs,
     models: &mut Models,
     device: Device,
@@ -68,7 +69,13 @@ pub(crate) fn guide(
     }
     let judge = verdict::looking_labeller(spec);
     let judge = judge.ok_or_else(|| Error::internal("direction.selection: classifier without a model"))?;
-    models.guide(&judge, inputs, device).map(Some)
+    match student {
+        Some(student) => {
+            let labeller = models.labeller(&judge, inputs, device)?;
+            Ok(Some(Guide { labeller, differentiable: Rc::new(Labeller::taught(student.on(device)?)) }))
+        }
+        None => models.guide(&judge, inputs, device).map(Some),
+    }
 }
 
 /// Labels and edits a range of latents. `step` is called before each batch with the latents done.
@@ -133,10 +140,11 @@ pub(super) fn pool(work: &mut Work<'_>, shards: &[ArtifactRef]) -> Result<Rc<Poo
 /// As [`Models::guide`]; those of storage.
 pub(super) fn teacher(work: &mut Work<'_>, target: &ArtifactRef) -> Result<Option<Teacher>> {
     let target = work.target(target)?;
-    if target.method != EditMethod::Gradient || work.spec.unlearn.labeller_term == 0.0 {
+    let differentiable = matches!(target.method, EditMethod::Gradient | EditMethod::Student);
+    if !differentiable || work.spec.unlearn.labeller_term == 0.0 {
         return Ok(None);
     }
-    let guide = guide(&work.spec, &work.inputs, work.models, work.device)?;
+    let guide = guide(&work.spec, target.student.as_deref(), &work.inputs, work.models, work.device)?;
     Ok(guide.map(|guide| Teacher::new(&target, guide.differentiable, work.spec.unlearn.labeller_term)))
 }
 

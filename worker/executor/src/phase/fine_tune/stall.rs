@@ -171,6 +171,7 @@ fn target() -> Target {
         goal: 0.0,
         bystander_goal: 0.0,
         method: EditMethod::Projection,
+        student: None,
         score_deviation: 1.0,
         latent_deviation: 1.0,
         samples: 2,
