@@ -49,7 +49,7 @@ pub struct Direction {
     /// Which latents are edited.
     pub selection: Selection,
     /// How many latents more than the labeller calls positive are edited, down from its threshold, as a share of these: what it is not sure
-    /// of, another one calls positive. Those below the threshold are moved a shorter way. Unless set, 1 with a classifier as labeller and
+    /// of, another one calls positive. Unless set, 1 with a classifier as labeller and
     /// 0.2 with a scorer (selection: classifier).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recall: Option<f64>,

@@ -63,7 +63,7 @@ pub fn locate(
     }
     let threshold = threshold(&projections, &positive, spec.threshold);
     let deviation = deviation(scores);
-    let Aims { select, goal, bystander_goal } = aims(scores, cut, deviation, spec, typical);
+    let Aims { select, goal } = aims(scores, cut, deviation, spec, typical);
     let is_selected = |score: &&f64| Cut { threshold: select, ..cut }.is_positive(**score);
     let (method, edited) = match spec.selection {
         Selection::Projection => {
@@ -79,7 +79,6 @@ pub fn locate(
         cut,
         select,
         goal,
-        bystander_goal,
         method,
         student: None,
         score_deviation: deviation,
@@ -131,15 +130,10 @@ fn threshold(projections: &[f64], positive: &[bool], rule: Threshold) -> f64 {
     }
 }
 
-/// An image that was selected only to be sure is to be as typical as this quantile of the images without the feature: further, and it
-/// becomes another image for nothing.
-const TYPICAL_BYSTANDER: f64 = 0.75;
-
 /// Scores where edits begin and end, in the labeller's own units.
 struct Aims {
     select: f64,
     goal: f64,
-    bystander_goal: f64,
 }
 
 fn aims(scores: &[f64], cut: Cut, deviation: f64, spec: &spec::Direction, typical: f64) -> Aims {
@@ -151,13 +145,12 @@ fn aims(scores: &[f64], cut: Cut, deviation: f64, spec: &spec::Direction, typica
         Some(margin) => threshold - margin * deviation,
         None => of_negatives(typical),
     };
-    let bystander_goal = goal.max(of_negatives(TYPICAL_BYSTANDER)).min(threshold);
     let recall = spec.recall.unwrap_or(0.0);
     let more = recall * (scores.len() - negatives.len()) as f64 / negatives.len() as f64;
-    let wider = of_negatives((1.0 - more).max(0.0)).max(bystander_goal);
+    let wider = of_negatives((1.0 - more).max(0.0)).max(goal);
     let select = if recall > 0.0 { wider } else { threshold };
-    let [select, goal, bystander_goal] = [select, goal, bystander_goal].map(|score| cut.sign * score);
-    Aims { select, goal, bystander_goal }
+    let [select, goal] = [select, goal].map(|score| cut.sign * score);
+    Aims { select, goal }
 }
 
 /// Linear interpolation between order statistics (Hyndman and Fan 1996, type 7; numpy's default). 0 of nothing.

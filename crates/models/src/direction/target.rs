@@ -27,10 +27,8 @@ pub struct Target {
     pub cut: Cut,
     /// The score beyond which a latent is edited, in the labeller's own units.
     pub select: f64,
-    /// The score that an edited image with the feature must reach.
+    /// The score that an edited image must reach.
     pub goal: f64,
-    /// The same for one without, which was selected to be sure.
-    pub bystander_goal: f64,
     /// How latents are edited.
     pub method: EditMethod,
     /// What leads edits and training where the labeller has no gradient.
@@ -89,7 +87,6 @@ impl Target {
             cut: Cut { sign: tensors.get_f64("cut_sign")?, threshold: tensors.get_f64("cut_threshold")? },
             select: tensors.get_f64("select")?,
             goal: tensors.get_f64("goal")?,
-            bystander_goal: tensors.get_f64("bystander_goal")?,
             method: method(tensors.get_f64("method")?, file)?,
             score_deviation: tensors.get_f64("score_deviation")?,
             latent_deviation: tensors.get_f64("latent_deviation")?,
@@ -101,7 +98,7 @@ impl Target {
     }
 
     /// Every figure as f64: exact, as counts stay below 2^53.
-    fn figures(&self) -> [(&'static str, f64); 14] {
+    fn figures(&self) -> [(&'static str, f64); 13] {
         [
             ("raw_norm", self.raw_norm),
             ("threshold", self.threshold),
@@ -109,7 +106,6 @@ impl Target {
             ("cut_threshold", self.cut.threshold),
             ("select", self.select),
             ("goal", self.goal),
-            ("bystander_goal", self.bystander_goal),
             ("method", f64::from(self.method as u8)),
             ("score_deviation", self.score_deviation),
             ("latent_deviation", self.latent_deviation),

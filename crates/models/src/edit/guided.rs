@@ -1,5 +1,5 @@
-//! The edit that asks the labeller: move only latents whose image shows the feature to where it is gone, and those that nearly show it, of
-//! which the next judge may think otherwise, a shorter way.
+//! The edit that asks the labeller: move only latents whose image shows the feature, or nearly shows it, so that the next judge may think
+//! otherwise, to where it is gone.
 //!
 //! Not here: how to get there (`line`, `descent`).
 
@@ -24,7 +24,7 @@ pub(super) struct Guided {
     pub(super) method: Box<dyn Method>,
 }
 
-/// The aim of edits of images with the feature.
+/// The aim of edits.
 pub(super) fn aim<'a>(target: &Target, original: &'a Generator, labeller: &'a Labeller) -> Aim<'a> {
     let sign = target.cut.sign;
     Aim { original, labeller, sign, goal: sign * target.goal, slack: SLACK * target.score_deviation }
@@ -41,21 +41,14 @@ impl Guided {
             Tensor::f_from_slice(&self.labeller.scores(&images)?)?.f_mul_scalar(sign)?
         };
         let selected = scores.f_gt(sign * target.select)?;
-        // As Cut::is_positive.
-        let positive = scores.f_gt(sign * target.cut.threshold)?;
-        let bystander = selected.f_logical_and(&positive.f_logical_not()?)?;
         let (mut latents, mut reached) = (z.shallow_clone(), scores.shallow_clone());
-        for (group, goal) in [(&positive, target.goal), (&bystander, target.bystander_goal)] {
-            let who = group.f_nonzero()?.f_view([-1])?;
-            if who.numel() > 0 {
-                let aim = Aim { goal: sign * goal, ..aim };
-                let there = z.f_index_select(0, &who)?;
-                let moved = self.method.reach(&aim, &there, &scores.f_index_select(0, &who)?)?;
-                latents = latents.f_index_copy(0, &who, &moved.latents)?;
-                reached = reached.f_index_copy(0, &who, &moved.scores)?;
-            }
-        }
         let places = selected.f_nonzero()?.f_view([-1])?;
+        if places.numel() > 0 {
+            let there = z.f_index_select(0, &places)?;
+            let moved = self.method.reach(&aim, &there, &scores.f_index_select(0, &places)?)?;
+            latents = latents.f_index_copy(0, &places, &moved.latents)?;
+            reached = reached.f_index_copy(0, &places, &moved.scores)?;
+        }
         let of = |tensor: &Tensor| Ok::<_, crate::Error>(tensor.f_index_select(0, &places)?);
         // What no move takes the feature from stays put.
         let unresolved = of(&reached)?.f_gt(sign * target.cut.threshold)?;

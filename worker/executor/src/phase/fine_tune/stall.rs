@@ -169,7 +169,6 @@ fn target() -> Target {
         cut: Cut { sign: 1.0, threshold: 0.0 },
         select: 0.0,
         goal: 0.0,
-        bystander_goal: 0.0,
         method: EditMethod::Projection,
         student: None,
         score_deviation: 1.0,
