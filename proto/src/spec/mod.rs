@@ -8,7 +8,7 @@ mod feature;
 mod work;
 
 use lethe_domain::JobSpec;
-use lethe_domain::spec::{Generator, ImageOutput, Latent, ModelFormat, Prior, Publish, Size};
+use lethe_domain::spec::{Generator, ImageOutput, Latent, ModelFormat, Prior, Publish, Size, Unlearn};
 
 use crate::conversion::{enumeration, read, required, required_choice};
 use crate::{ConversionError, v1};
@@ -38,14 +38,15 @@ impl TryFrom<v1::JobSpec> for JobSpec {
     type Error = ConversionError;
 
     fn try_from(spec: v1::JobSpec) -> Result<Self, ConversionError> {
+        let unlearn: Unlearn = read(spec.unlearn.unwrap_or_default(), "unlearn")?;
         Ok(Self {
             name: spec.name,
             generator: required(spec.generator, "generator")?,
             feature: required(spec.feature, "feature")?,
             sample: spec.sample.unwrap_or_default().into(),
             direction: read(spec.direction.unwrap_or_default(), "direction")?,
-            pool: spec.pool.unwrap_or_default().into(),
-            unlearn: read(spec.unlearn.unwrap_or_default(), "unlearn")?,
+            pool: work::pool(spec.pool.unwrap_or_default(), unlearn.effort),
+            unlearn,
             evaluate: read(spec.evaluate.unwrap_or_default(), "evaluate")?,
             resources: read(spec.resources.unwrap_or_default(), "resources")?,
             checkpoint: spec.checkpoint.unwrap_or_default().into(),

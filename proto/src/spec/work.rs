@@ -1,7 +1,7 @@
 //! How the work is done: sampling, direction, training, resources, checkpoints.
 
 use lethe_domain::spec::{
-    BatchNorm, Checkpoint, Device, Direction, DirectionMethod, EditChoice, LossReduction, LrSchedule,
+    BatchNorm, Checkpoint, Device, Direction, DirectionMethod, EditChoice, Effort, LossReduction, LrSchedule,
     Plateau, Pool, Queue, Resources, Sample, Selection, SlotRange, Threshold, Unlearn, Until,
 };
 
@@ -13,6 +13,7 @@ enumeration!(v1::Selection, Selection: Projection = Projection, Classifier = Cla
 enumeration!(v1::LossReduction, LossReduction: Mean = Mean, Sum = Sum);
 enumeration!(v1::BatchNorm, BatchNorm: Eval = Eval, Train = Train);
 enumeration!(v1::LrSchedule, LrSchedule: Constant = Constant, Linear = Linear, Cosine = Cosine);
+enumeration!(v1::Effort, Effort: Quick = Quick, Normal = Normal, Thorough = Thorough);
 enumeration!(v1::EditChoice, EditChoice: Auto = Auto, Line = Line, Gradient = Gradient, Student = Student);
 enumeration!(v1::Device, Device: Auto = Auto, Cpu = Cpu, Cuda = Cuda);
 
@@ -107,20 +108,20 @@ impl From<Pool> for v1::Pool {
     }
 }
 
-impl From<v1::Pool> for Pool {
-    fn from(pool: v1::Pool) -> Self {
-        let default = Self::default();
-        Self {
-            latents: pool.latents.unwrap_or(default.latents),
-            shard_size: pool.shard_size.unwrap_or(default.shard_size),
-            batch: pool.batch.unwrap_or(default.batch),
-        }
+/// The pool of a job of this effort.
+pub(super) fn pool(pool: v1::Pool, effort: Effort) -> Pool {
+    let default = Pool::of(effort);
+    Pool {
+        latents: pool.latents.unwrap_or(default.latents),
+        shard_size: pool.shard_size.unwrap_or(default.shard_size),
+        batch: pool.batch.unwrap_or(default.batch),
     }
 }
 
 impl From<Unlearn> for v1::Unlearn {
     fn from(unlearn: Unlearn) -> Self {
         Self {
+            effort: v1::Effort::from(unlearn.effort).into(),
             steps: Some(unlearn.steps),
             global_batch: Some(unlearn.global_batch),
             micro_batches: Some(unlearn.micro_batches),
@@ -143,8 +144,10 @@ impl TryFrom<v1::Unlearn> for Unlearn {
     type Error = ConversionError;
 
     fn try_from(unlearn: v1::Unlearn) -> Result<Self, ConversionError> {
-        let default = Self::default();
+        let effort = choice::<v1::Effort, _>(unlearn.effort, "effort")?.unwrap_or_default();
+        let default = Self::of(effort);
         Ok(Self {
+            effort,
             steps: unlearn.steps.unwrap_or(default.steps),
             global_batch: unlearn.global_batch.unwrap_or(default.global_batch),
             micro_batches: unlearn.micro_batches.unwrap_or(default.micro_batches),

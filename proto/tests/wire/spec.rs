@@ -2,7 +2,7 @@
 
 use lethe_domain::spec::{
     BatchNorm, Checkpoint, Classes, Classifier, ClassifierOutput, Device, Direction, DirectionMethod,
-    EditChoice, Evaluate, Feature, Generator, ImageOutput, Judge, Labels, Latent, LossReduction, LrSchedule,
+    EditChoice, Effort, Evaluate, Feature, Generator, ImageOutput, Judge, Labels, Latent, LossReduction, LrSchedule,
     ModelFormat, Plateau, Pool, Positive, Prior, Publish, Queue, Reference, Resources, Sample, Scorer,
     Selection, Size, SlotRange, Threshold, Unlearn, Until,
 };
@@ -133,6 +133,7 @@ fn unlearn() -> impl Strategy<Value = Unlearn> {
     let schedule =
         prop_oneof![Just(LrSchedule::Constant), Just(LrSchedule::Linear), Just(LrSchedule::Cosine)];
     let norm = prop_oneof![Just(BatchNorm::Eval), Just(BatchNorm::Train)];
+    let effort = prop_oneof![Just(Effort::Quick), Just(Effort::Normal), Just(Effort::Thorough)];
     let plateau =
         (1..u64::MAX, 0.0..1.0_f64).prop_map(|(patience, min_delta)| Plateau { patience, min_delta });
     (
@@ -144,7 +145,7 @@ fn unlearn() -> impl Strategy<Value = Unlearn> {
         (1e-9..100.0_f64, 0.0..9.0_f64, 0.0..1.0_f64, 0.0..1.0_f64),
         reduction,
         norm,
-        of(plateau),
+        (of(plateau), effort),
     )
         .prop_map(
             |(
@@ -156,9 +157,10 @@ fn unlearn() -> impl Strategy<Value = Unlearn> {
                 (alpha, labeller_term, average, near),
                 loss_reduction,
                 batch_norm,
-                plateau,
+                (plateau, effort),
             )| {
                 Unlearn {
+                    effort,
                     steps,
                     global_batch,
                     micro_batches,
@@ -313,6 +315,10 @@ fn what_is_left_out_means_what_it_means_in_yaml() {
         ..short()
     };
     assert_eq!(JobSpec::try_from(empty_parts).unwrap(), samples::spec());
+
+    let unlearn = v1::Unlearn { effort: v1::Effort::Quick.into(), ..Default::default() };
+    let quick = JobSpec::try_from(v1::JobSpec { unlearn: Some(unlearn), ..short() }).unwrap();
+    assert_eq!((quick.pool, quick.unlearn), (Pool::of(Effort::Quick), Unlearn::of(Effort::Quick)));
 
     let classifier = v1::Classifier { output: v1::ClassifierOutput::Logits.into(), ..Default::default() };
     let yaml: Classifier =

@@ -5,7 +5,7 @@
 use serde_json::Value;
 
 use super::form::{Form, related};
-use super::{JobSpec, SpecError, SpecProblem};
+use super::{Effort, JobSpec, SpecError, SpecProblem};
 
 /// A spec as far as it could be read. Something sound stands in for the rest.
 #[derive(Debug, Clone)]
@@ -26,7 +26,8 @@ impl Draft {
     ///
     /// # Errors
     /// [`SpecError`] for a value that cannot be made sense of at all.
-    pub fn read(value: Value) -> Result<Self, SpecError> {
+    pub fn read(mut value: Value) -> Result<Self, SpecError> {
+        Effort::write_out(&mut value);
         let (spec, Form { problems: form, unsaid, .. }) = Form::read(value);
         let Some(mut spec) = spec else { return Err(SpecError { problems: [form, unsaid].concat() }) };
         spec.normalise();

@@ -4,6 +4,7 @@
 
 mod check;
 mod draft;
+mod effort;
 mod feature;
 mod form;
 mod generator;
@@ -11,6 +12,7 @@ mod load;
 mod work;
 
 pub use draft::Draft;
+pub use effort::Effort;
 pub use feature::{
     Classes, Classifier, ClassifierOutput, Evaluate, Feature, Judge, Labeller, Labels, Positive, Reference,
     Scorer,

@@ -5,6 +5,8 @@ use std::f64::consts::PI;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Effort;
+
 /// How many samples to look at, and in what portions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -121,9 +123,16 @@ pub struct Pool {
     pub batch: u64,
 }
 
+impl Pool {
+    /// What an effort stands for.
+    pub fn of(effort: Effort) -> Self {
+        Self { latents: effort.latents(), shard_size: 500, batch: 250 }
+    }
+}
+
 impl Default for Pool {
     fn default() -> Self {
-        Self { latents: 40_000, shard_size: 500, batch: 250 }
+        Self::of(Effort::default())
     }
 }
 
@@ -147,6 +156,9 @@ pub enum EditChoice {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Unlearn {
+    /// How much work it may be. It sets `pool.latents` and `unlearn.steps`, unless they are set: quick 15,000 and 400, normal 60,000 and
+    /// 2,000, thorough 180,000 and 6,000.
+    pub effort: Effort,
     /// Optimiser steps.
     pub steps: u64,
     /// Latents of one step, over all ranks together, drawn from the pool.
@@ -180,8 +192,16 @@ pub struct Unlearn {
 
 impl Default for Unlearn {
     fn default() -> Self {
+        Self::of(Effort::default())
+    }
+}
+
+impl Unlearn {
+    /// What an effort stands for.
+    pub fn of(effort: Effort) -> Self {
         Self {
-            steps: 1_000,
+            effort,
+            steps: effort.steps(),
             global_batch: 128,
             micro_batches: 6,
             lr: 1e-3,
@@ -195,9 +215,7 @@ impl Default for Unlearn {
             plateau: None,
         }
     }
-}
 
-impl Unlearn {
     /// Parts of a step's batch: `micro_batches`, but none of them empty.
     pub fn parts(&self) -> u64 {
         u64::from(self.micro_batches).min(self.global_batch)

@@ -1,0 +1,75 @@
+//! How much work a job may be: what `unlearn.effort` stands for.
+//!
+//! It is written out into the keys that a spec leaves out, so that whoever reads the spec of a result sees every value it came from.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// How much work a job may be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Effort {
+    /// A first look, in a third of the time or less: more of the feature is left.
+    Quick,
+    /// What the defaults are meant for.
+    #[default]
+    Normal,
+    /// Three times as long: nearer to the original elsewhere.
+    Thorough,
+}
+
+impl Effort {
+    /// Latents of the pool: a copy passes over each about four times, over those near the feature six times.
+    pub fn latents(self) -> u64 {
+        match self {
+            Self::Quick => 15_000,
+            Self::Normal => 60_000,
+            Self::Thorough => 180_000,
+        }
+    }
+
+    /// Steps of training.
+    pub fn steps(self) -> u64 {
+        match self {
+            Self::Quick => 400,
+            Self::Normal => 2_000,
+            Self::Thorough => 6_000,
+        }
+    }
+
+    /// Writes it out in a spec as somebody wrote it. What is no spec at all stays as it is.
+    pub(super) fn write_out(value: &mut Value) {
+        let said = value.pointer("/unlearn/effort").cloned();
+        let Some(Ok(effort)) = said.map(serde_json::from_value::<Self>) else { return };
+        for (group, key, number) in
+            [("pool", "latents", effort.latents()), ("unlearn", "steps", effort.steps())]
+        {
+            let Some(spec) = value.as_object_mut() else { return };
+            let group = spec.entry(group).or_insert_with(|| json!({}));
+            if let Some(group) = group.as_object_mut() {
+                let _ = group.entry(key).or_insert_with(|| json!(number));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_is_written_out() {
+        let mut value = json!({"unlearn": {"effort": "quick", "steps": 7}});
+        Effort::write_out(&mut value);
+        assert_eq!(
+            value,
+            json!({"unlearn": {"effort": "quick", "steps": 7}, "pool": {"latents": 15_000}})
+        );
+        for other in [json!({}), json!({"unlearn": {"effort": "lazy"}}), json!([1])] {
+            let mut value = other.clone();
+            Effort::write_out(&mut value);
+            assert_eq!(value, other);
+        }
+    }
+}
