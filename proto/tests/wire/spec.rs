@@ -2,9 +2,9 @@
 
 use lethe_domain::spec::{
     BatchNorm, Checkpoint, Classes, Classifier, ClassifierOutput, Device, Direction, DirectionMethod,
-    EditChoice, Effort, Evaluate, Feature, Generator, ImageOutput, Judge, Labels, Latent, LossReduction, LrSchedule,
-    ModelFormat, Plateau, Pool, Positive, Prior, Publish, Queue, Reference, Resources, Sample, Scorer,
-    Selection, Size, SlotRange, Threshold, Unlearn, Until,
+    EditChoice, Effort, Evaluate, Feature, Generator, ImageOutput, Judge, Labels, Latent, LossReduction,
+    LrSchedule, ModelFormat, Plateau, Pool, Positive, Prior, Publish, Queue, Reference, Resources, Sample,
+    Scorer, Selection, Size, SlotRange, Threshold, Unlearn, Until,
 };
 use lethe_domain::{JobSpec, SpecError};
 use lethe_proto::v1;

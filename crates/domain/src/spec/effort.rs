@@ -62,10 +62,7 @@ mod tests {
     fn what_is_left_out_is_written_out() {
         let mut value = json!({"unlearn": {"effort": "quick", "steps": 7}});
         Effort::write_out(&mut value);
-        assert_eq!(
-            value,
-            json!({"unlearn": {"effort": "quick", "steps": 7}, "pool": {"latents": 15_000}})
-        );
+        assert_eq!(value, json!({"unlearn": {"effort": "quick", "steps": 7}, "pool": {"latents": 15_000}}));
         for other in [json!({}), json!({"unlearn": {"effort": "lazy"}}), json!([1])] {
             let mut value = other.clone();
             Effort::write_out(&mut value);

@@ -74,12 +74,12 @@ impl Part {
         match self {
             Self::Missed => [
                 "never selected for an edit",
-                "lower the threshold of the labeller in feature, or name one that sees more of what the judge sees",
+                "raise direction.recall, or name a labeller in feature that sees more of what the judge sees",
             ],
             Self::Edit => ["still there after the edit itself", "raise direction.margin"],
             Self::Fit => [
                 "gone in the edit, but the copy has not learnt it",
-                "raise unlearn.steps, or else unlearn.alpha",
+                "raise unlearn.effort, or else unlearn.labeller_term",
             ],
             Self::New => {
                 ["new: the original did not show it there", "lower unlearn.lr and raise unlearn.steps"]
@@ -221,9 +221,9 @@ mod tests {
     fn advice_is_about_the_largest_part_unless_little_is_left() {
         let advice = |counts| Parts { counts, before: 1000, samples: 10_000 }.advice();
         for (counts, key) in [
-            ([30, 5, 5, 5], "feature"),
+            ([30, 5, 5, 5], "direction.recall"),
             ([5, 30, 5, 5], "direction.margin"),
-            ([5, 5, 30, 5], "unlearn.steps"),
+            ([5, 5, 30, 5], "unlearn.effort"),
             ([0, 0, 0, 20], "unlearn.lr"),
         ] {
             let advice = advice(counts).unwrap();
