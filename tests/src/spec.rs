@@ -40,6 +40,7 @@ pub fn thick_vae(folder: &Path, change: impl FnOnce(&mut Value)) -> PathBuf {
         },
         "feature": {"name": "thick", "scorer": {"uri": model("thickness.pt"), "positive": {"top": 0.1}}},
         "sample": {"seed": 7, "shard_size": 100, "batch": 50, "until": {"total": 1000}},
+        "direction": {"edit": "line"},
         "unlearn": {"steps": 60, "global_batch": 32},
         "pool": {"latents": 2000, "shard_size": 100, "batch": 50},
         "evaluate": {"samples": 300, "shard_size": 100, "batch": 50, "features": model("features.pt")},

@@ -1,5 +1,5 @@
-//! What docs/results.md says of the example jobs, measured again on 2,000 latents each: a change that forgets worse, or that
-//! costs more elsewhere, fails here.
+//! Example jobs, which set nothing but models and feature, on 2,000 latents each and with little effort: a change that forgets worse, or
+//! that costs more elsewhere, by the judge, fails here. What they reach with the default effort is in docs/results.md.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,73 +8,69 @@ use std::path::Path;
 use lethe_tests::{Running, examples};
 use serde_json::Value;
 
-/// What docs/results.md says of a job: means over three seeds, with 10,000 latents each.
-struct Said {
+/// The most that a job may leave and cost.
+struct Bars {
     job: &'static str,
-    /// The most that may be left, of what showed the feature.
-    goal: f64,
     remaining_share: f64,
+    distance_over_rejection: f64,
+    class_changed: f64,
 }
-
-/// The most that the distance to the images without the feature may grow. On 2,000 latents the ratio scatters by about 0.01.
-const DISTANCE_RATIO: f64 = 1.05;
 
 fn figure<'a>(result: &'a Value, group: &str, name: &str) -> &'a Value {
     let mut figures = result["figures"].as_array().unwrap().iter();
     figures.find(|figure| figure["group"] == group && figure["name"] == name).unwrap()
 }
 
-/// The job as it is shipped, but for its paths and the number of latents it is judged on. Writes FOLDER/job.yaml.
-fn fewer_samples(job: &str, folder: &Path) {
+/// The job as it is shipped, but for its paths, the effort and the number of latents it is judged on. Writes FOLDER/job.yaml.
+fn quick(job: &str, folder: &Path) {
     let shipped = std::fs::read_to_string(examples().join(format!("{job}.yaml"))).unwrap();
-    let changed = shipped.replace("  samples: 10000", "  samples: 2000");
-    assert_ne!(changed, shipped, "{job}.yaml is judged on another number of latents");
+    let set = ["sample", "direction", "pool", "unlearn"]
+        .iter()
+        .find(|group| shipped.contains(&format!("\n{group}:")));
+    assert_eq!(set, None, "{job}.yaml is to show what a job does without settings");
     let here = examples().display().to_string();
-    let changed = changed.replace(": models/", &format!(": {here}/models/"));
+    let changed = shipped.replace(": models/", &format!(": {here}/models/"));
     let changed = changed.replace(": data/", &format!(": {here}/data/"));
-    std::fs::write(folder.join("job.yaml"), changed).unwrap();
+    let changed = changed.replace("\nevaluate:\n", "\nevaluate:\n  samples: 2000\n");
+    std::fs::write(folder.join("job.yaml"), format!("{changed}unlearn: {{effort: quick}}\n")).unwrap();
 }
 
-fn is_as_said(said: &Said) {
+fn is_within(bars: &Bars) {
     let folder = tempfile::tempdir().unwrap();
-    fewer_samples(said.job, folder.path());
+    quick(bars.job, folder.path());
     Running::start("lethe", &["run", "job.yaml", "--out", "out", "--slots", "2"], folder.path())
         .finish()
         .expect(0);
     let result = std::fs::read(folder.path().join("out/result.json")).unwrap();
     let result: Value = serde_json::from_slice(&result).unwrap();
-
-    let remaining = figure(&result, "feature", "remaining_share");
-    assert!(remaining["after"].as_f64().unwrap() <= said.goal, "{remaining}");
-    // Not surely worse than what is said.
-    assert!(remaining["ci95_after"][0].as_f64().unwrap() <= said.remaining_share, "{remaining}");
-
-    let distance = figure(&result, "fidelity", "feature_free_distance");
-    let [before, after] = ["before", "after"].map(|value| distance[value].as_f64().unwrap());
-    assert!(after / before <= DISTANCE_RATIO, "{distance}");
+    for (group, name, most) in [
+        ("feature", "remaining_share", bars.remaining_share),
+        ("fidelity", "distance_over_rejection", bars.distance_over_rejection),
+        ("locality", "class_changed", bars.class_changed),
+    ] {
+        let found = figure(&result, group, name);
+        assert!(found["after"].as_f64().unwrap() <= most, "{}: {found}", bars.job);
+    }
+    let warnings = result["warnings"].as_array().unwrap();
+    assert!(warnings.iter().all(|warning| warning["code"] != "JUDGE_IS_LABELLER"), "{warnings:?}");
 }
 
 #[test]
 fn thick_vae() {
-    is_as_said(&Said { job: "thick-vae", goal: 0.10, remaining_share: 0.049 });
-}
-
-#[test]
-fn slant_vae() {
-    is_as_said(&Said { job: "slant-vae", goal: 0.10, remaining_share: 0.033 });
-}
-
-#[test]
-fn thick_dcgan() {
-    is_as_said(&Said { job: "thick-dcgan", goal: 0.10, remaining_share: 0.047 });
-}
-
-#[test]
-fn slant_dcgan() {
-    is_as_said(&Said { job: "slant-dcgan", goal: 0.10, remaining_share: 0.022 });
+    is_within(&Bars {
+        job: "thick-vae",
+        remaining_share: 0.15,
+        distance_over_rejection: 1.10,
+        class_changed: 0.03,
+    });
 }
 
 #[test]
 fn digit_dcgan() {
-    is_as_said(&Said { job: "digit-dcgan", goal: 0.05, remaining_share: 0.010 });
+    is_within(&Bars {
+        job: "digit-dcgan",
+        remaining_share: 0.15,
+        distance_over_rejection: 1.15,
+        class_changed: 0.05,
+    });
 }

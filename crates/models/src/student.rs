@@ -195,8 +195,9 @@ pub struct Lessons {
 }
 
 impl Lessons {
-    /// Steps in all.
-    pub const STEPS: u64 = 1_000;
+    const STEPS: u64 = 1_000;
+    /// Most times that it sees an image.
+    const PASSES: u64 = 20;
     const BATCH: usize = 128;
     const RATE: f64 = 2e-3;
     /// Steps until the rate is whole; from there on it falls to nothing along half a cosine.
@@ -236,6 +237,11 @@ impl Lessons {
         })
     }
 
+    /// Steps in all.
+    pub fn steps(&self) -> u64 {
+        (self.taught as u64 * Self::PASSES / Self::BATCH as u64).clamp(1, Self::STEPS)
+    }
+
     /// The next step.
     ///
     /// # Errors
@@ -268,7 +274,7 @@ impl Lessons {
             found.f_smooth_l1_loss(&wanted, Reduction::Mean, Self::SMALL)?.f_backward()?;
             Ok::<_, Error>(())
         })?;
-        let part = self.done as f64 / Self::STEPS as f64;
+        let part = self.done as f64 / self.steps() as f64;
         let fall = ((part - Self::RISE) / (1.0 - Self::RISE)).max(0.0);
         let factor = (part / Self::RISE).clamp(0.04, 1.0) * (0.5 + 0.5 * (std::f64::consts::PI * fall).cos());
         self.adam.step(Self::RATE * factor)?;

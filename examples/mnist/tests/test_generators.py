@@ -4,6 +4,7 @@ The bounds are loose: the model card has the figures.
 """
 
 import pytest
+import frechet
 import quality
 import torch
 from safetensors.torch import load_file
@@ -28,14 +29,21 @@ def test_images_have_the_declared_shape_and_range(images: torch.Tensor):
 
 
 def test_all_digits_appear(images: torch.Tensor):
-    shares = torch.bincount(quality.run("classifier", images).argmax(1), minlength=10) / SAMPLES
+    shares = torch.bincount(frechet.run("classifier", images).argmax(1), minlength=10) / SAMPLES
     assert shares.min() >= 0.04
     assert shares.max() <= 0.20
 
 
 def test_most_images_are_digits(images: torch.Tensor):
-    confidence = quality.run("classifier", images).softmax(1).amax(1)
+    confidence = frechet.run("classifier", images).softmax(1).amax(1)
     assert (confidence > 0.9).float().mean() >= 0.6
+
+
+@pytest.mark.parametrize(("name", "farthest"), [("dcgan", 12), ("vae", 95)])
+def test_images_are_as_near_to_the_test_set_as_the_card_says(name: str, farthest: float):
+    test = load_file(artifact.MODELS.parent / "data" / "test.safetensors")["images"].float() / 255
+    features = [frechet.run("features", images) for images in (quality.sample(name, quality.SAMPLES), test)]
+    assert frechet.distance(*features) <= farthest
 
 
 def test_images_differ_as_much_as_real_ones(images: torch.Tensor):

@@ -3,24 +3,23 @@
     python quality.py --data DIR [--sheet FILE.png]
 
 Prints, for 10,000 samples of each generator and for 10,000 training images, the Frechet
-distance to the test set in the classifier's feature space, and the digits' shares.
-`--sheet` draws a few samples of each.
+distance to the test set in the classifier's feature space, and how sure the classifier and the
+judge are of which digits. `--sheet` draws a few samples of each.
 """
 
 import argparse
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from scipy import linalg
 
 import artifact
 import dcgan
 import mnist
 import vae
+from frechet import distance, run
 
 SAMPLES = 10_000
 SEED = 4
@@ -69,22 +68,6 @@ def sample(name: str, count: int, seed: int = SEED) -> torch.Tensor:
     return torch.cat([model(z) for z in latents.split(500)])
 
 
-@torch.no_grad()
-def run(name: str, images: torch.Tensor) -> torch.Tensor:
-    """Outputs of the shipped TorchScript model `name`."""
-    model = torch.jit.load(artifact.MODELS / f"{name}.pt")
-    return torch.cat([model(part) for part in images.split(500)])
-
-
-def frechet(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Frechet distance of Gaussians fitted to two sets of features (Heusel et al. 2017)."""
-    (mean_a, cov_a), (mean_b, cov_b) = (
-        (x.mean(0), np.cov(x, rowvar=False)) for x in (a.double().numpy(), b.double().numpy())
-    )
-    root = linalg.sqrtm(cov_a @ cov_b).real
-    return float(((mean_a - mean_b) ** 2).sum() + np.trace(cov_a + cov_b - 2 * root))
-
-
 def sheet(images: dict[str, torch.Tensor], path: Path, rows: int = 4, columns: int = 20) -> None:
     """Draws the first images of each set, one block below the other."""
     blocks = [
@@ -110,13 +93,17 @@ def main() -> None:
         "dcgan": sample("dcgan", SAMPLES),
     }
     for name, images in sets.items():
-        distance = frechet(run("features", images), test)
-        probabilities = run("classifier", images).softmax(1)
-        shares = torch.bincount(probabilities.argmax(1), minlength=10) / len(images)
-        print(
-            f"{name:6} distance {distance:7.3f}  mean confidence {probabilities.amax(1).mean():.3f}"
-            f"  digits {' '.join(f'{share:.3f}' for share in shares)}"
-        )
+        print(f"{name}: distance {distance(run('features', images), test):.2f}")
+        by = {model: run(model, images).softmax(1).max(1) for model in ("classifier", "judge")}
+        for model, (confidence, digit) in by.items():
+            shares = torch.bincount(digit, minlength=10) / len(images)
+            print(
+                f"  {model:10} mean confidence {confidence.mean():.3f}  unsure {(confidence < 0.9).float().mean():.3f}"
+                f"  digits {' '.join(f'{share:.3f}' for share in shares)}"
+            )
+        same = by["classifier"].indices == by["judge"].indices
+        sure = by["judge"].values > 0.9
+        print(f"  they name the same digit in {same.float().mean():.4f}, where the judge is sure in {same[sure].float().mean():.4f}")
     if arguments.sheet:
         sheet({name: sets[name] for name in ("vae", "dcgan")}, arguments.sheet)
 

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::rc::Rc;
 
 use lethe_domain::spec::{
-    Classifier, ClassifierOutput, Labeller as LabellerSpec, ModelFormat, Positive, Prior, Scorer,
+    Classifier, ClassifierOutput, Labeller as LabellerSpec, ModelFormat, Positive, Prior, Scorer, Unlearn,
 };
 use lethe_domain::{Cut, EditMethod};
 use lethe_models::{
-    Edited, Editor, Generator, GeneratorFile, Guide, Labeller, RawModel, Search, Target, gradient_leads,
+    Edited, Editor, Generator, GeneratorFile, Guide, Labeller, Latents, Lessons, Loss, RawModel, Search,
+    Stream, Student, Target, Teacher, gradient_leads,
 };
 use tch::{CModule, Device, Kind, Tensor};
 
@@ -411,4 +412,80 @@ fn the_gradient_is_followed_where_it_leads_further_than_the_direction() {
     });
     let spec = Scorer { uri: String::new(), positive: Positive::Above(1.0) };
     assert!(!leads(&guide(LabellerSpec::Scorer(&spec), &path), &setting.target));
+}
+
+/// A student of the scorer of the first pixel, and how much of its scores it explains.
+fn student(setting: &Setting) -> (Student, f64) {
+    let latents = Latents::new(6, &spec(ModelFormat::TorchScript, 4, [1, 2, 2], [0.0, 1.0]));
+    let z = latents.batch(Stream::Sample, 0, 2000, Device::Cpu).unwrap();
+    let images = (setting.original.forward(&z).unwrap() * 255.0).round().to_kind(Kind::Uint8);
+    let mut lessons = Lessons::new(latents, images, &values(&z.select(1, 0))).unwrap();
+    for _ in 0..lessons.steps() {
+        lessons.step().unwrap();
+    }
+    lessons.end().unwrap()
+}
+
+#[test]
+fn a_student_learns_the_scores_and_leads_edits_where_the_labeller_has_no_gradient() {
+    let mut setting = setting();
+    let (taught, explained) = student(&setting);
+    assert!(explained > 0.95, "{explained}");
+    assert_eq!(taught, student(&setting).0, "the same lessons, the same student");
+    setting.target = Target {
+        student: Some(Rc::new(taught)),
+        method: EditMethod::Student,
+        select: 0.9,
+        goal: 0.4,
+        ..setting.target
+    };
+    let file = setting.target.to_bytes().unwrap();
+    assert_eq!(Target::from_bytes(&file, "target").unwrap(), setting.target);
+
+    // The scorer counts in tenths: its gradient is nothing.
+    let example = Tensor::full([3, 1, 2, 2], 0.5, (Kind::Float, Device::Cpu));
+    let path = traced(setting.folder.path(), "steps", example, |x| {
+        (x.flatten(1, -1).select(1, 0).logit(1e-6) * 10.0).round() / 10.0
+    });
+    let scorer = Scorer { uri: String::new(), positive: Positive::Above(1.0) };
+    let own = guide(LabellerSpec::Scorer(&scorer), &path);
+    tch::manual_seed(8);
+    let z = Tensor::randn([200, 4], (Kind::Float, Device::Cpu)) * 1.2;
+    assert!(!gradient_leads(&setting.target, &setting.original, &own, Prior::Normal, &z).unwrap());
+    let led = Guide {
+        labeller: Rc::clone(&own.labeller),
+        differentiable: Rc::new(Labeller::taught(
+            setting.target.student.as_ref().unwrap().on(Device::Cpu).unwrap(),
+        )),
+    };
+    let editor = Editor::new(&setting.target, false, Prior::Normal, Some(led), Device::Cpu).unwrap();
+    let edited = setting.edit(&editor, &z);
+    assert!(edited.count() > 30 && unresolved(&edited).iter().sum::<f64>() == 0.0, "{}", edited.count());
+    let reached = values(&edited.latents.index_select(0, &edited.places).select(1, 0));
+    assert!(reached.iter().all(|score| *score < 0.45 + 1e-6 && *score > -0.2), "{reached:?}");
+}
+
+#[test]
+fn a_teacher_compares_what_a_labeller_says_of_the_copy_and_of_its_target() {
+    let setting = setting();
+    let target = Target { goal: 0.4, score_deviation: 0.5, ..setting.target.clone() };
+    let scorer = setting.scorer(1.0, Positive::Above(1.0));
+    let spec = Unlearn { alpha: 1.0, ..Unlearn::default() };
+    let sum = |weight: Option<f64>, images: &Tensor, targets: &Tensor| {
+        let teacher = weight.map(|weight| Teacher::new(&target, Rc::clone(&scorer.differentiable), weight));
+        let loss = Loss::new(&spec, [1, 2, 2], Device::Cpu).unwrap().with(teacher);
+        let (places, weights) = (Tensor::from_slice(&[1_i64]), Tensor::from_slice(&[1.0_f32, 0.5]));
+        f64::try_from(loss.sum(images, targets, &places, &weights).unwrap()).unwrap()
+    };
+    let images =
+        |scores: [f32; 2]| Tensor::from_slice(&scores).sigmoid().view([2, 1, 1, 1]).repeat([1, 1, 2, 2]);
+    let (copy, wanted) = (images([0.75, 1.1]), images([0.7, 0.3]));
+    // Differences of 0.1 and 1.6 deviations: squared up to 0.2, and by their size beyond. The second is edited, and 0.5 / 0.5 deviations
+    // above two thirds of the way from 1.0 to 0.4.
+    let (small, large) = (0.1 * 0.1 / (2.0 * 0.2), 1.6 - 0.2 / 2.0);
+    let expected = 2.0 * (small + 0.5 * (large + 1.0));
+    let found = sum(Some(2.0), &copy, &wanted) - sum(None, &copy, &wanted);
+    assert!((found - expected).abs() < 1e-4, "{found} {expected}");
+    let same = images([0.7, 0.3]);
+    assert_eq!(sum(Some(2.0), &same, &wanted), sum(None, &same, &wanted), "nothing to say");
 }

@@ -150,7 +150,7 @@ fn edits_end_among_the_negatives_and_as_many_more_as_the_positives_are_edited() 
     let positives = 1000 - negatives.len();
     for (scores, cut) in [(&high, CUT), (&low, Cut { sign: -1.0, threshold: -CUT.threshold })] {
         let found = |spec: Direction| locate(&latents, scores, cut, &spec, 0.5).unwrap().target;
-        let target = found(Direction::default());
+        let target = found(Direction { recall: Some(1.0), ..Direction::default() });
         let beyond = |score: f64| negatives.iter().filter(|other| **other > cut.sign * score).count();
         assert!(beyond(target.goal).abs_diff(negatives.len() / 2) <= 1, "the median");
         let more = beyond(target.select);
@@ -162,7 +162,7 @@ fn edits_end_among_the_negatives_and_as_many_more_as_the_positives_are_edited() 
         assert!((set.goal - (cut.threshold - cut.sign * 0.5 * set.score_deviation)).abs() < 1e-12);
         assert_eq!((set.select, set.edited_share), (cut.threshold, positives as f64 / 1000.0));
         // Nobody is edited who is already where edits lead.
-        let none = found(Direction { margin: Some(0.0), ..Direction::default() });
+        let none = found(Direction { margin: Some(0.0), recall: Some(1.0), ..Direction::default() });
         assert_eq!([none.select, none.goal], [cut.threshold; 2]);
     }
 }

@@ -134,18 +134,17 @@ fn teach(work: &mut Work<'_>, scores: &[f64]) -> Result<Student> {
     memory::require(2 * count * bytes, &format!("{count} images to teach a student"), "lower sample.until")?;
     let batch = work.spec.sample.batch;
     let renders = count.div_ceil(batch);
-    let total = renders + Lessons::STEPS;
     let mut images = Vec::new();
     for (done, part) in (0..).zip((SampleRange { start: 0, count }).in_steps_of(batch)) {
-        work.step(done, total)?;
+        work.step(done, renders)?;
         let z = latents.batch(Stream::Sample, part.start, part.count, work.device)?;
-        let shown = generator.to_unit(&generator.forward(&z)?)?.f_mul_scalar(255.0)?;
+        let shown = generator.to_unit(&generator.forward(&z)?)?.f_clamp(0.0, 1.0)?.f_mul_scalar(255.0)?;
         images.push(shown.f_round()?.f_to_kind(Kind::Uint8)?);
     }
     let images = Tensor::f_cat(&images, 0)?;
     let mut lessons = Lessons::new(latents, images, &scores[..count as usize])?;
-    for step in 0..Lessons::STEPS {
-        work.step(renders + step, total)?;
+    for step in 0..lessons.steps() {
+        work.step(renders + step, renders + lessons.steps())?;
         lessons.step()?;
     }
     let (student, explained) = lessons.end()?;

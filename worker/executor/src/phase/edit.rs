@@ -148,9 +148,9 @@ pub(super) fn teacher(work: &mut Work<'_>, target: &ArtifactRef) -> Result<Optio
     Ok(guide.map(|guide| Teacher::new(&target, guide.differentiable, work.spec.unlearn.labeller_term)))
 }
 
-/// Whether any edit succeeded.
-fn check(EditSummary { tried, unresolved, .. }: EditSummary) -> Result<()> {
-    if unresolved < tried || tried == 0 {
+/// Whether any edit succeeded. One that moved nothing, of an image that did not show the feature, is no success.
+fn check(EditSummary { tried, unresolved, p99_step, .. }: EditSummary) -> Result<()> {
+    if (unresolved < tried && p99_step > 0.0) || tried == 0 {
         return Ok(());
     }
     Err(Error::refused(
@@ -169,11 +169,13 @@ mod tests {
 
     #[test]
     fn only_when_every_edit_fails_the_job_does() {
-        let of = |tried, unresolved| EditSummary { tried, unresolved, ..EditSummary::default() };
+        let of =
+            |tried, unresolved| EditSummary { tried, unresolved, p99_step: 1.0, ..EditSummary::default() };
         for edits in [of(0, 0), of(501, 500)] {
             check(edits).unwrap();
         }
         let failure = Failure::from(check(of(1, 1)).unwrap_err());
         assert_eq!(failure.code, ErrorCode::NoEdits, "{failure}");
+        assert!(check(EditSummary { p99_step: 0.0, ..of(55, 45) }).is_err(), "ten stayed where they were");
     }
 }

@@ -9,7 +9,10 @@ use crate::harness::Executor;
 use crate::job::Job;
 
 fn guided() -> Job {
-    Job::thick().set("direction.selection", "classifier").set("unlearn.steps", 24)
+    Job::thick()
+        .set("direction.selection", "classifier")
+        .set("direction.edit", "line")
+        .set("unlearn.steps", 24)
 }
 
 /// The target with each entry of its unit vector changed.
@@ -106,25 +109,25 @@ fn labels_from_a_file_are_enough_to_edit_along_the_direction() {
 }
 
 #[test]
-fn edits_follow_the_gradient_where_there_is_one_and_the_direction_elsewhere() {
+fn edits_follow_a_gradient_the_labellers_or_its_students() {
     let mut executor = Executor::start();
     let mut found = |job: &Job| {
         let scores = job.sample(&mut executor);
         job.direction(&mut executor, scores)
     };
-    // The thickness of strokes is counted behind a threshold.
-    assert_eq!(found(&guided()).edit, EditMethod::Line);
+    // The thickness of strokes is counted behind a threshold: a student has to learn it.
+    assert_eq!(found(&guided().set("direction.edit", "auto")).edit, EditMethod::Student);
     assert_eq!(found(&Job::thick()).edit, EditMethod::Projection);
     let by_classifier = found(&Job::tiny());
     assert_eq!(by_classifier.edit, EditMethod::Gradient);
     assert_eq!(found(&Job::tiny().set("direction.edit", "line")).edit, EditMethod::Line);
 
     // A classifier can be unsure: up to twice its positives are edited (here many have the same score, so fewer). What a scorer measures
-    // is what it measures.
+    // is nearly what it measures.
     let share = |found: &DirectionOutput| found.edited_share * found.samples as f64 / found.positives as f64;
     assert!((1.2..2.05).contains(&share(&by_classifier)), "{by_classifier:?}");
     let by_scorer = found(&guided());
-    assert!((share(&by_scorer) - 1.0).abs() < 1e-9 && by_scorer.select == by_scorer.cut.threshold);
-    assert!(by_scorer.goal < by_scorer.select, "{by_scorer:?}");
-    assert!(executor.log().contains("edits go along that"), "{}", executor.log());
+    assert!((1.15..1.25).contains(&share(&by_scorer)), "{by_scorer:?}");
+    assert!(by_scorer.goal < by_scorer.select && by_scorer.select < by_scorer.cut.threshold, "{by_scorer:?}");
+    assert!(executor.log().contains("it is taught to a student"), "{}", executor.log());
 }

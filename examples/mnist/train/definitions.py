@@ -1,8 +1,8 @@
 """Stroke thickness and slant of one image, with scikit-image, from Morpho-MNIST's definitions.
 
-The yardstick for the scorers. Slow (20 ms an image), written from the paper's appendix and the
-behaviour of its published `measure_image(img, threshold=0.5, scale=4)`, and sharing no code with
-the scorers. Reference: Castro et al., "Morpho-MNIST", JMLR 20 (2019).
+The yardstick for the scorers and for the judges of strokes. Slow (20 ms an image), written from the paper's appendix
+and the behaviour of its published `measure_image(img, threshold=0.5, scale=4)`, and sharing no code with the scorers.
+Reference: Castro et al., "Morpho-MNIST", JMLR 20 (2019).
 """
 
 import numpy as np
