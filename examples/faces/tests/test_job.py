@@ -8,7 +8,7 @@ import pytest
 from convert import HERE
 
 LETHE = HERE.parents[1] / "target" / "release" / "lethe"
-SMALL = "sample: {until: {total: 500}}\nunlearn: {steps: 4, global_batch: 24}\n"
+SMALL = "sample: {until: {total: 500}}\nunlearn: {steps: 4, global_batch: 24}\npool: {latents: 200, shard_size: 50, batch: 25}\n"
 EVALUATE = "evaluate:\n  samples: 160\n  batch: 40\n"
 
 

@@ -10,12 +10,12 @@ use serde_json::{Value, json};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Effort {
-    /// A first look, in a third of the time or less: more of the feature is left.
+    /// A first look, in less than half of the time: more of the feature is left.
     Quick,
     /// What the defaults are meant for.
     #[default]
     Normal,
-    /// Three times as long: nearer to the original elsewhere.
+    /// Four times as long: nearer to the original elsewhere.
     Thorough,
 }
 
@@ -23,9 +23,9 @@ impl Effort {
     /// Latents of the pool: a copy passes over each about four times, over those near the feature six times.
     pub fn latents(self) -> u64 {
         match self {
-            Self::Quick => 15_000,
-            Self::Normal => 60_000,
-            Self::Thorough => 180_000,
+            Self::Quick => 12_000,
+            Self::Normal => 30_000,
+            Self::Thorough => 120_000,
         }
     }
 
@@ -33,8 +33,8 @@ impl Effort {
     pub fn steps(self) -> u64 {
         match self {
             Self::Quick => 400,
-            Self::Normal => 2_000,
-            Self::Thorough => 6_000,
+            Self::Normal => 1_000,
+            Self::Thorough => 4_000,
         }
     }
 
@@ -62,7 +62,7 @@ mod tests {
     fn what_is_left_out_is_written_out() {
         let mut value = json!({"unlearn": {"effort": "quick", "steps": 7}});
         Effort::write_out(&mut value);
-        assert_eq!(value, json!({"unlearn": {"effort": "quick", "steps": 7}, "pool": {"latents": 15_000}}));
+        assert_eq!(value, json!({"unlearn": {"effort": "quick", "steps": 7}, "pool": {"latents": 12_000}}));
         for other in [json!({}), json!({"unlearn": {"effort": "lazy"}}), json!([1])] {
             let mut value = other.clone();
             Effort::write_out(&mut value);
