@@ -74,29 +74,21 @@ class Generator(nn.Module):
         return x
 
 
-class Discriminator(nn.Module):
+def discriminator() -> nn.Module:
     """[N, 1, 28, 28] in [-1, 1] -> logits [N, 1], positive for real."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.look = nn.Sequential(
-            nn.Conv2d(1, 48, 4, 2, 1),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(48, 96, 4, 2, 1),
-            nn.LeakyReLU(0.2),
-            nn.Flatten(),
-        )
-        self.decide = nn.Sequential(
-            nn.Linear(96 * BASE * BASE, 256),
-            nn.LeakyReLU(0.2),
-            nn.Linear(256, 1),
-        )
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.decide(self.look(images))
+    return nn.Sequential(
+        nn.Conv2d(1, 48, 4, 2, 1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(48, 96, 4, 2, 1),
+        nn.LeakyReLU(0.2),
+        nn.Flatten(),
+        nn.Linear(96 * BASE * BASE, 256),
+        nn.LeakyReLU(0.2),
+        nn.Linear(256, 1),
+    )
 
 
-def penalty(d: Discriminator, real: torch.Tensor) -> torch.Tensor:
+def penalty(d: nn.Module, real: torch.Tensor) -> torch.Tensor:
     """R1: half the mean squared norm of the discriminator's slope at real images."""
     real.requires_grad_()
     (slope,) = torch.autograd.grad(d(real).sum(), real, create_graph=True)
@@ -121,7 +113,7 @@ class Training:
 
     def __init__(self) -> None:
         torch.manual_seed(SEED)
-        self.g, self.d = Generator(), Discriminator()
+        self.g, self.d = Generator(), discriminator()
         self.average = copy.deepcopy(self.g)
         self.for_g, self.for_d = (
             torch.optim.Adam(net.parameters(), RATE, BETAS, fused=True) for net in (self.g, self.d)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 import artifact
 import mnist
+import one_cycle
 from classifier import accuracy
 
 SEED = 11
@@ -87,18 +88,12 @@ def train(images: torch.Tensor, labels: torch.Tensor) -> Judge:
     """Fits a judge to u8 images with a one-cycle learning rate."""
     torch.manual_seed(SEED)
     model = Judge()
-    steps = EPOCHS * (len(images) // BATCH)
     optimiser = torch.optim.SGD(model.parameters(), PEAK_RATE, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_RATE, total_steps=steps)
-    for epoch in range(EPOCHS):
-        for batch in torch.randperm(len(images))[: steps // EPOCHS * BATCH].split(BATCH):
-            logits = model(erase(bend(mnist.to_float(images[batch]))))
-            loss = F.cross_entropy(logits, labels[batch].long())
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-        print(f"epoch {epoch + 1}/{EPOCHS} loss {loss.item():.4f}", flush=True)
+
+    def loss(rows: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(model(erase(bend(mnist.to_float(images[rows])))), labels[rows].long())
+
+    one_cycle.fit(optimiser, PEAK_RATE, EPOCHS, BATCH, len(images), loss, lambda _, last: f"loss {last:.4f}")
     return model.eval()
 
 

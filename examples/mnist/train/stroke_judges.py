@@ -18,6 +18,7 @@ import artifact
 import definitions
 import judge
 import mnist
+import one_cycle
 
 SEED = 12
 TAUGHT = 12_000  # images; the definition takes 20 ms for each
@@ -91,19 +92,14 @@ def turned(images: torch.Tensor) -> torch.Tensor:
 def train(images: torch.Tensor, thickness: torch.Tensor) -> ThicknessJudge:
     """Fits a judge to u8 images and what the definition says of them, with a one-cycle learning rate."""
     model = ThicknessJudge()
-    steps = EPOCHS * (len(images) // BATCH)
     optimiser = torch.optim.Adam(model.parameters())
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_RATE, total_steps=steps)
-    for epoch in range(EPOCHS):
-        total = 0.0
-        for batch in torch.randperm(len(images))[: steps // EPOCHS * BATCH].split(BATCH):
-            loss = F.l1_loss(model(turned(mnist.to_float(images[batch]))), thickness[batch])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            total += loss.item()
-        print(f"epoch {epoch + 1}/{EPOCHS} mean error {total * EPOCHS / steps:.4f} pixels", flush=True)
+
+    def loss(rows: torch.Tensor) -> torch.Tensor:
+        return F.l1_loss(model(turned(mnist.to_float(images[rows]))), thickness[rows])
+
+    one_cycle.fit(
+        optimiser, PEAK_RATE, EPOCHS, BATCH, len(images), loss, lambda mean, _: f"mean error {mean:.4f} pixels"
+    )
     return model.eval()
 
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 import artifact
 import mnist
+import one_cycle
 
 SEED = 2
 EPOCHS = 40
@@ -66,19 +67,12 @@ def train(images: torch.Tensor) -> Decoder:
     torch.manual_seed(SEED)
     encode, decode = encoder(), Decoder()
     parameters = [*encode.parameters(), *decode.parameters()]
-    steps = EPOCHS * (len(images) // BATCH)
     optimiser = torch.optim.Adam(parameters)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_RATE, total_steps=steps)
-    for epoch in range(EPOCHS):
-        total = 0.0
-        for batch in torch.randperm(len(images))[: steps // EPOCHS * BATCH].split(BATCH):
-            loss = negative_elbo(encode, decode, mnist.to_float(images[batch]).flatten(1))
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            total += loss.item()
-        print(f"epoch {epoch + 1}/{EPOCHS} loss {total * EPOCHS / steps:.2f} nats", flush=True)
+
+    def loss(rows: torch.Tensor) -> torch.Tensor:
+        return negative_elbo(encode, decode, mnist.to_float(images[rows]).flatten(1))
+
+    one_cycle.fit(optimiser, PEAK_RATE, EPOCHS, BATCH, len(images), loss, lambda mean, _: f"loss {mean:.2f} nats")
     return decode
 
 
