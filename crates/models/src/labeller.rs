@@ -123,14 +123,6 @@ impl Labeller {
         Ok(self.model.run_with_gradient(images)?.f_to_kind(Kind::Double)?)
     }
 
-    /// As [`Labeller::scores`], f64 `[N]`, of images that depend on something whose gradient is wanted; of [`Labeller::differentiable`].
-    ///
-    /// # Errors
-    /// [`Error::Forward`], [`Error::Mismatch`].
-    pub fn scores_with_gradient(&self, images: &Tensor) -> Result<Tensor> {
-        self.read(&self.outputs_with_gradient(images)?)
-    }
-
     /// The likeliest class of each row of outputs besides that of the feature, int64 [N, 1]; none without several logits.
     pub(crate) fn rivals(&self, outputs: &Tensor) -> Result<Option<Tensor>> {
         match self.reading {

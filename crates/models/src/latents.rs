@@ -128,6 +128,11 @@ impl Latents {
     }
 }
 
+/// A number below `count` out of 64 random bits.
+pub(crate) fn below(bits: u64, count: usize) -> usize {
+    ((u128::from(bits) * count as u128) >> 64) as usize
+}
+
 /// A tensor of this process on a device.
 pub(crate) fn sent(tensor: &Tensor, device: Device) -> Result<Tensor> {
     if device == Device::Cpu {
@@ -136,4 +141,14 @@ pub(crate) fn sent(tensor: &Tensor, device: Device) -> Result<Tensor> {
     // From locked memory a GPU fetches it when it comes to it; from any other, this process would wait for all that the GPU still
     // has to do.
     Ok(tensor.f_pin_memory(device)?.f_to_device_(device, tensor.f_kind()?, true, false)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_bits_reach_every_number_below_the_count() {
+        assert_eq!([0, u64::MAX / 2, u64::MAX].map(|bits| below(bits, 10)), [0, 4, 9]);
+    }
 }

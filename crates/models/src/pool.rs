@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 use crate::direction::quantile;
 use crate::edit::Edited;
 use crate::error::{Error, Result};
-use crate::latents::{Latents, Stream, sent};
+use crate::latents::{Latents, Stream, below, sent};
 use crate::weights::Tensors;
 
 /// Of the latents that stay as they are, those above this quantile of their scores are near it.
@@ -263,11 +263,6 @@ fn is_near(place: u64, size: u64, near: u64) -> bool {
     (place + 1) * near / size > place * near / size
 }
 
-/// A number below `count` out of 64 random bits.
-fn below(bits: u64, count: usize) -> usize {
-    ((u128::from(bits) * count as u128) >> 64) as usize
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,10 +276,5 @@ mod tests {
             let (first, second) = chosen.split_at(size as usize / 2);
             assert!(count(first).abs_diff(count(second)) <= 1 + size % 2, "{chosen:?}");
         }
-    }
-
-    #[test]
-    fn random_bits_reach_every_number_below_the_count() {
-        assert_eq!([0, u64::MAX / 2, u64::MAX].map(|bits| below(bits, 10)), [0, 4, 9]);
     }
 }

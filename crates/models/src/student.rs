@@ -9,8 +9,9 @@ use rand_distr::{Distribution, StandardNormal, StandardUniform};
 use tch::{Kind, Reduction, Tensor};
 
 use crate::adam::Adam;
+use crate::direction::{deviation, mean};
 use crate::error::{Error, Result};
-use crate::latents::{Latents, Stream, sent};
+use crate::latents::{Latents, Stream, below, sent};
 use crate::weights::Tensors;
 
 /// Channels of the convolutions; the last goes on as often as it takes.
@@ -215,10 +216,7 @@ impl Lessons {
     /// [`Error::Memory`].
     pub fn new(latents: Latents, images: Tensor, scores: &[f64]) -> Result<Self> {
         let (size, device) = (images.size(), images.device());
-        let count = scores.len() as f64;
-        let mean = scores.iter().sum::<f64>() / count;
-        let variance = scores.iter().map(|score| (score - mean).powi(2)).sum::<f64>() / count;
-        let deviation = variance.sqrt().max(f64::MIN_POSITIVE);
+        let (mean, deviation) = (mean(scores), deviation(scores).max(f64::MIN_POSITIVE));
         let wanted: Vec<f32> = scores.iter().map(|score| ((score - mean) / deviation) as f32).collect();
         let mut random = latents.random(Stream::Teach, 0);
         let student = Student::new([size[1], size[2], size[3]], &mut random, device)?;
@@ -249,9 +247,8 @@ impl Lessons {
     pub fn step(&mut self) -> Result<()> {
         let device = self.images.device();
         let mut random = self.latents.random(Stream::Teach, self.done + 1);
-        let rows: Vec<i64> = (0..Self::BATCH)
-            .map(|_| ((u128::from(random.next_u64()) * self.taught as u128) >> 64) as i64)
-            .collect();
+        let rows: Vec<i64> =
+            (0..Self::BATCH).map(|_| below(random.next_u64(), self.taught as usize) as i64).collect();
         let rows = sent(&Tensor::f_from_slice(&rows)?, device)?;
         let clean = unit(&self.images.f_index_select(0, &rows)?)?;
         let pixels = clean.numel() / Self::BATCH;

@@ -295,15 +295,12 @@ fn check_direction(direction: &Direction, problems: &mut Problems) {
     if let Threshold::Quantile(q) = direction.threshold {
         problems.share(q, "direction.threshold.quantile");
     }
-    if let Some(margin) = direction.margin {
-        problems.require(margin.is_finite() && margin >= 0.0, "direction.margin", || {
-            format!("found {margin}, expected 0 or more")
-        });
-    }
-    if let Some(recall) = direction.recall {
-        problems.require(recall.is_finite() && recall >= 0.0, "direction.recall", || {
-            format!("found {recall}, expected 0 or more")
-        });
+    for (value, path) in [(direction.margin, "direction.margin"), (direction.recall, "direction.recall")] {
+        if let Some(value) = value {
+            problems.require(value.is_finite() && value >= 0.0, path, || {
+                format!("found {value}, expected 0 or more")
+            });
+        }
     }
     problems.require(
         !(direction.raw && direction.selection == Selection::Classifier),

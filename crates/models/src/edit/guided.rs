@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::Edited;
 use super::method::{Aim, Method};
@@ -41,20 +41,18 @@ impl Guided {
             Tensor::f_from_slice(&self.labeller.scores(&images)?)?.f_mul_scalar(sign)?
         };
         let selected = scores.f_gt(sign * target.select)?;
-        let (mut latents, mut reached) = (z.shallow_clone(), scores.shallow_clone());
         let places = selected.f_nonzero()?.f_view([-1])?;
-        if places.numel() > 0 {
-            let there = z.f_index_select(0, &places)?;
-            let moved = self.method.reach(&aim, &there, &scores.f_index_select(0, &places)?)?;
-            latents = latents.f_index_copy(0, &places, &moved.latents)?;
-            reached = reached.f_index_copy(0, &places, &moved.scores)?;
+        if places.numel() == 0 {
+            let unresolved = places.f_to_kind(Kind::Bool)?;
+            return Ok(Edited { latents: z.shallow_clone(), scores, places, unresolved });
         }
-        let of = |tensor: &Tensor| Ok::<_, crate::Error>(tensor.f_index_select(0, &places)?);
+        let there = z.f_index_select(0, &places)?;
+        let moved = self.method.reach(&aim, &there, &scores.f_index_select(0, &places)?)?;
         // What no move takes the feature from stays put.
-        let unresolved = of(&reached)?.f_gt(sign * target.cut.threshold)?;
+        let unresolved = moved.scores.f_gt(sign * target.cut.threshold)?;
         let mut shape = vec![1_i64; z.dim()];
         shape[0] = -1;
-        let kept = of(z)?.f_where_self(&unresolved.f_view(&shape[..])?, &of(&latents)?)?;
-        Ok(Edited { latents: latents.f_index_copy(0, &places, &kept)?, scores, places, unresolved })
+        let kept = there.f_where_self(&unresolved.f_view(&shape[..])?, &moved.latents)?;
+        Ok(Edited { latents: z.f_index_copy(0, &places, &kept)?, scores, places, unresolved })
     }
 }
