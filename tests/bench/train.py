@@ -67,6 +67,8 @@ def lethe(settings: dict, micro_batches: int, models: dict, folder: pathlib.Path
             "micro_batches": micro_batches,
             "lr": COMMON["lr"],
             "alpha": COMMON["alpha"],
+            "squares": 0,
+            "anchor": 0,
         },
         "evaluate": {"samples": 100},
         "resources": {"slots": {"min": 2, "max": 2}, "device": "cpu", "threads": COMMON["threads"]},

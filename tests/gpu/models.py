@@ -74,7 +74,7 @@ def write_target(file: pathlib.Path, unit: torch.Tensor, threshold: float, cut: 
         "samples": 1000.0,
         "positives": 100.0,
         "edited_share": 0.16,
-        "heldout_auc": 0.9,
+        "heldout_auc": 0.9, "lr": 1e-3,
     }
     tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in figures.items()}
     save_file({"unit": unit.double().contiguous(), **tensors}, file)

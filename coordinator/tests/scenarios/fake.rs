@@ -303,6 +303,7 @@ async fn output(assignment: &Assignment) -> TaskOutput {
                 steps: STEPS,
                 world_size: role.world,
                 samples_per_second: 1280.0,
+                lr: 0.001,
                 loss_first: 1.0,
                 loss_last: 0.025,
                 curve,

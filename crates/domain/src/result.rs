@@ -121,6 +121,9 @@ pub struct TrainSummary {
     pub world_size: u32,
     /// Latents per second, over all ranks.
     pub samples_per_second: f64,
+    /// Adam's learning rate at the start.
+    #[serde(default)]
+    pub lr: f64,
     /// Loss of the first step.
     pub loss_first: f64,
     /// Loss of the last step.

@@ -53,6 +53,7 @@ fn full() -> JobResult {
             steps: 0,
             world_size: 0,
             samples_per_second: 0.0,
+            lr: 0.001,
             loss_first: 0.0,
             loss_last: 0.0,
         }),

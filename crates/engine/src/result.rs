@@ -24,6 +24,7 @@ impl JobRecord {
             steps: trained.steps,
             world_size: trained.world_size,
             samples_per_second: trained.samples_per_second,
+            lr: trained.lr,
             loss_first: trained.loss_first,
             loss_last: trained.loss_last,
         });

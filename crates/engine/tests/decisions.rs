@@ -457,6 +457,7 @@ fn rank_zero_moves_the_job_on_while_the_others_still_close() {
         steps: 400,
         world_size: 2,
         samples_per_second: 1.0,
+        lr: 0.001,
         loss_first: 1.0,
         loss_last: 0.1,
         curve: artifact(),

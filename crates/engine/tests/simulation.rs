@@ -84,6 +84,7 @@ fn output(assignment: &Assignment) -> TaskOutput {
             steps: STEPS,
             world_size: 0,
             samples_per_second: 1.0,
+            lr: 0.001,
             loss_first: 1.0,
             loss_last: 0.1,
             curve: artifact("curve".to_owned()),

@@ -29,6 +29,8 @@ pub enum Stream {
     Draw = 5,
     /// No latents: what a student is taught with.
     Teach = 6,
+    /// No latents: the way in which weights are moved to find the learning rate.
+    Rate = 7,
 }
 
 /// The latents of one job.

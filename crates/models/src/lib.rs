@@ -4,6 +4,7 @@
 //! across ranks (crate `collective`), phases and tasks (worker/executor), decisions (crate `engine`).
 
 mod adam;
+mod anchor;
 mod architecture;
 mod average;
 mod caption;
@@ -28,6 +29,7 @@ mod native;
 mod outputs;
 mod pool;
 mod precision;
+mod rate;
 mod reference;
 mod repeatable;
 mod script;
@@ -37,6 +39,7 @@ mod student;
 mod weights;
 
 pub use adam::Adam;
+pub use anchor::Anchor;
 pub use average::Average;
 pub use classes::Classes;
 pub use cut::top_cut;
@@ -54,6 +57,7 @@ pub use latents::{Latents, Stream};
 pub use losses::{Loss, Teacher, l1};
 pub use moments::Moments;
 pub use pool::{Drawn, Pool, PoolShard};
+pub use rate::learning_rate;
 pub use reference::Reference;
 pub use repeatable::repeat_on_gpu;
 pub use sheet::{Caption, choose, contact_sheet};

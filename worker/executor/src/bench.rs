@@ -113,7 +113,7 @@ pub(crate) fn train(args: &Train, settings: DeviceSettings) -> Result<()> {
             GroupOptions::default(),
         )?
     };
-    let mut trainer = Trainer::new(&spec, pool, original, None, group)?;
+    let mut trainer = Trainer::new(&spec, &target, pool, original, None, group)?;
     for _ in 0..args.warmup {
         trainer.step(Wishes::default())?;
     }

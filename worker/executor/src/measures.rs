@@ -33,6 +33,8 @@ pub(crate) struct Space {
     pub(crate) before: Moments,
     /// Of the copy's.
     pub(crate) after: Moments,
+    /// Of the original's images of the edited latents.
+    pub(crate) ideal: Moments,
     /// Of the original's images of other latents.
     pub(crate) noise: Moments,
     /// Of those of them that do not show the feature.
@@ -185,6 +187,7 @@ impl Measures {
         if let Some(space) = &self.space {
             tensors.nest("space.before", space.before.to_tensors());
             tensors.nest("space.after", space.after.to_tensors());
+            tensors.nest("space.ideal", space.ideal.to_tensors());
             tensors.nest("space.noise", space.noise.to_tensors());
             tensors.nest("space.free", space.free.to_tensors()?);
             tensors.nest("space.rejection", space.rejection.to_tensors()?);
@@ -202,9 +205,10 @@ impl Measures {
             None
         } else {
             let moments = |name: &str| Moments::from_tensors(&space.nested(name));
-            let (before, after, noise) = (moments("before")?, moments("after")?, moments("noise")?);
+            let (before, after) = (moments("before")?, moments("after")?);
+            let (ideal, noise) = (moments("ideal")?, moments("noise")?);
             let [free, rejection] = ["free", "rejection"].map(|name| Free::from_tensors(&space.nested(name)));
-            Some(Space { before, after, noise, free: free?, rejection: rejection? })
+            Some(Space { before, after, ideal, noise, free: free?, rejection: rejection? })
         };
         let row =
             |(name, _): (&str, &Tensor)| Ok((name.to_owned(), values(tensors, &format!("rows.{name}"))?));
@@ -227,12 +231,14 @@ impl Space {
     /// Of no images yet, for vectors of this length; `picked` when the judge's cut is known.
     pub(crate) fn new(dimension: i64, picked: bool) -> Result<Self> {
         let (none, unseen) = (|| Moments::new(dimension), || Free::new(dimension, picked));
-        Ok(Self { before: none(), after: none(), noise: none(), free: unseen()?, rejection: unseen()? })
+        let (free, rejection) = (unseen()?, unseen()?);
+        Ok(Self { before: none(), after: none(), ideal: none(), noise: none(), free, rejection })
     }
 
     fn append(&mut self, next: Space) -> Result<()> {
         self.before.merge(&next.before)?;
         self.after.merge(&next.after)?;
+        self.ideal.merge(&next.ideal)?;
         self.noise.merge(&next.noise)?;
         self.free.append(next.free)?;
         self.rejection.append(next.rejection)
@@ -260,6 +266,7 @@ mod tests {
         let mut space = Space::new(2, picked).unwrap();
         space.before.add(&vectors).unwrap();
         space.after.add(&vectors).unwrap();
+        space.ideal.add(&vectors).unwrap();
         space.noise.add(&vectors).unwrap();
         for free in [&mut space.free, &mut space.rejection] {
             free.add(&values, &vectors, picked.then_some(CUT)).unwrap();

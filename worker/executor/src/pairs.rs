@@ -48,10 +48,7 @@ pub(crate) const PAIRS: [PairMeasure; 3] = [
         definition: "Share of latents whose image changed its most probable class from the original to the copy, of those whose \
                      original image does not show the feature and of whose class the classifier is sure (above 0.9): \
                      evaluate.classifier, else the judge, else the labeller",
-        of: |tools, before, after| {
-            let changed = tools.classes.as_ref().map(|classes| classes.changed(before, after));
-            Ok(changed.transpose()?)
-        },
+        of: Tools::class_changed,
     },
 ];
 
@@ -73,6 +70,15 @@ impl Tools {
         device: Device,
     ) -> Result<Self> {
         Ok(Self { similarity: Similarity::new(height, width, device)?, classes })
+    }
+
+    /// As [`Classes::changed`], where there is a classifier.
+    ///
+    /// # Errors
+    /// Those of the classifier.
+    pub(crate) fn class_changed(&self, before: &Tensor, after: &Tensor) -> Result<Option<Tensor>> {
+        let changed = self.classes.as_ref().map(|classes| classes.changed(before, after));
+        Ok(changed.transpose()?)
     }
 }
 

@@ -84,7 +84,7 @@ pub(crate) fn write(args: &Values, settings: DeviceSettings) -> Result<()> {
     values.insert("edited.unresolved", &edited.unresolved.f_to_kind(Kind::Int64)?);
 
     let pool = edit::small_pool(&spec, &original, &editor, args.pool)?;
-    let mut trainer = Trainer::new(&spec, pool, original, None, Group::loopback())?;
+    let mut trainer = Trainer::new(&spec, &target, pool, original, None, Group::loopback())?;
     for step in 0..args.steps {
         trainer.step(Wishes::default())?;
         if step == 0 {

@@ -113,7 +113,7 @@ async fn a_wrong_spec_is_refused_before_it_is_sent() {
     // This coordinator would answer every call with Unimplemented.
     let (_server, client) = client(Script::default()).await;
     let mut wrong = spec();
-    wrong.unlearn.lr = -1.0;
+    wrong.unlearn.lr = Some(-1.0);
     for error in [client.submit(&wrong, None).await.unwrap_err(), client.validate(&wrong).await.unwrap_err()]
     {
         let Error::Invalid(error) = error else { panic!("{error}") };

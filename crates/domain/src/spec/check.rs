@@ -319,17 +319,25 @@ fn check_unlearn(unlearn: &Unlearn, problems: &mut Problems) {
     problems.positive(unlearn.steps, "unlearn.steps");
     problems.positive(unlearn.global_batch, "unlearn.global_batch");
     problems.positive(u64::from(unlearn.micro_batches), "unlearn.micro_batches");
-    problems.require(unlearn.lr.is_finite() && unlearn.lr > 0.0, "unlearn.lr", || {
-        format!("found {}, expected above 0", unlearn.lr)
-    });
+    if let Some(lr) = unlearn.lr {
+        problems
+            .require(lr.is_finite() && lr > 0.0, "unlearn.lr", || format!("found {lr}, expected above 0"));
+    }
     problems.require(unlearn.alpha.is_finite() && unlearn.alpha > 0.0, "unlearn.alpha", || {
         format!("found {}, expected above 0", unlearn.alpha)
     });
-    let term = unlearn.labeller_term;
-    problems.require(term.is_finite() && term >= 0.0, "unlearn.labeller_term", || {
-        format!("found {term}, expected 0 or more")
-    });
-    for (value, path) in [(unlearn.average, "unlearn.average"), (unlearn.near, "unlearn.near")] {
+    for (weight, path) in
+        [(unlearn.labeller_term, "unlearn.labeller_term"), (unlearn.squares, "unlearn.squares")]
+    {
+        problems.require(weight.is_finite() && weight >= 0.0, path, || {
+            format!("found {weight}, expected 0 or more")
+        });
+    }
+    for (value, path) in [
+        (unlearn.average, "unlearn.average"),
+        (unlearn.near, "unlearn.near"),
+        (unlearn.anchor, "unlearn.anchor"),
+    ] {
         problems.require((0.0..1.0).contains(&value), path, || {
             format!("found {value}, expected 0 <= {} < 1", &path[8..])
         });

@@ -24,8 +24,8 @@ impl Effort {
     pub fn latents(self) -> u64 {
         match self {
             Self::Quick => 12_000,
-            Self::Normal => 30_000,
-            Self::Thorough => 120_000,
+            Self::Normal => 45_000,
+            Self::Thorough => 180_000,
         }
     }
 
@@ -33,8 +33,8 @@ impl Effort {
     pub fn steps(self) -> u64 {
         match self {
             Self::Quick => 400,
-            Self::Normal => 1_000,
-            Self::Thorough => 4_000,
+            Self::Normal => 1_500,
+            Self::Thorough => 6_000,
         }
     }
 

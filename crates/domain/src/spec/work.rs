@@ -50,9 +50,9 @@ pub struct Direction {
     pub threshold: Threshold,
     /// Which latents are edited.
     pub selection: Selection,
-    /// How many latents more than the labeller calls positive are edited, down from its threshold, as a share of these: what it is not sure
-    /// of, another one calls positive. Unless set, 1 with a classifier as labeller and
-    /// 0.2 with a scorer (selection: classifier).
+    /// How many of the latents that the labeller calls negative are edited too, down from its threshold: this times the share that it calls
+    /// positive, as a share of them. What it is not sure of, another one calls positive. They are moved by degrees less far. Unless set, 1
+    /// with a classifier as labeller and 0.2 with a scorer (selection: classifier).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recall: Option<f64>,
     /// How an image is taken to where the feature is gone (selection: classifier).
@@ -156,8 +156,8 @@ pub enum EditChoice {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Unlearn {
-    /// How much work it may be. It sets `pool.latents` and `unlearn.steps`, unless they are set: quick 12,000 and 400, normal 30,000 and
-    /// 1,000, thorough 120,000 and 4,000.
+    /// How much work it may be. It sets `pool.latents` and `unlearn.steps`, unless they are set: quick 12,000 and 400, normal 45,000 and
+    /// 1,500, thorough 180,000 and 6,000.
     pub effort: Effort,
     /// Optimiser steps.
     pub steps: u64,
@@ -167,12 +167,18 @@ pub struct Unlearn {
     /// of ranks computes the same bits, and no more ranks than parts are used. More parts spread better and cost some
     /// speed. At most global_batch.
     pub micro_batches: u32,
-    /// Adam's learning rate.
-    pub lr: f64,
+    /// Adam's learning rate; measured on the generator when absent: the one by which a step changes pixels in [0, 1] by 0.0009 on average.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lr: Option<f64>,
     /// How the learning rate changes over the steps.
     pub lr_schedule: LrSchedule,
+    /// Share of the way back to the original's weights that each weight goes in a step; it falls with the learning rate. 0 = none.
+    pub anchor: f64,
     /// Weight of the unlearning terms against the reconstruction term.
     pub alpha: f64,
+    /// Weight of squared differences of pixels beside absolute ones: a few pixels that are far off make another image, many that are
+    /// hardly off do not. 0 = none.
+    pub squares: f64,
     /// Weight of a term that has the labeller (or its student) look at the copy's images and at their targets; 0 = none. Only where
     /// the labeller can be differentiated.
     pub labeller_term: f64,
@@ -204,10 +210,12 @@ impl Unlearn {
             steps: effort.steps(),
             global_batch: 128,
             micro_batches: 6,
-            lr: 1e-3,
+            lr: None,
             lr_schedule: LrSchedule::Cosine,
+            anchor: 0.001,
             alpha: 3.0,
-            labeller_term: 0.7,
+            squares: 10.0,
+            labeller_term: 2.0,
             average: 0.998,
             near: 0.5,
             loss_reduction: LossReduction::Mean,

@@ -31,7 +31,7 @@ pub struct Located {
 }
 
 /// Finds the feature from the scores of the samples 0 .. scores.len() of [`Stream::Sample`]. Unless `spec.margin` says, an edited image is
-/// to score as the `typical` quantile of the images without the feature.
+/// to score as the `typical` quantile of the images without the feature. The target carries `lr` to whoever trains.
 ///
 /// # Errors
 /// [`Error::NotFinite`]; [`Error::NoPositives`] and [`Error::NoNegatives`] when either group is too small to be split.
@@ -41,6 +41,7 @@ pub fn locate(
     cut: Cut,
     spec: &spec::Direction,
     typical: f64,
+    lr: f64,
 ) -> Result<Located> {
     if scores.iter().any(|score| !score.is_finite()) {
         return Err(Error::NotFinite { what: "the labeller gave NaN or infinity for some image".to_owned() });
@@ -83,6 +84,7 @@ pub fn locate(
         student: None,
         score_deviation: deviation,
         latent_deviation: latents.deviation(),
+        lr,
         samples: positive.len() as u64,
         positives: count(&positive) as u64,
         edited_share: edited as f64 / positive.len() as f64,
@@ -146,7 +148,7 @@ fn aims(scores: &[f64], cut: Cut, deviation: f64, spec: &spec::Direction, typica
         None => of_negatives(typical),
     };
     let recall = spec.recall.unwrap_or(0.0);
-    let more = recall * (scores.len() - negatives.len()) as f64 / negatives.len() as f64;
+    let more = recall * (scores.len() - negatives.len()) as f64 / scores.len() as f64;
     let wider = of_negatives((1.0 - more).max(0.0)).max(goal);
     let select = if recall > 0.0 { wider } else { threshold };
     let [select, goal] = [select, goal].map(|score| cut.sign * score);

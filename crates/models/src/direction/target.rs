@@ -37,6 +37,8 @@ pub struct Target {
     pub score_deviation: f64,
     /// Standard deviation of a latent's entry under the prior.
     pub latent_deviation: f64,
+    /// The learning rate that suits the generator.
+    pub lr: f64,
     /// Samples looked at.
     pub samples: u64,
     /// Those that show the feature.
@@ -90,6 +92,7 @@ impl Target {
             method: method(tensors.get_f64("method")?, file)?,
             score_deviation: tensors.get_f64("score_deviation")?,
             latent_deviation: tensors.get_f64("latent_deviation")?,
+            lr: tensors.get_f64("lr")?,
             samples: tensors.get_f64("samples")? as u64,
             positives: tensors.get_f64("positives")? as u64,
             edited_share: tensors.get_f64("edited_share")?,
@@ -98,7 +101,7 @@ impl Target {
     }
 
     /// Every figure as f64: exact, as counts stay below 2^53.
-    fn figures(&self) -> [(&'static str, f64); 13] {
+    fn figures(&self) -> [(&'static str, f64); 14] {
         [
             ("raw_norm", self.raw_norm),
             ("threshold", self.threshold),
@@ -109,6 +112,7 @@ impl Target {
             ("method", f64::from(self.method as u8)),
             ("score_deviation", self.score_deviation),
             ("latent_deviation", self.latent_deviation),
+            ("lr", self.lr),
             ("samples", self.samples as f64),
             ("positives", self.positives as f64),
             ("edited_share", self.edited_share),

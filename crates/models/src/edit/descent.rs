@@ -1,6 +1,6 @@
 //! The edit that follows the labeller's gradient through the generator, down to the goal.
 //!
-//! A classifier's score is lowered in favour of the class that the image shows most besides the feature: what else it is it stays.
+//! Latents that the labeller calls free of the feature, but nearly shows, go by degrees less far. A classifier's score is lowered in favour of the class that the image shows most besides the feature: what else it is it stays.
 //! Each step is as long as would reach the goal if the score were linear, within bounds: a gradient says little about what is far. A
 //! latent of a normal prior keeps its length, one of a uniform prior its support, and none leaves a ball around its origin: beyond
 //! these the generator never saw one. What the last step went too far is taken back by halving.
@@ -44,8 +44,8 @@ impl Method for Descent {
         let (mut latents, mut scores) = (Vec::new(), Vec::new());
         for (z, before) in z.f_split(BATCH, 0)?.iter().zip(before.f_split(BATCH, 0)?) {
             let origin = z.f_to_kind(Kind::Double)?.f_flatten(1, -1)?;
-            let mut path =
-                Path { last: origin.shallow_clone(), low: origin.shallow_clone(), scores: before, origin };
+            let (last, low) = (origin.shallow_clone(), origin.shallow_clone());
+            let mut path = Path { last, low, goals: aim.goals(&before)?, scores: before, origin };
             self.descend(aim, z, &mut path)?;
             self.halve(aim, z, &mut path)?;
             latents.push(like(z, &path.low)?);
@@ -62,6 +62,8 @@ struct Path {
     last: Tensor,
     /// The place with the lowest score so far.
     low: Tensor,
+    /// The scores to reach, f64 `[P]`.
+    goals: Tensor,
     /// The scores there, f64 `[P]`.
     scores: Tensor,
 }
@@ -70,20 +72,20 @@ impl Descent {
     fn descend(&self, aim: &Aim<'_>, z: &Tensor, path: &mut Path) -> Result<()> {
         let mut who = Tensor::f_arange(z.size()[0], (Kind::Int64, z.device()))?;
         let mut here = path.origin.shallow_clone();
-        let (mut back, mut rivals) = (here.shallow_clone(), None);
+        let (mut back, mut rivals, mut goals) = (here.shallow_clone(), None, path.goals.shallow_clone());
         for _ in 0..LOOKS {
             let (scores, gradient) = self.slope(aim, &like(z, &here)?, &mut rivals)?;
             path.lower(&who, &back, &here, &scores)?;
             let length = norm(&gradient)?;
             let leads = length.f_gt(FLAT)?.f_logical_and(&length.f_isfinite()?)?.f_view([-1])?;
-            let on = scores.f_gt(aim.goal)?.f_logical_and(&leads)?.f_nonzero()?.f_view([-1])?;
+            let on = scores.f_gt_tensor(&goals)?.f_logical_and(&leads)?.f_nonzero()?.f_view([-1])?;
             if on.numel() == 0 {
                 break;
             }
             let of = |tensor: &Tensor| Ok::<_, crate::Error>(tensor.f_index_select(0, &on)?);
-            (who, back) = (of(&who)?, of(&here)?);
+            (who, back, goals) = (of(&who)?, of(&here)?, of(&goals)?);
             rivals = rivals.as_ref().map(of).transpose()?;
-            let (gap, length) = (of(&scores)?.f_sub_scalar(aim.goal)?.f_unsqueeze(1)?, of(&length)?);
+            let (gap, length) = (of(&scores)?.f_sub(&goals)?.f_unsqueeze(1)?, of(&length)?);
             let [least, most] = PACE.map(|pace| pace * self.deviation);
             let pace = gap.f_div(&length)?.f_clamp(least, most)?.f_div(&length)?;
             let moved = back.f_sub(&of(&gradient)?.f_mul(&pace)?)?;
@@ -95,7 +97,8 @@ impl Descent {
     /// Takes back what the last step went too far.
     fn halve(&self, aim: &Aim<'_>, z: &Tensor, path: &mut Path) -> Result<()> {
         for _ in 0..HALVINGS {
-            let far = path.scores.f_lt(aim.goal - aim.slack)?.f_nonzero()?.f_view([-1])?;
+            let enough = path.goals.f_sub_scalar(aim.slack)?;
+            let far = path.scores.f_lt_tensor(&enough)?.f_nonzero()?.f_view([-1])?;
             if far.numel() == 0 {
                 break;
             }
@@ -103,7 +106,7 @@ impl Descent {
             let (last, low) = (of(&path.last)?, of(&path.low)?);
             let middle = self.allowed(&of(&path.origin)?, &last.f_add(&low)?.f_mul_scalar(0.5)?)?;
             let scores = Tensor::f_from_slice(&aim.scores(&like(z, &middle)?)?)?.f_to_device(z.device())?;
-            let enough = scores.f_le(aim.goal)?;
+            let enough = scores.f_le_tensor(&of(&path.goals)?)?;
             let wide = enough.f_unsqueeze(1)?;
             path.low = path.low.f_index_copy(0, &far, &middle.f_where_self(&wide, &low)?)?;
             path.last = path.last.f_index_copy(0, &far, &last.f_where_self(&wide, &middle)?)?;

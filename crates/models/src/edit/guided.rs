@@ -27,7 +27,15 @@ pub(super) struct Guided {
 /// The aim of edits.
 pub(super) fn aim<'a>(target: &Target, original: &'a Generator, labeller: &'a Labeller) -> Aim<'a> {
     let sign = target.cut.sign;
-    Aim { original, labeller, sign, goal: sign * target.goal, slack: SLACK * target.score_deviation }
+    Aim {
+        original,
+        labeller,
+        sign,
+        select: sign * target.select,
+        threshold: sign * target.cut.threshold,
+        goal: sign * target.goal,
+        slack: SLACK * target.score_deviation,
+    }
 }
 
 impl Guided {

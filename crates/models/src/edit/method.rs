@@ -16,6 +16,10 @@ pub(super) struct Aim<'a> {
     pub(super) labeller: &'a Labeller,
     /// 1 or -1: what makes a score of the labeller a signed one.
     pub(super) sign: f64,
+    /// The score beyond which latents are moved.
+    pub(super) select: f64,
+    /// The score beyond which the labeller sees the feature.
+    pub(super) threshold: f64,
     /// The score to reach, or go below.
     pub(super) goal: f64,
     /// A score this little below the goal is near enough to it.
@@ -26,6 +30,17 @@ impl Aim<'_> {
     /// Images in [0, 1] of latents [N, ...latent].
     pub(super) fn images(&self, z: &Tensor) -> Result<Tensor> {
         self.original.to_unit(&self.original.forward(z)?)
+    }
+
+    /// The score that each latent of these scores, f64 `[P]`, is to reach: the goal where the labeller sees the feature, and by degrees less far
+    /// below it, so that what is just selected hardly moves. A copy cannot follow a jump.
+    pub(super) fn goals(&self, before: &Tensor) -> Result<Tensor> {
+        let band = self.threshold - self.select;
+        if band <= 0.0 {
+            return Ok(before.f_full_like(self.goal)?);
+        }
+        let share = before.f_sub_scalar(self.select)?.f_div_scalar(band)?.f_clamp(0.0, 1.0)?;
+        Ok(share.f_mul_scalar(self.goal - self.select)?.f_add_scalar(self.select)?)
     }
 
     /// Scores of their images.

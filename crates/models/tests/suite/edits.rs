@@ -63,6 +63,7 @@ fn setting() -> Setting {
         student: None,
         score_deviation: 0.4,
         latent_deviation: 1.0,
+        lr: 1e-3,
         samples: 100,
         positives: 10,
         edited_share: 0.1,
@@ -314,7 +315,8 @@ fn a_guided_edit_needs_somebody_who_looks() {
 fn more_are_edited_than_are_positive_where_the_target_selects_them() {
     let setting = setting();
     let z = latents(&[[1.5, 0.0, 0.0, 1.0], [0.6, 0.0, 0.0, 1.0], [0.4, 0.0, 0.0, 1.0]]);
-    for method in [EditMethod::Line, EditMethod::Gradient] {
+    // A descent goes by degrees: 0.6 is a fifth of the way to the threshold, and goes a fifth of the way to the goal.
+    for (method, goals) in [(EditMethod::Line, [0.2, 0.2]), (EditMethod::Gradient, [0.2, 0.44])] {
         let edited = setting.edit(&setting.to(method, 1.0, 0.5, 0.2), &z);
         assert_eq!(
             (to_edit(&edited), unresolved(&edited)),
@@ -322,7 +324,7 @@ fn more_are_edited_than_are_positive_where_the_target_selects_them() {
             "{method:?}"
         );
         let reached = values(&edited.latents.select(1, 0));
-        assert!(reached[..2].iter().all(|z| *z <= 0.2 + 1e-6), "{method:?}: {reached:?}");
+        assert!(reached.iter().zip(goals).all(|(z, goal)| *z <= goal + 1e-6), "{method:?}: {reached:?}");
         assert!(same(&edited.latents.select(0, 2), &z.select(0, 2)));
     }
 }
@@ -342,6 +344,25 @@ fn a_descent_makes_the_smallest_move_and_keeps_the_length_of_a_latent() {
     let near = |score: &&f64| **score <= 0.6 + 1e-6 && **score > 0.6 - slack - 0.25 / 8.0 - 1e-6;
     let short = reached.iter().filter(near).count();
     assert!(short * 100 >= reached.len() * 95, "the smallest move: {reached:?}");
+}
+
+#[test]
+fn a_descent_goes_by_degrees_less_far_below_the_labellers_threshold() {
+    let setting = setting();
+    tch::manual_seed(6);
+    let z = Tensor::randn([400, 4], (Kind::Float, Device::Cpu)) * 1.2;
+    // Selected from 0.5 on, positive from 1.0 on, to go down to 0.2.
+    let edited = setting.edit(&setting.to(EditMethod::Gradient, 1.0, 0.5, 0.2), &z);
+    let ends = |z: &Tensor| values(&z.index_select(0, &edited.places).select(1, 0));
+    let (before, after) = (ends(&z), ends(&edited.latents));
+    let goal = |score: f64| if score >= 1.0 { 0.2 } else { 0.5 - 0.6 * (score - 0.5) };
+    let slack = 0.4 / 20.0 + 0.25 / 8.0 + 1e-5;
+    let near = |(before, after): &(&f64, &f64)| {
+        let left = goal(**before) - **after;
+        (-1e-5..slack).contains(&left)
+    };
+    let count = before.iter().zip(&after).filter(near).count();
+    assert!(before.iter().any(|score| *score < 0.6) && count * 100 >= before.len() * 95, "{after:?}");
 }
 
 #[test]
@@ -435,7 +456,7 @@ fn a_student_learns_the_scores_and_leads_edits_where_the_labeller_has_no_gradien
     setting.target = Target {
         student: Some(Rc::new(taught)),
         method: EditMethod::Student,
-        select: 0.9,
+        select: 1.0,
         goal: 0.4,
         ..setting.target
     };
@@ -486,6 +507,11 @@ fn a_teacher_compares_what_a_labeller_says_of_the_copy_and_of_its_target() {
     let expected = 2.0 * (small + 0.5 * (large + 1.0));
     let found = sum(Some(2.0), &copy, &wanted) - sum(None, &copy, &wanted);
     assert!((found - expected).abs() < 1e-4, "{found} {expected}");
+    // A target that is above the bar itself is not to be passed.
+    let high = images([0.7, 0.9]);
+    let (large, none) = (0.4 - 0.2 / 2.0, 0.0);
+    let found = sum(Some(2.0), &images([0.7, 0.7]), &high) - sum(None, &images([0.7, 0.7]), &high);
+    assert!((found - 2.0 * 0.5 * (large + none)).abs() < 1e-4, "{found}");
     let same = images([0.7, 0.3]);
     assert_eq!(sum(Some(2.0), &same, &wanted), sum(None, &same, &wanted), "nothing to say");
 }

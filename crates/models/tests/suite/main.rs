@@ -14,6 +14,7 @@ mod labellers;
 mod latents;
 mod located;
 mod pool;
+mod rate;
 mod refusals;
 mod scripts;
 mod sheets;

@@ -76,7 +76,7 @@ fn the_loss_is_the_papers() {
     let [x, y] = ["x", "y"].map(|name| image(&reference, name));
     let edited = reference.get("edited").unwrap();
     for (reduction, name) in [(LossReduction::Mean, "mean"), (LossReduction::Sum, "sum")] {
-        let spec = Unlearn { alpha: 3.0, loss_reduction: reduction, ..Unlearn::default() };
+        let spec = Unlearn { alpha: 3.0, squares: 0.0, loss_reduction: reduction, ..Unlearn::default() };
         let loss = Loss::new(&spec, [1, 28, 28], Device::Cpu).unwrap();
         let even = |images: &Tensor| Tensor::ones([images.size()[0]], (Kind::Float, Device::Cpu));
         let all = places(edited);
@@ -95,6 +95,17 @@ fn the_loss_is_the_papers() {
         let weighted = loss.sum(&x, &y, &all, &Tensor::from_slice(&weights)).unwrap().double_value(&[]);
         let by_hand: f64 = (0..).zip(weights).map(|(place, weight)| f64::from(weight) * part(place, 1)).sum();
         assert!((weighted - by_hand).abs() < 1e-5 * by_hand, "{name}: {weighted}, one by one {by_hand}");
+        // Squares come to the differences, and count as they do.
+        let more = Loss::new(&Unlearn { squares: 2.0, ..spec.clone() }, [1, 28, 28], Device::Cpu).unwrap();
+        let squared = (&x - &y).square().flatten(1, -1);
+        let squared = match reduction {
+            LossReduction::Mean => squared.mean_dim([1_i64].as_slice(), false, Kind::Double),
+            LossReduction::Sum => squared.sum_dim_intlist([1_i64].as_slice(), false, Kind::Double),
+        };
+        let counts = edited.to_kind(Kind::Double) * 2.0 + 1.0;
+        let expected = expected + 2.0 * (squared * counts).sum(Kind::Double).double_value(&[]);
+        let found = more.sum(&x, &y, &all, &even(&x)).unwrap().double_value(&[]);
+        assert!((found - expected).abs() < 1e-5 * expected, "{name}: {found}, by hand {expected}");
         let nowhere = places(&edited.zeros_like());
         assert_eq!(loss.sum(&x, &x, &nowhere, &even(&x)).unwrap().double_value(&[]), 0.0);
     }

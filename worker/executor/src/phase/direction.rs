@@ -44,7 +44,8 @@ pub(super) fn run(work: &mut Work<'_>, shards: &[ArtifactRef]) -> Result<Directi
     let latents = work.latents();
     let bytes = (scores.len() * latents.numel() * size_of::<f32>()) as u64;
     memory::require(bytes, &format!("the latents of {} samples", scores.len()), "lower sample.until")?;
-    let located = lethe_models::locate(&latents, &scores, cut, &direction, typical)?;
+    let lr = learning_rate(work)?;
+    let located = lethe_models::locate(&latents, &scores, cut, &direction, typical, lr)?;
     located.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     work.stop.check()?;
 
@@ -62,6 +63,7 @@ pub(super) fn run(work: &mut Work<'_>, shards: &[ArtifactRef]) -> Result<Directi
         select = target.select,
         goal = target.goal,
         method = ?target.method,
+        lr = target.lr,
         "located the feature"
     );
     Ok(DirectionOutput {
@@ -77,6 +79,12 @@ pub(super) fn run(work: &mut Work<'_>, shards: &[ArtifactRef]) -> Result<Directi
         heldout_auc: target.heldout_auc,
         warnings: located.warnings,
     })
+}
+
+/// The learning rate that suits the generator.
+fn learning_rate(work: &mut Work<'_>) -> Result<f64> {
+    let original = work.original()?;
+    Ok(lethe_models::learning_rate(&original.file.trainable(work.device)?, &work.latents())?)
 }
 
 /// Latents on which ways to edit are tried.

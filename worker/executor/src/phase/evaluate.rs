@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::Shard;
 use super::edit::editor;
-use super::report::{range, remaining};
+use super::report::{ideal, range, remaining};
 use crate::error::Result;
 use crate::measures::{Free, Measures, Space};
 use crate::models::Original;
@@ -90,8 +90,14 @@ impl Eyes {
             }
             let (before, after) = (original.to_unit(&before)?, self.copy.to_unit(&after)?);
             let scores = self.judge.scores(&before)?;
-            for (row, values) in self.trace(&edited, &scores)? {
+            let moved = original.forward(&edited.latents.f_index_select(0, &edited.places)?)?;
+            let moved = original.to_unit(&moved)?;
+            for (row, values) in self.trace(&edited, &moved, &scores)? {
                 measures.rows.entry(row.to_owned()).or_default().extend(values);
+            }
+            let ideal = before.f_index_copy(0, &edited.places, &moved)?;
+            if let Some(changed) = tools.class_changed(&before, &ideal)? {
+                measures.rows.entry(ideal::CLASS_CHANGED.to_owned()).or_default().extend(numbers(&changed)?);
             }
             measures.before.extend(&scores);
             measures.after.extend(self.judge.scores(&after)?);
@@ -106,12 +112,17 @@ impl Eyes {
             let noise_scores = self.judge.scores(&noise)?;
             let [before, after, noise] = [before, after, noise].map(|images| features.of(&images));
             let (before, after, noise) = (before?, after?, noise?);
+            let ideal = match edited.count() {
+                0 => before.shallow_clone(),
+                _ => before.f_index_copy(0, &edited.places, &features.of(&moved)?)?,
+            };
             let space = match &mut measures.space {
                 Some(space) => space,
                 none => none.insert(Space::new(before.size()[1], self.line.cut().is_some())?),
             };
             space.before.add(&before)?;
             space.after.add(&after)?;
+            space.ideal.add(&ideal)?;
             space.noise.add(&noise)?;
             space.free.add(&noise_scores, &noise, self.line.cut())?;
             space.rejection.add(&scores, &before, self.line.cut())?;
@@ -120,16 +131,19 @@ impl Eyes {
         Ok(measures)
     }
 
-    /// What the edit did to each latent, in rows; `scores` are the judge's of the unedited images.
-    fn trace(&self, edited: &Edited, scores: &[f64]) -> Result<[(&'static str, Vec<f64>); 3]> {
+    /// What the edit did to each latent, in rows; `moved` are the original's images of the latents to be edited, `scores` the judge's of the
+    /// unedited images.
+    fn trace(
+        &self,
+        edited: &Edited,
+        moved: &Tensor,
+        scores: &[f64],
+    ) -> Result<[(&'static str, Vec<f64>); 3]> {
         let nothing = vec![0.0; scores.len()];
         let (mut selected, mut unresolved, mut reached) = (nothing.clone(), nothing, scores.to_vec());
         if edited.count() > 0 {
-            let original = &self.original.generator;
-            let moved = edited.latents.f_index_select(0, &edited.places)?;
-            let images = original.to_unit(&original.forward(&moved)?)?;
             let (places, failed) = (numbers(&edited.places)?, numbers(&edited.unresolved)?);
-            for ((place, failed), score) in places.into_iter().zip(failed).zip(self.judge.scores(&images)?) {
+            for ((place, failed), score) in places.into_iter().zip(failed).zip(self.judge.scores(moved)?) {
                 let place = place as usize;
                 (selected[place], unresolved[place], reached[place]) = (1.0, failed, score);
             }

@@ -125,6 +125,11 @@ fn a_copy_that_did_not_change_measures_as_the_original() {
     assert!(near(rejection, free, 0.1), "nine tenths of the images are the same: {rejection} {free}");
     assert!(rejection != free, "the others are not: {rejection}");
     assert!(near(value("distance_over_rejection"), free / rejection, 1e-12));
+    // Edited images are no longer those of the copy, which is the original here, and lie among those without the feature.
+    let ideal = value("ideal_distance_over_rejection");
+    assert!(ideal > 0.0 && !near(ideal, value("distance_over_rejection"), 1e-3), "{ideal}");
+    let typical = figure(&figures, "edits", "typical");
+    assert!(typical.samples >= positives && (0.4..1.0).contains(&typical.after.unwrap()), "{typical:?}");
     let rejected = figure(&figures, "fidelity", "rejection_distance");
     assert_eq!((rejected.before, rejected.samples), (None, 400), "as many as the copy has");
     let own = figure(&figures, "fidelity", "own_distance");
@@ -156,10 +161,12 @@ fn the_figures_do_not_depend_on_how_the_range_was_cut() {
         "new",
         "own_feature_free_distance",
         "distance_over_rejection",
+        "ideal_distance_over_rejection",
         "rejection_distance",
         "own_distance",
         "l1",
         "ms_ssim",
+        "typical",
         "outside_share",
     ];
     assert_eq!(names, expected, "without a reference");
@@ -243,6 +250,8 @@ fn who_tells_classes_apart_says_whether_they_stayed() {
     let mut changed = |job: &Job, weights: &ArtifactRef| {
         let shards = evaluate(job, &mut executor, &target, weights);
         let report = report(job, &mut executor, &target, &shards);
+        let ideal = figure(&report, "edits", "ideal_class_changed");
+        assert!((0.001..0.3).contains(&ideal.after.unwrap()), "whatever the copy is: {ideal:?}");
         figure(&report, "locality", "class_changed").clone()
     };
     let same = changed(&job, &unchanged(&job));

@@ -1,7 +1,7 @@
 //! The loss of every step so far, and whether it still falls.
 
 use lethe_domain::ErrorCode;
-use lethe_domain::spec::{Plateau, Unlearn};
+use lethe_domain::spec::Plateau;
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
@@ -34,7 +34,7 @@ impl Curve {
     ///
     /// # Errors
     /// `NOT_FINITE`, naming the step.
-    pub(super) fn extend(&mut self, losses: Vec<f64>, unlearn: &Unlearn) -> Result<()> {
+    pub(super) fn extend(&mut self, losses: Vec<f64>, lr: f64) -> Result<()> {
         if let Some(place) = losses.iter().position(|loss| !loss.is_finite()) {
             let step = self.losses.len() + place + 1;
             let before = place.checked_sub(1).map(|place| losses[place]).or(self.last());
@@ -42,7 +42,7 @@ impl Curve {
             return Err(Error::refused(
                 ErrorCode::NotFinite,
                 format!("the loss of step {step} is {}{before}: training diverged", losses[place]),
-                format!("lower unlearn.lr (found {}; try a third of it) or unlearn.alpha", unlearn.lr),
+                format!("lower unlearn.lr (the rate was {lr}; try a third of it) or unlearn.alpha"),
             ));
         }
         self.losses.extend(losses);
@@ -102,7 +102,7 @@ mod tests {
 
     fn curve(losses: &[f64]) -> Curve {
         let mut curve = Curve::default();
-        curve.extend(losses.to_vec(), &Unlearn::default()).unwrap();
+        curve.extend(losses.to_vec(), 0.001).unwrap();
         curve
     }
 
@@ -119,11 +119,11 @@ mod tests {
     #[test]
     fn the_first_bad_step_is_named_with_what_to_do() {
         let mut curve = curve(&[4.0, 3.0]);
-        let error = curve.extend(vec![2.0, f64::NAN, f64::INFINITY], &Unlearn::default()).unwrap_err();
+        let error = curve.extend(vec![2.0, f64::NAN, f64::INFINITY], 0.001).unwrap_err();
         let failure = Failure::from(error);
         assert_eq!(failure.code, ErrorCode::NotFinite);
         assert_eq!(failure.message, "the loss of step 4 is NaN (the step before: 2.0000): training diverged");
-        assert!(failure.hint.contains("unlearn.lr (found 0.001"), "{}", failure.hint);
+        assert!(failure.hint.contains("the rate was 0.001"), "{}", failure.hint);
     }
 
     #[test]

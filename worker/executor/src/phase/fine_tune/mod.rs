@@ -55,7 +55,8 @@ pub(super) fn run(
     let edited = edit::pool(work, pool)?;
     let teacher = edit::teacher(work, target)?;
     let group = meeting.join(work)?;
-    let mut trainer = Trainer::new(&work.spec, edited.clone(), original, teacher, group)?;
+    let found = work.target(target)?;
+    let mut trainer = Trainer::new(&work.spec, &found, edited.clone(), original, teacher, group)?;
     // Until all have it, every survivor keeps its own.
     let mut curve = resume::resume(work, &mut trainer, (target, pool), role.floor)?;
     *work.kept = None;
@@ -103,7 +104,7 @@ fn keep(
     if !(failure.code.retryable() || failure.code == ErrorCode::Cancelled) {
         return failure.into();
     }
-    if let Err(diverged) = trainer.given().and_then(|losses| curve.extend(losses, unlearn)) {
+    if let Err(diverged) = trainer.given().and_then(|losses| curve.extend(losses, trainer.lr())) {
         // A loss that is no number is the better reason for a peer's leaving, but not for a stop.
         return if failure.code == ErrorCode::GangAborted { diverged } else { failure.into() };
     }
@@ -136,7 +137,7 @@ fn train(
         work.stop.check()?;
         work.pace.keep(&work.stop)?;
         if wishes.yields {
-            curve.extend(trainer.given()?, &unlearn)?;
+            curve.extend(trainer.given()?, trainer.lr())?;
             return yield_here(trainer, curve, saving.filter(|_| wishes.save));
         }
         if let Some(saving) = &mut saving {
@@ -147,7 +148,7 @@ fn train(
         let save = every > 0 && done.is_multiple_of(every);
         let judged = unlearn.plateau.is_some_and(|plateau| done.is_multiple_of(plateau.patience));
         if trainer.pending() == WINDOW || save || judged || done == unlearn.steps {
-            curve.extend(trainer.given()?, &unlearn)?;
+            curve.extend(trainer.given()?, trainer.lr())?;
         }
         let samples = (done - first) * unlearn.global_batch;
         work.speaker.progress(&work.lease, done, unlearn.steps, samples, curve.last());
@@ -207,6 +208,7 @@ fn publish(
         steps: curve.len(),
         world_size: role.world,
         samples_per_second,
+        lr: trainer.lr(),
         loss_first,
         loss_last,
         curve: stored,

@@ -42,7 +42,7 @@ pub(crate) fn measure(folder: &Path, artifacts: &str, count: u64, every: u64, on
     let original = models.original(&spec.generator, &inputs, on)?;
     let editor = edit::editor(&spec, &target(), &inputs, &mut models, on)?;
     let pool = edit::small_pool(&spec, &original, &editor, spec.pool.batch)?;
-    let mut trainer = Trainer::new(&spec, pool, original, None, Group::loopback())?;
+    let mut trainer = Trainer::new(&spec, &target(), pool, original, None, Group::loopback())?;
     for _ in 0..every.min(5) {
         trainer.step(Wishes::default())?;
     }
@@ -173,6 +173,7 @@ fn target() -> Target {
         student: None,
         score_deviation: 1.0,
         latent_deviation: 1.0,
+        lr: 1e-3,
         samples: 2,
         positives: 1,
         edited_share: 0.5,

@@ -54,7 +54,7 @@ pub(super) fn look(work: &mut Work<'_>, reference: &Reference, judge: &Judge, cu
 /// # Errors
 /// `NO_NEGATIVES` when the judge sees the feature in nearly all images; [`Error::Stopped`].
 pub(super) fn figures(work: &Work<'_>, space: Space, sets: Option<Sets>, cut: Cut) -> Result<Vec<Figure>> {
-    let Space { before, after, noise, free, rejection } = space;
+    let Space { before, after, ideal, noise, free, rejection } = space;
     let (free, rejection) = (free.picked(cut)?, rejection.picked(cut)?);
     if free.count() < 2 || rejection.count() < 2 {
         return Err(everywhere("images of the original", noise.count()));
@@ -69,8 +69,8 @@ pub(super) fn figures(work: &Work<'_>, space: Space, sets: Option<Sets>, cut: Cu
         let values = [distance(&before, to)?, distance(&after, to)?];
         Ok(fidelity(name, Some(values[0]), values[1], before.count(), definition))
     };
-    // That distance, what rejection has, and the one divided by the other.
-    let beside_rejection = |name: &str, to: &Moments, what: &str| -> Result<[Figure; 3]> {
+    // That distance, what rejection has, the one divided by the other, and how near an ideal copy would come.
+    let beside_rejection = |name: &str, to: &Moments, what: &str| -> Result<[Figure; 4]> {
         let whole = figure(name, to, what)?;
         let rejected = distance(&rejection, to)?;
         let filtered = format!(
@@ -89,9 +89,20 @@ pub(super) fn figures(work: &Work<'_>, space: Space, sets: Option<Sets>, cut: Cu
             ),
             ..whole.clone()
         };
+        let ideal = Figure {
+            name: "ideal_distance_over_rejection".to_owned(),
+            before: None,
+            after: over(Some(distance(&ideal, to)?)),
+            definition:
+                "The same of the original's images of the edited latents: what a copy that fits the edit \
+                         perfectly would have"
+                    .to_owned(),
+            ..ratio.clone()
+        };
         let definition =
             format!("Frechet distance ({space}) from {filtered} to {what}: what filtering gives");
-        Ok([whole, ratio, fidelity("rejection_distance", None, rejected, rejection.count(), definition)])
+        let rejected = fidelity("rejection_distance", None, rejected, rejection.count(), definition);
+        Ok([whole, ratio, ideal, rejected])
     };
     let own = "images of the original at other latents";
     let own_free = ("own_feature_free_distance", &free, format!("those {own} that do not show the feature"));

@@ -4,6 +4,7 @@
 
 mod feature;
 mod fidelity;
+pub(super) mod ideal;
 mod judged;
 pub(super) mod range;
 pub(super) mod remaining;
@@ -29,6 +30,7 @@ pub(super) fn run(work: &mut Work<'_>, shards: &[ArtifactRef], target: &Artifact
     let parts = Parts::of(&measures, cut)?;
     let mut figures: Vec<Figure> = counts.figures().into_iter().chain(parts.figures()).collect();
     let locality = locality(&measures, cut)?;
+    let ideal = ideal::figures(&measures, cut)?;
     let (outside, strays) = range::figure(&measures, &work.spec.generator.output)?;
     if let Some(space) = measures.space {
         let reference = work.spec.evaluate.reference.clone();
@@ -36,6 +38,7 @@ pub(super) fn run(work: &mut Work<'_>, shards: &[ArtifactRef], target: &Artifact
         figures.extend(fidelity::figures(work, space, sets, cut)?);
     }
     figures.extend(locality);
+    figures.extend(ideal);
     figures.push(outside);
     let judge = judged::judged_by(&work.spec, &work.inputs, &judge)?;
     let warnings: Vec<_> =

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use lethe_collective::{Group, Reducer, ReducerOptions};
 use lethe_domain::JobSpec;
 use lethe_domain::spec::Unlearn;
-use lethe_models::{Adam, Average, Drawn, Generator, Latents, Loss, Pool, Stream, Teacher};
+use lethe_models::{Adam, Anchor, Average, Drawn, Generator, Latents, Loss, Pool, Stream, Target, Teacher};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
@@ -33,11 +33,14 @@ pub(crate) struct Trainer {
     copy: Generator,
     loss: Loss,
     adam: Adam,
+    anchor: Anchor,
     average: Average,
     // Dropped before the group, which it sends through.
     reducer: Reducer,
     group: Group,
     unlearn: Unlearn,
+    /// Adam's, at the start.
+    lr: f64,
     /// The parts of a global batch that this rank takes.
     own: Range<u64>,
     steps: u64,
@@ -59,6 +62,7 @@ impl Trainer {
     /// Those of the models, and of the gang: every rank makes its trainer at the same time.
     pub(crate) fn new(
         spec: &JobSpec,
+        target: &Target,
         pool: Rc<Pool>,
         original: Rc<Original>,
         teacher: Option<Teacher>,
@@ -76,6 +80,7 @@ impl Trainer {
         copy.set_batch_norm(spec.unlearn.batch_norm)?;
         let weights: Vec<Tensor> = trained.iter().map(|(_, weight)| weight.shallow_clone()).collect();
         let adam = Adam::new(&trained)?;
+        let anchor = Anchor::new(&trained)?;
         let average = Average::new(&trained, spec.unlearn.average)?;
         let reducer = Reducer::new(&group, &weights, ReducerOptions::default())?;
         Ok(Self {
@@ -84,10 +89,12 @@ impl Trainer {
             copy,
             loss,
             adam,
+            anchor,
             average,
             reducer,
             group,
             unlearn: spec.unlearn.clone(),
+            lr: spec.unlearn.lr.unwrap_or(target.lr),
             own,
             steps: 0,
             pending: Vec::new(),
@@ -98,6 +105,11 @@ impl Trainer {
     /// The gang, for what is not part of a step.
     pub(crate) fn group(&self) -> &Group {
         &self.group
+    }
+
+    /// Adam's learning rate at the start.
+    pub(crate) fn lr(&self) -> f64 {
+        self.lr
     }
 
     /// Steps done, over the whole run.
@@ -123,7 +135,9 @@ impl Trainer {
             }
         };
         self.whole = false;
-        self.adam.step(self.unlearn.lr * self.unlearn.lr_schedule.factor(self.steps, self.unlearn.steps))?;
+        let factor = self.unlearn.lr_schedule.factor(self.steps, self.unlearn.steps);
+        self.adam.step(self.lr * factor)?;
+        self.anchor.pull(self.unlearn.anchor * factor)?;
         self.steps += 1;
         self.average.step(self.steps)?;
         self.whole = true;
