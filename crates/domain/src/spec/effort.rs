@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Effort {
-    /// A first look, in less than half of the time: more of the feature is left.
+    /// A first look, in a third of the time: more of the feature is left, and more changes elsewhere.
     Quick,
     /// What the defaults are meant for.
     #[default]
@@ -24,8 +24,8 @@ impl Effort {
     pub fn latents(self) -> u64 {
         match self {
             Self::Quick => 12_000,
-            Self::Normal => 45_000,
-            Self::Thorough => 180_000,
+            Self::Normal => 60_000,
+            Self::Thorough => 240_000,
         }
     }
 
@@ -33,8 +33,8 @@ impl Effort {
     pub fn steps(self) -> u64 {
         match self {
             Self::Quick => 400,
-            Self::Normal => 1_500,
-            Self::Thorough => 6_000,
+            Self::Normal => 2_000,
+            Self::Thorough => 8_000,
         }
     }
 

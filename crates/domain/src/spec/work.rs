@@ -156,8 +156,8 @@ pub enum EditChoice {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Unlearn {
-    /// How much work it may be. It sets `pool.latents` and `unlearn.steps`, unless they are set: quick 12,000 and 400, normal 45,000 and
-    /// 1,500, thorough 180,000 and 6,000.
+    /// How much work it may be. It sets `pool.latents` and `unlearn.steps`, unless they are set: quick 12,000 and 400, normal 60,000 and
+    /// 2,000, thorough 240,000 and 8,000.
     pub effort: Effort,
     /// Optimiser steps.
     pub steps: u64,
