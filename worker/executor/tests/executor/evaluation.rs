@@ -166,8 +166,8 @@ fn the_figures_do_not_depend_on_how_the_range_was_cut() {
         "own_distance",
         "l1",
         "ms_ssim",
-        "typical",
         "outside_share",
+        "typical",
     ];
     assert_eq!(names, expected, "without a reference");
     for (whole, part) in whole.figures.iter().zip(&parts.figures) {

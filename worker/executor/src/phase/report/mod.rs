@@ -38,8 +38,8 @@ pub(super) fn run(work: &mut Work<'_>, shards: &[ArtifactRef], target: &Artifact
         figures.extend(fidelity::figures(work, space, sets, cut)?);
     }
     figures.extend(locality);
-    figures.extend(ideal);
     figures.push(outside);
+    figures.extend(ideal);
     let judge = judged::judged_by(&work.spec, &work.inputs, &judge)?;
     let warnings: Vec<_> =
         [strays, counts.warnings(), judged::warning(&judge)].into_iter().flatten().collect();
