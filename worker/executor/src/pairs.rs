@@ -41,16 +41,22 @@ pub(crate) const PAIRS: [PairMeasure; 3] = [
                      image does not show the feature; 1 = identical",
         of: |tools, before, after| Ok(Some(tools.similarity.ms_ssim(before, after)?)),
     },
-    PairMeasure {
-        name: "class_changed",
-        unit: Unit::Share,
-        better: Better::Lower,
-        definition: "Share of latents whose image changed its most probable class from the original to the copy, of those whose \
-                     original image does not show the feature and of whose class the classifier is sure (above 0.9): \
-                     evaluate.classifier, else the judge, else the labeller",
-        of: Tools::class_changed,
-    },
+    CLASS_CHANGED,
 ];
+
+/// Whether a sure image is of another class now, where there is a classifier.
+pub(crate) const CLASS_CHANGED: PairMeasure = PairMeasure {
+    name: "class_changed",
+    unit: Unit::Share,
+    better: Better::Lower,
+    definition: "Share of latents whose image changed its most probable class from the original to the copy, of those whose \
+                 original image does not show the feature and of whose class the classifier is sure (above 0.9): \
+                 evaluate.classifier, else the judge, else the labeller",
+    of: |tools, before, after| {
+        let changed = tools.classes.as_ref().map(|classes| classes.changed(before, after));
+        Ok(changed.transpose()?)
+    },
+};
 
 /// What measures need to be made once.
 #[derive(Debug)]
@@ -70,15 +76,6 @@ impl Tools {
         device: Device,
     ) -> Result<Self> {
         Ok(Self { similarity: Similarity::new(height, width, device)?, classes })
-    }
-
-    /// As [`Classes::changed`], where there is a classifier.
-    ///
-    /// # Errors
-    /// Those of the classifier.
-    pub(crate) fn class_changed(&self, before: &Tensor, after: &Tensor) -> Result<Option<Tensor>> {
-        let changed = self.classes.as_ref().map(|classes| classes.changed(before, after));
-        Ok(changed.transpose()?)
     }
 }
 

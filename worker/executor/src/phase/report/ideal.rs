@@ -3,11 +3,12 @@
 //! A copy that fits the edit perfectly would have these figures. Its distance stands among the distances (`fidelity`), what it would leave of the
 //! feature among the parts (`remaining`: missed and edit).
 
-use lethe_domain::{Better, Cut, Figure, Unit, proportion_ci95};
+use lethe_domain::{Better, Cut, Figure, Unit};
 
 use super::remaining::{EDITED, SELECTED, UNRESOLVED};
 use crate::error::Result;
 use crate::measures::Measures;
+use crate::pairs;
 
 /// Row of [`Measures`]: whether the edit changed the class of a sure image, NaN where nobody was sure.
 pub(in crate::phase) const CLASS_CHANGED: &str = "ideal.class_changed";
@@ -52,23 +53,16 @@ fn class_changed(measures: &Measures, cut: Cut) -> Result<Option<Figure>> {
         return Ok(None);
     }
     let changed = measures.row(CLASS_CHANGED)?.iter().zip(&measures.before);
-    let sure = changed.filter(|(changed, score)| !changed.is_nan() && !cut.is_positive(**score));
-    let sure: Vec<f64> = sure.map(|(changed, _)| *changed).collect();
-    let (count, changed) = (sure.len() as u64, sure.iter().sum::<f64>());
-    Ok((count > 0).then(|| Figure {
+    let free = changed.filter(|(_, score)| !cut.is_positive(**score)).map(|(changed, _)| *changed);
+    let figure = Figure {
         name: "ideal_class_changed".to_owned(),
         group: "edits".to_owned(),
-        before: None,
-        after: Some(changed / count as f64),
-        unit: Unit::Share,
-        ci95_before: None,
-        ci95_after: Some(proportion_ci95(changed as u64, count)),
-        better: Better::Lower,
-        samples: count,
-        definition: "As the locality figure of this name, from the original's image of the latent to that of the edited latent: what \
-                     the edit alone changes"
+        definition: "As the locality figure class_changed, from the original's image of the latent to that of the edited latent: \
+                     what the edit alone changes"
             .to_owned(),
-    }))
+        ..pairs::CLASS_CHANGED.figure(free)
+    };
+    Ok((figure.samples > 0).then_some(figure))
 }
 
 #[cfg(test)]
