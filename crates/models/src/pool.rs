@@ -20,7 +20,7 @@ use crate::weights::Tensors;
 const BORDER: f64 = 0.9;
 
 /// Some latents in a row, labelled and edited.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct PoolShard {
     /// Index of the first in [`Stream::Train`].
     start: u64,
@@ -34,13 +34,16 @@ pub struct PoolShard {
     unresolved: Vec<bool>,
     /// How far each was moved, in standard deviations of an entry.
     steps: Vec<f64>,
+    /// What the copy should show for each latent, f16 [N, C, H, W] in [0, 1], in the batches they were made in; none where the original is to
+    /// be asked again.
+    targets: Option<Vec<Tensor>>,
 }
 
 impl PoolShard {
-    /// None yet; the first will be latent `start`.
-    pub fn new(start: u64) -> Self {
+    /// None yet; the first will be latent `start`. It keeps the images of edited latents if `with_targets`.
+    pub fn new(start: u64, with_targets: bool) -> Self {
         let (scores, places, edits, unresolved, steps) = Default::default();
-        Self { start, scores, places, edits, unresolved, steps }
+        Self { start, scores, places, edits, unresolved, steps, targets: with_targets.then(Vec::new) }
     }
 
     /// Adds the next latents `z`, [N, ...latent], and what became of them; `deviation` is that of an entry.
@@ -59,6 +62,9 @@ impl PoolShard {
         self.edits.extend(Vec::<f32>::try_from(host(&moved)?.f_flatten(0, -1)?)?);
         self.unresolved.extend(Vec::<bool>::try_from(host(&edited.unresolved)?)?);
         self.steps.extend(Vec::<f64>::try_from(host(&lengths.f_div_scalar(deviation)?)?)?);
+        if let Some(targets) = &mut self.targets {
+            targets.push(host(&edited.images.f_to_kind(Kind::Half)?)?);
+        }
         Ok(())
     }
 
@@ -75,6 +81,9 @@ impl PoolShard {
         tensors.insert("edits", &Tensor::f_from_slice(&self.edits)?.f_reshape(shape)?);
         tensors.insert("unresolved", &Tensor::f_from_slice(&self.unresolved)?);
         tensors.insert("steps", &Tensor::f_from_slice(&self.steps)?);
+        if let Some(targets) = self.targets.as_ref().filter(|targets| !targets.is_empty()) {
+            tensors.insert("targets", &Tensor::f_cat(targets, 0)?);
+        }
         tensors.to_bytes()
     }
 
@@ -93,6 +102,7 @@ impl PoolShard {
             edits: Vec::try_from(of("edits", Kind::Float)?)?,
             unresolved: Vec::try_from(of("unresolved", Kind::Bool)?)?,
             steps: Vec::try_from(of("steps", Kind::Double)?)?,
+            targets: tensors.find("targets").map(|targets| vec![targets.shallow_clone()]),
         };
         let (count, edited) = (shard.scores.len(), shard.places.len());
         if !shard.places.is_sorted() || shard.places.iter().any(|place| !(0..count as i64).contains(place)) {
@@ -102,6 +112,9 @@ impl PoolShard {
             || shard.edits.len() != edited * latents.numel()
         {
             return Err(refuse("it has not one edit for each place"));
+        }
+        if shard.targets.iter().flatten().any(|targets| targets.dim() != 4 || targets.size()[0] != count as i64) {
+            return Err(refuse("it has not one target for each score"));
         }
         Ok(shard)
     }
@@ -125,6 +138,8 @@ pub struct Pool {
     rows: Vec<Option<usize>>,
     /// The edited latents, one after the other.
     edits: Vec<f32>,
+    /// What the copy should show for each latent, f16 [N, C, H, W]; none when a shard came without.
+    targets: Option<Tensor>,
     summary: EditSummary,
 }
 
@@ -135,6 +150,8 @@ pub struct Drawn {
     pub z: Tensor,
     /// The same, edited where they are to be: the original's images of these are what the copy should give.
     pub edited: Tensor,
+    /// These images, f32 [N, C, H, W] in [0, 1], where the pool holds them; to three digits, as it holds them.
+    pub targets: Option<Tensor>,
     /// Where that is, int64 `[P]`, in order.
     pub places: Tensor,
     /// What each counts, f32 `[N]`.
@@ -149,7 +166,7 @@ impl Pool {
     pub fn new(latents: Latents, shards: Vec<PoolShard>, near_share: f64) -> Result<Self> {
         let refuse = |reason: String| Error::Tensors { file: "the pool of edits".to_owned(), reason };
         let (mut scores, mut rows, mut edits, mut steps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut failed = vec![];
+        let (mut failed, mut targets) = (vec![], Some(vec![]));
         for shard in shards {
             let first = rows.len();
             if shard.start != first as u64 {
@@ -163,7 +180,13 @@ impl Pool {
             scores.extend(shard.scores);
             edits.extend(shard.edits);
             steps.extend(shard.steps);
+            targets = targets.zip(shard.targets).map(|(mut before, next)| {
+                before.extend(next);
+                before
+            });
         }
+        let targets = targets.filter(|targets| !targets.is_empty());
+        let targets = targets.map(|targets| Tensor::f_cat(&targets, 0)).transpose()?;
         let stays = |index: &usize| rows[*index].is_none();
         let border = quantile((0..rows.len()).filter(stays).map(|index| scores[index]).collect(), BORDER);
         let is_near = |index: &usize| !stays(index) || scores[*index] > border;
@@ -181,7 +204,7 @@ impl Pool {
             median_step: quantile(made.clone(), 0.5),
             p99_step: quantile(made, 0.99),
         };
-        Ok(Self { latents, order, near: near.len(), near_share, rows, edits, summary })
+        Ok(Self { latents, order, near: near.len(), near_share, rows, edits, targets, summary })
     }
 
     /// What became of the edits.
@@ -214,7 +237,13 @@ impl Pool {
                 places.push(place as i64);
             }
         }
+        let shown = |targets: &Tensor| {
+            let rows: Vec<i64> = indices.iter().map(|index| *index as i64).collect();
+            let held = sent(&targets.f_index_select(0, &Tensor::f_from_slice(&rows)?)?, device)?;
+            Ok::<_, Error>(held.f_to_kind(Kind::Float)?)
+        };
         Ok(Drawn {
+            targets: self.targets.as_ref().map(shown).transpose()?,
             z: self.latents.tensor(&z, device)?,
             edited: self.latents.tensor(&edited, device)?,
             places: sent(&Tensor::f_from_slice(&places)?, device)?,

@@ -48,6 +48,11 @@ impl Tensors {
         self.entries.get(name).ok_or_else(|| self.refuse(format!("the tensor {name} is missing")))
     }
 
+    /// The tensor of this name, if there is one.
+    pub fn find(&self, name: &str) -> Option<&Tensor> {
+        self.entries.get(name)
+    }
+
     /// The tensor of this name, when it has this shape and kind.
     ///
     /// # Errors

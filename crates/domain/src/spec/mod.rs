@@ -109,6 +109,14 @@ impl JobSpec {
         Portions { samples: latents, shard_size, batch, enough: None }
     }
 
+    /// Whether the pool holds the images that the copy should show, so that training need not make them again in each pass over it. At
+    /// two bytes a pixel, where all of them are small.
+    pub fn stores_targets(&self) -> bool {
+        const SMALL: u64 = 512 << 20;
+        let pixels: i64 = self.generator.output.shape().iter().product();
+        self.pool.latents.saturating_mul(2 * pixels.unsigned_abs()) <= SMALL
+    }
+
     /// How the evaluation is cut.
     pub(crate) fn evaluate_portions(&self) -> Portions {
         let Evaluate { samples, shard_size, batch, .. } = self.evaluate;

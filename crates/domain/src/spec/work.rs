@@ -209,7 +209,7 @@ impl Unlearn {
             effort,
             steps: effort.steps(),
             global_batch: 128,
-            micro_batches: 6,
+            micro_batches: 4,
             lr: None,
             lr_schedule: LrSchedule::Cosine,
             anchor: 0.001,

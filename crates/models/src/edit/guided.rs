@@ -52,7 +52,7 @@ impl Guided {
         let places = selected.f_nonzero()?.f_view([-1])?;
         if places.numel() == 0 {
             let unresolved = places.f_to_kind(Kind::Bool)?;
-            return Ok(Edited { latents: z.shallow_clone(), scores, places, unresolved });
+            return Ok(Edited { latents: z.shallow_clone(), scores, places, unresolved, images });
         }
         let there = z.f_index_select(0, &places)?;
         let moved = self.method.reach(&aim, &there, &scores.f_index_select(0, &places)?)?;
@@ -61,6 +61,8 @@ impl Guided {
         let mut shape = vec![1_i64; z.dim()];
         shape[0] = -1;
         let kept = there.f_where_self(&unresolved.f_view(&shape[..])?, &moved.latents)?;
-        Ok(Edited { latents: z.f_index_copy(0, &places, &kept)?, scores, places, unresolved })
+        let latents = z.f_index_copy(0, &places, &kept)?;
+        let images = images.f_index_copy(0, &places, &aim.images(&kept)?)?;
+        Ok(Edited { latents, scores, places, unresolved, images })
     }
 }

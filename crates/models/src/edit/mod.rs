@@ -65,6 +65,8 @@ pub struct Edited {
     pub places: Tensor,
     /// Which of these P show the feature after every move tried, bool `[P]`: they stay put, and there is no image to teach.
     pub unresolved: Tensor,
+    /// The original's images of `latents`, in [0, 1]; [N, C, H, W].
+    pub images: Tensor,
 }
 
 impl Edited {
@@ -139,7 +141,8 @@ impl Editor {
                 let latents = axis.back(z, &excess.f_clamp_min(0.0)?.f_mul_scalar(*scale)?)?;
                 let places = excess.f_ge(0.0)?.f_nonzero()?.f_view([-1])?;
                 let unresolved = places.f_zeros_like()?.f_to_kind(Kind::Bool)?;
-                Ok(Edited { latents, scores, places, unresolved })
+                let images = original.to_unit(&original.forward(&latents)?)?;
+                Ok(Edited { latents, scores, places, unresolved, images })
             }
             How::Guided(guided) => guided.edit(&self.target, original, z),
         })

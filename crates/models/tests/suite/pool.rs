@@ -17,7 +17,7 @@ fn latents() -> Latents {
 /// Shards of 60 latents: score i % 60, the ten highest of each edited to 100 + score, of which the last finds nothing.
 fn shards(count: u64) -> Vec<PoolShard> {
     let of = |start: u64| {
-        let mut shard = PoolShard::new(start);
+        let mut shard = PoolShard::new(start, true);
         for half in [0, 30] {
             let z = latents().batch(Stream::Train, start + half, 30, DEVICE).unwrap();
             let scores = Tensor::arange(30, (Kind::Double, DEVICE)) + half as f64;
@@ -25,7 +25,9 @@ fn shards(count: u64) -> Vec<PoolShard> {
             let reached = (scores.index_select(0, &places) + 100.0).to_kind(Kind::Float).view([-1, 1]);
             let unresolved = reached.eq(159.0).view(-1);
             let latents = z.index_copy(0, &places, &reached.expand([-1, 2], true));
-            shard.add(&z, &Edited { latents, scores, places, unresolved }, 1.0).unwrap();
+            // An image is its latent's first entry, four times.
+            let images = latents.narrow(1, 0, 1).view([-1, 1, 1, 1]).expand([-1, 1, 2, 2], true);
+            shard.add(&z, &Edited { latents, scores, places, unresolved, images }, 1.0).unwrap();
         }
         shard
     };
@@ -43,6 +45,20 @@ fn a_draw_depends_on_step_and_place_alone() {
     assert!(same(&all(|drawn| &drawn.weights), &whole.weights));
     let next = pool.draw(8, 25, 0..25, DEVICE).unwrap();
     assert!(!same(&next.z, &whole.z), "another step draws others");
+}
+
+#[test]
+fn targets_are_those_of_the_edited_latents_where_every_shard_has_them() {
+    let drawn = Pool::new(latents(), shards(2), 0.5).unwrap().draw(3, 25, 0..25, DEVICE).unwrap();
+    let targets = drawn.targets.unwrap();
+    assert_eq!(targets.size(), [25, 1, 2, 2]);
+    let expected = drawn.edited.narrow(1, 0, 1).view([-1, 1, 1, 1]).expand([-1, 1, 2, 2], true);
+    assert!(same(&targets, &expected.to_kind(Kind::Half).to_kind(Kind::Float)));
+
+    let mut mixed = shards(1);
+    mixed.push(PoolShard::new(60, false));
+    let drawn = Pool::new(latents(), mixed, 0.5).unwrap().draw(3, 25, 0..25, DEVICE).unwrap();
+    assert!(drawn.targets.is_none(), "one shard came without");
 }
 
 #[test]
@@ -85,9 +101,12 @@ fn shards_come_back_from_their_files_and_must_follow_one_another() {
         assert_eq!(bytes, shard.to_bytes(&latents()).unwrap());
         PoolShard::from_bytes(&bytes, "shard", &latents()).unwrap()
     };
-    assert_eq!(shards.iter().map(again).collect::<Vec<_>>(), shards);
-    let none = PoolShard::new(0);
-    assert_eq!(again(&none), none);
+    for shard in shards.iter().chain([&PoolShard::new(0, false)]) {
+        assert_eq!(
+            again(shard).to_bytes(&latents()).unwrap(),
+            shard.to_bytes(&latents()).unwrap()
+        );
+    }
 
     let error = Pool::new(latents(), shards.into_iter().rev().collect(), 0.5).unwrap_err().to_string();
     assert!(error.contains("begins at latent 60, expected 0"), "{error}");
@@ -99,7 +118,7 @@ fn shards_come_back_from_their_files_and_must_follow_one_another() {
 
 #[test]
 fn a_pool_of_one_kind_and_a_batch_of_one_are_drawn_evenly() {
-    let mut plain = PoolShard::new(0);
+    let mut plain = PoolShard::new(0, false);
     let z = latents().batch(Stream::Train, 0, 8, DEVICE).unwrap();
     let none = Tensor::zeros([0], (Kind::Int64, DEVICE));
     let edited = Edited {
@@ -107,6 +126,7 @@ fn a_pool_of_one_kind_and_a_batch_of_one_are_drawn_evenly() {
         scores: Tensor::ones([8], (Kind::Double, DEVICE)),
         unresolved: none.to_kind(Kind::Bool),
         places: none,
+        images: Tensor::zeros([8, 1, 2, 2], (Kind::Float, DEVICE)),
     };
     plain.add(&z, &edited, 1.0).unwrap();
     for (pool, size) in [(vec![plain], 6), (shards(1), 1)] {

@@ -31,7 +31,8 @@ pub(super) fn run(work: &mut Work<'_>, shard: Shard, target: &ArtifactRef) -> Re
         work.speaker.begin();
     }
     let (latents, batch) = (work.latents(), work.spec.pool.batch);
-    let edits = edit(&original, &editor, &latents, shard.range, batch, |done| shard.step(work, done));
+    let edits = PoolShard::new(shard.range.start, work.spec.stores_targets());
+    let edits = edit(&original, &editor, &latents, edits, shard.range, batch, |done| shard.step(work, done));
     let edits = edits
         .map_err(|error| error.too_large(&format!("a batch of {batch} latents (pool.batch)"), SMALLER))?;
     let pool = work.storage.put(&work.shard_path(shard.index), edits.to_bytes(&latents)?)?;
@@ -78,7 +79,7 @@ pub(crate) fn guide(
     }
 }
 
-/// Labels and edits a range of latents. `step` is called before each batch with the latents done.
+/// Labels and edits a range of latents into `shard`. `step` is called before each batch with the latents done.
 ///
 /// # Errors
 /// Those of the models and of `step`.
@@ -86,11 +87,11 @@ pub(crate) fn edit(
     original: &Original,
     editor: &Editor,
     latents: &Latents,
+    mut shard: PoolShard,
     range: SampleRange,
     batch: u64,
     mut step: impl FnMut(u64) -> Result<()>,
 ) -> Result<PoolShard> {
-    let mut shard = PoolShard::new(range.start);
     for part in range.in_steps_of(batch) {
         step(part.start - range.start)?;
         let z = latents.batch(Stream::Train, part.start, part.count, original.generator.device())?;
@@ -99,7 +100,7 @@ pub(crate) fn edit(
     Ok(shard)
 }
 
-/// The first latents alone as a pool, for measuring: nothing is stored.
+/// The first latents alone as a pool, for measuring: nothing is stored, no targets either, so that a step is all of a step.
 ///
 /// # Errors
 /// Those of the models.
@@ -110,7 +111,8 @@ pub(crate) fn small_pool(
     count: u64,
 ) -> Result<Rc<Pool>> {
     let (latents, range) = (Latents::new(spec.sample.seed, &spec.generator), SampleRange { start: 0, count });
-    let shard = edit(original, editor, &latents, range, spec.pool.batch, |_| Ok(()))?;
+    let shard = PoolShard::new(range.start, false);
+    let shard = edit(original, editor, &latents, shard, range, spec.pool.batch, |_| Ok(()))?;
     Ok(Rc::new(Pool::new(latents, vec![shard], spec.unlearn.near)?))
 }
 

@@ -90,17 +90,11 @@ impl Eyes {
             }
             let (before, after) = (original.to_unit(&before)?, self.copy.to_unit(&after)?);
             let scores = self.judge.scores(&before)?;
-            let moved = match edited.count() {
-                // Not every script takes a batch of none.
-                0 => before.f_narrow(0, 0, 0)?,
-                _ => original
-                    .to_unit(&original.forward(&edited.latents.f_index_select(0, &edited.places)?)?)?,
-            };
+            let (ideal, moved) = (&edited.images, edited.images.f_index_select(0, &edited.places)?);
             for (row, values) in self.trace(&edited, &moved, &scores)? {
                 measures.rows.entry(row.to_owned()).or_default().extend(values);
             }
-            let ideal = before.f_index_copy(0, &edited.places, &moved)?;
-            if let Some(changed) = CLASS_CHANGED.of(&tools, &before, &ideal)? {
+            if let Some(changed) = CLASS_CHANGED.of(&tools, &before, ideal)? {
                 measures.rows.entry(ideal::CLASS_CHANGED.to_owned()).or_default().extend(numbers(&changed)?);
             }
             measures.before.extend(&scores);

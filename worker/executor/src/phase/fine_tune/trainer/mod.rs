@@ -207,10 +207,14 @@ impl Trainer {
     fn loss(&self, part: u64) -> Result<Tensor> {
         let batch = self.unlearn.global_batch;
         let range = piece(batch, part, self.unlearn.parts());
-        let Drawn { z, edited, places, weights } =
+        let Drawn { z, edited, targets, places, weights } =
             self.pool.draw(self.steps, batch, range, self.copy.device())?;
-        let targets = tch::no_grad(|| self.original.generator.forward(&edited))?;
-        let (targets, images) = (self.copy.to_unit(&targets)?, self.copy.to_unit(&self.copy.forward(&z)?)?);
+        let original = &self.original.generator;
+        let targets = match targets {
+            Some(targets) => targets,
+            None => tch::no_grad(|| original.to_unit(&original.forward(&edited)?))?,
+        };
+        let images = self.copy.to_unit(&self.copy.forward(&z)?)?;
         Ok(self.loss.sum(&images, &targets, &places, &weights)?)
     }
 
