@@ -2,6 +2,7 @@
 //!
 //! Not here: under which lease that is (`task`).
 
+use lethe_domain::spec::Costs;
 use lethe_domain::{
     DirectionOutput, EditMethod, EditOutput, EditSummary, EvaluateOutput, FineTuneOutput, Phase, ProbeOutput,
     PublishOutput, ReportOutput, SampleOutput, Task, TaskOutput, Versions,
@@ -203,6 +204,7 @@ impl From<DirectionOutput> for v1::DirectionOutput {
             select: output.select,
             goal: output.goal,
             edit: v1::EditMethod::from(output.edit).into(),
+            costs: Some(output.costs.into()),
             warnings: each(output.warnings),
         }
     }
@@ -223,8 +225,21 @@ impl TryFrom<v1::DirectionOutput> for DirectionOutput {
             select: output.select,
             goal: output.goal,
             edit: required_choice::<v1::EditMethod, _>(output.edit, "edit")?,
+            costs: required(output.costs, "costs")?,
             warnings: list(output.warnings, "warnings")?,
         })
+    }
+}
+
+impl From<Costs> for v1::Costs {
+    fn from(Costs { edit, train, evaluate }: Costs) -> Self {
+        Self { edit, train, evaluate }
+    }
+}
+
+impl From<v1::Costs> for Costs {
+    fn from(v1::Costs { edit, train, evaluate }: v1::Costs) -> Self {
+        Self { edit, train, evaluate }
     }
 }
 
@@ -251,6 +266,8 @@ impl From<FineTuneOutput> for v1::FineTuneOutput {
             world_size: output.world_size,
             samples_per_second: output.samples_per_second,
             lr: output.lr,
+            drift: output.drift,
+            halved: output.halved,
             loss_first: output.loss_first,
             loss_last: output.loss_last,
             curve: Some(output.curve.into()),
@@ -270,6 +287,8 @@ impl TryFrom<v1::FineTuneOutput> for FineTuneOutput {
             world_size: output.world_size,
             samples_per_second: output.samples_per_second,
             lr: output.lr,
+            drift: output.drift,
+            halved: output.halved,
             loss_first: output.loss_first,
             loss_last: output.loss_last,
             curve: required(output.curve, "curve")?,

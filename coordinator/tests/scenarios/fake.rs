@@ -288,6 +288,7 @@ async fn output(assignment: &Assignment) -> TaskOutput {
             threshold: 0.7,
             edited_share: 0.17,
             heldout_auc: 0.97,
+            costs: lethe_domain::spec::Costs::default(),
             warnings: Vec::new(),
         }),
         Task::Edit { .. } => in_shards(assignment, |SampleRange { start, count }| {
@@ -304,6 +305,8 @@ async fn output(assignment: &Assignment) -> TaskOutput {
                 world_size: role.world,
                 samples_per_second: 1280.0,
                 lr: 0.001,
+                drift: None,
+                halved: 1,
                 loss_first: 1.0,
                 loss_last: 0.025,
                 curve,

@@ -124,6 +124,12 @@ pub struct TrainSummary {
     /// Adam's learning rate at the start.
     #[serde(default)]
     pub lr: f64,
+    /// Mean absolute difference per pixel between the copy's images of unedited latents and the original's, over the last 50 steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<f64>,
+    /// How often the learning rate was halved because that was above unlearn.drift.
+    #[serde(default)]
+    pub halved: u32,
     /// Loss of the first step.
     pub loss_first: f64,
     /// Loss of the last step.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::spec::Costs;
 use crate::{
     ArtifactRef, EditMethod, EditSummary, Figure, GangRole, JudgeSummary, Phase, SampleRange, Warning,
 };
@@ -197,6 +198,9 @@ pub struct DirectionOutput {
     pub edited_share: f64,
     /// Area under the ROC curve of the projection as a predictor of the label, on held-out samples.
     pub heldout_auc: f64,
+    /// What a latent costs from here on.
+    #[serde(default)]
+    pub costs: Costs,
     /// What makes the direction doubtful.
     pub warnings: Vec<Warning>,
 }
@@ -226,6 +230,12 @@ pub struct FineTuneOutput {
     /// Adam's learning rate at the start.
     #[serde(default)]
     pub lr: f64,
+    /// How far images of unedited latents were from the original's in the last steps, per pixel; none where there were too few.
+    #[serde(default)]
+    pub drift: Option<f64>,
+    /// How often the learning rate was halved for it.
+    #[serde(default)]
+    pub halved: u32,
     /// Loss of the first step.
     pub loss_first: f64,
     /// Loss of the last step.

@@ -22,6 +22,8 @@ pub enum WarningCode {
     CommonFeature,
     /// Many more latents are edited than show the feature.
     BroadEdit,
+    /// The effort's numbers were lowered, since a latent of this generator costs much.
+    EffortLowered,
     /// Edits found no image without the feature.
     EditsUnresolved,
     /// The copy's pixels leave the range that the spec declares.
@@ -41,12 +43,13 @@ impl WarningCode {
     }
 
     /// Every reason.
-    pub const ALL: [WarningCode; 10] = [
+    pub const ALL: [WarningCode; 11] = [
         WarningCode::NotTrained,
         WarningCode::NoisyDirection,
         WarningCode::WeakDirection,
         WarningCode::CommonFeature,
         WarningCode::BroadEdit,
+        WarningCode::EffortLowered,
         WarningCode::EditsUnresolved,
         WarningCode::OutOfRange,
         WarningCode::FeatureNotSeen,
@@ -62,6 +65,7 @@ impl WarningCode {
             WarningCode::WeakDirection => "WEAK_DIRECTION",
             WarningCode::CommonFeature => "COMMON_FEATURE",
             WarningCode::BroadEdit => "BROAD_EDIT",
+            WarningCode::EffortLowered => "EFFORT_LOWERED",
             WarningCode::EditsUnresolved => "EDITS_UNRESOLVED",
             WarningCode::OutOfRange => "OUT_OF_RANGE",
             WarningCode::FeatureNotSeen => "FEATURE_NOT_SEEN",

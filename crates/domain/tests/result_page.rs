@@ -54,6 +54,8 @@ fn full() -> JobResult {
             world_size: 0,
             samples_per_second: 0.0,
             lr: 0.001,
+            drift: Some(0.0125),
+            halved: 0,
             loss_first: 0.0,
             loss_last: 0.0,
         }),

@@ -278,6 +278,9 @@ impl State {
         }
         self.disturbed.insert(id.clone());
         let Some(job) = self.jobs.get_mut(id) else { return };
+        if phase == Phase::Direction {
+            job.record.keep_to_budget();
+        }
         match phase.next(&job.record.spec) {
             Some(next) => {
                 job.record.phase = next;

@@ -22,7 +22,7 @@ pub(crate) struct Past {
 impl Past {
     pub(crate) fn new(record: &JobRecord, version: u64) -> Self {
         let status = JobStatus { version, ..record.over() }.brief();
-        Self { status, request_id: record.request_id.clone(), spec: fingerprint(&record.spec) }
+        Self { status, request_id: record.request_id.clone(), spec: fingerprint(record.asked()) }
     }
 
     /// Its place among jobs that have ended: (when, id).
@@ -63,7 +63,7 @@ impl State {
     /// Whether this is what a job was asked to do.
     pub fn was_asked(&self, id: &JobId, spec: &JobSpec) -> bool {
         match self.jobs.get(id) {
-            Some(job) => job.record.spec == *spec,
+            Some(job) => job.record.asked() == spec,
             None => self.past.get(id).is_some_and(|past| past.spec == fingerprint(spec)),
         }
     }

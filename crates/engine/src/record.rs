@@ -19,8 +19,11 @@ pub struct JobRecord {
     pub version: u32,
     /// The job.
     pub id: JobId,
-    /// What was asked for.
+    /// What is to be done.
     pub spec: JobSpec,
+    /// What was asked for, where that was more than its budget allows (`unlearn.slot_minutes`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Box<JobSpec>>,
     /// What the files it reads held when it was accepted.
     #[serde(default)]
     pub inputs: Inputs,
@@ -133,6 +136,7 @@ impl JobRecord {
             version: RECORD_VERSION,
             id,
             spec,
+            asked: None,
             inputs,
             request_id,
             submitted_unix_ms: unix_ms,
@@ -149,6 +153,19 @@ impl JobRecord {
             failure: None,
             tidy: false,
             unwanted: false,
+        }
+    }
+
+    /// The spec that the job was submitted with.
+    pub(crate) fn asked(&self) -> &JobSpec {
+        self.asked.as_deref().unwrap_or(&self.spec)
+    }
+
+    /// From now on only what the budget allows is to be done, now that the costs are known.
+    pub(crate) fn keep_to_budget(&mut self) {
+        let costs = self.outputs.direction().map(|direction| direction.costs);
+        if let Some(lowered) = costs.and_then(|costs| self.spec.within_budget(&costs)) {
+            self.asked = Some(Box::new(std::mem::replace(&mut self.spec, lowered)));
         }
     }
 

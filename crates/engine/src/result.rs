@@ -25,6 +25,8 @@ impl JobRecord {
             world_size: trained.world_size,
             samples_per_second: trained.samples_per_second,
             lr: trained.lr,
+            drift: trained.drift,
+            halved: trained.halved,
             loss_first: trained.loss_first,
             loss_last: trained.loss_last,
         });

@@ -83,6 +83,7 @@ fn direction() -> TaskOutput {
         threshold: 0.5,
         edited_share: 0.1,
         heldout_auc: 0.9,
+        costs: lethe_domain::spec::Costs::default(),
         warnings: Vec::new(),
     })
 }
@@ -458,6 +459,8 @@ fn rank_zero_moves_the_job_on_while_the_others_still_close() {
         world_size: 2,
         samples_per_second: 1.0,
         lr: 0.001,
+        drift: None,
+        halved: 1,
         loss_first: 1.0,
         loss_last: 0.1,
         curve: artifact(),
@@ -1082,6 +1085,34 @@ fn a_probe_asks_again_whether_a_full_disk_has_room_but_not_for_long() {
     let message = failure.unwrap().message;
     assert_eq!(message, "phase probe failed 4 times, last: the disk of file:///a is full");
     assert!((5_000..10_000).contains(&(bench.now - begun)), "{} ms", bench.now - begun);
+}
+
+#[test]
+fn a_job_keeps_to_its_budget_once_the_costs_are_known_and_its_request_stays_the_same() {
+    let slow = |value: &mut Value| {
+        value["pool"] = json!({"shard_size": 1_000, "batch": 10});
+        value["resources"]["slots"] = json!({"min": 1, "max": 1});
+    };
+    let mut bench = Bench::new(Config::default());
+    let submit =
+        Event::Submit { job: job(), spec: spec(slow), inputs: inputs(), request_id: Some("r".to_owned()) };
+    bench.step(submit);
+    bench.join("w", 1);
+    bench.finish("w", 0, Ok(probe()));
+    for _ in 0..2 {
+        bench.finish("w", 0, Ok(sample(1)));
+    }
+    let TaskOutput::Direction(mut found) = direction() else { unreachable!() };
+    // 1,500, 2,560 and 250 seconds of the 1,800.
+    found.costs = lethe_domain::spec::Costs { edit: 0.025, train: 0.01, evaluate: 0.025 };
+    bench.finish("w", 0, Ok(TaskOutput::Direction(found)));
+    let record = bench.state.record(&job()).unwrap();
+    assert_eq!(record.phase, Phase::Edit);
+    let numbers = [record.spec.pool.latents, record.spec.unlearn.steps, record.spec.evaluate.samples];
+    assert_eq!(numbers, [21_213, 707, 3_535], "0.35 of them");
+    assert_eq!(bench.state.status(&job(), Now::default()).unwrap().phases[3].total, 21_213);
+    assert!(bench.state.was_asked(&job(), &spec(slow)), "what was asked for is known");
+    assert!(!bench.state.was_asked(&job(), &spec(|_| {})));
 }
 
 #[test]

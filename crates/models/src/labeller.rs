@@ -99,11 +99,27 @@ impl Labeller {
     /// [`Error::Forward`], [`Error::Mismatch`] when the model gives the wrong number of outputs or says probabilities
     /// that are none, [`Error::NotFinite`], [`Error::Memory`].
     pub fn scores(&self, images: &Tensor) -> Result<Vec<f64>> {
+        Ok(Vec::try_from(self.read(&self.outputs(images)?)?.f_contiguous()?)?)
+    }
+
+    /// Outputs, f64 [N, K] on the cpu.
+    fn outputs(&self, images: &Tensor) -> Result<Tensor> {
         let outputs = self.model.run(images)?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?;
         if matches!(self.reading, Reading::Class { output: ClassifierOutput::Probability, .. }) {
             outputs::check_probabilities(&self.model, &outputs)?;
         }
-        Ok(Vec::try_from(self.read(&outputs)?.f_contiguous()?)?)
+        Ok(outputs)
+    }
+
+    /// As [`Labeller::scores`], and all that it says of the images: logits less their mean, or else the score alone, f32 [N, K] on the
+    /// cpu.
+    ///
+    /// # Errors
+    /// As [`Labeller::scores`].
+    pub fn look(&self, images: &Tensor) -> Result<(Vec<f64>, Tensor)> {
+        let outputs = self.outputs(images)?;
+        let scores = Vec::try_from(self.read(&outputs)?.f_contiguous()?)?;
+        Ok((scores, self.opinions(&outputs)?.f_to_kind(Kind::Float)?))
     }
 
     /// As [`Labeller::scores`], f64 `[N]` on the device of the images, without waiting for it: so nothing is said here about numbers that
@@ -154,6 +170,15 @@ impl Labeller {
                 Ok(outputs.f_sub(&outputs.f_mean_dim([1_i64].as_slice(), true, Kind::Double)?)?)
             }
             _ => Ok(self.read(outputs)?.f_unsqueeze(1)?),
+        }
+    }
+
+    /// One score for each row of [`Labeller::opinions`], f64 `[N]`.
+    pub(crate) fn score_of(&self, opinions: &Tensor) -> Result<Tensor> {
+        match self.reading {
+            Reading::Class { output: ClassifierOutput::Logits, .. } => self.read(opinions),
+            // They are the score.
+            _ => Ok(opinions.f_select(1, 0)?),
         }
     }
 

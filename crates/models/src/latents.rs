@@ -31,6 +31,8 @@ pub enum Stream {
     Teach = 6,
     /// No latents: the way in which weights are moved to find the learning rate.
     Rate = 7,
+    /// No latents: what a surrogate is taught with.
+    Surrogate = 8,
 }
 
 /// The latents of one job.

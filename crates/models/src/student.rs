@@ -12,6 +12,7 @@ use crate::adam::Adam;
 use crate::direction::{deviation, mean};
 use crate::error::{Error, Result};
 use crate::latents::{Latents, Stream, below, sent};
+use crate::layer::{Layer, named};
 use crate::weights::Tensors;
 
 /// Channels of the convolutions; the last goes on as often as it takes.
@@ -37,34 +38,9 @@ pub struct Student {
     deviation: f64,
 }
 
-#[derive(Debug)]
-struct Layer {
-    weight: Tensor,
-    bias: Tensor,
-}
-
-impl Layer {
-    /// With these many inputs to each number, uniform within their root's reciprocal (as PyTorch's layers begin).
-    fn new(shape: &[i64], random: &mut impl Rng, device: tch::Device) -> Result<Self> {
-        let inputs: i64 = shape[1..].iter().product();
-        let bound = 1.0 / (inputs as f64).sqrt();
-        let mut draw = |count: i64| -> Vec<f32> {
-            let unit = |_| -> f64 { StandardUniform.sample(random) };
-            (0..count).map(unit).map(|unit| (bound * (2.0 * unit - 1.0)) as f32).collect()
-        };
-        let weight = Tensor::f_from_slice(&draw(shape.iter().product()))?.f_reshape(shape)?;
-        let bias = Tensor::f_from_slice(&draw(shape[0]))?;
-        Ok(Self { weight: weight.f_to_device(device)?, bias: bias.f_to_device(device)? })
-    }
-
-    fn linear(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.f_linear(&self.weight, Some(&self.bias))?)
-    }
-
-    fn convolve(&self, x: &Tensor) -> Result<Tensor> {
-        let border = self.weight.size()[2] / 2;
-        Ok(x.f_conv2d(&self.weight, Some(&self.bias), [STRIDE; 2], [border; 2], [1; 2], 1)?)
-    }
+fn convolve(layer: &Layer, x: &Tensor) -> Result<Tensor> {
+    let border = layer.weight.size()[2] / 2;
+    Ok(x.f_conv2d(&layer.weight, Some(&layer.bias), [STRIDE; 2], [border; 2], [1; 2], 1)?)
 }
 
 impl Student {
@@ -92,11 +68,7 @@ impl Student {
     }
 
     fn weights(&self) -> Vec<(String, Tensor)> {
-        let parts = |(name, layer): (String, &Layer)| {
-            let both = [("weight", &layer.weight), ("bias", &layer.bias)];
-            both.map(|(part, tensor)| (format!("{name}.{part}"), tensor.shallow_clone()))
-        };
-        self.layers().flat_map(parts).collect()
+        named(self.layers())
     }
 
     /// Standardised scores [N, 1].
@@ -108,7 +80,7 @@ impl Student {
             _ => images.f_avg_pool2d([pool; 2], [pool; 2], [0; 2], false, true, None)?,
         };
         for layer in &self.convolutions {
-            x = leaky(&layer.convolve(&x)?)?;
+            x = leaky(&convolve(layer, &x)?)?;
         }
         self.last.linear(&leaky(&self.hidden.linear(&x.f_flatten(1, -1)?)?)?)
     }
@@ -145,13 +117,7 @@ impl Student {
     /// # Errors
     /// [`Error::Tensors`] when a part is missing.
     pub fn from_state(state: &Tensors, device: tch::Device) -> Result<Self> {
-        let layer = |name: &str| {
-            let part = |part: &str| -> Result<Tensor> {
-                let tensor = state.get(&format!("{name}.{part}"))?;
-                Ok(tensor.f_to_kind(Kind::Float)?.f_to_device(device)?.f_detach()?)
-            };
-            Ok::<_, Error>(Layer { weight: part("weight")?, bias: part("bias")? })
-        };
+        let layer = |name: &str| Layer::from_state(state, name, device);
         let count = state.iter().filter(|(name, _)| name.starts_with("convolutions.")).count() / 2;
         let convolutions = (0..count).map(|place| layer(&format!("convolutions.{place}")));
         Ok(Self {

@@ -63,6 +63,7 @@ impl From<Direction> for v1::Direction {
             margin: direction.margin,
             recall: direction.recall,
             edit: v1::EditChoice::from(direction.edit).into(),
+            surrogate: Some(direction.surrogate),
             raw: Some(direction.raw),
         }
     }
@@ -97,6 +98,7 @@ impl TryFrom<v1::Direction> for Direction {
             margin: direction.margin.or(default.margin),
             recall: direction.recall,
             edit: choice::<v1::EditChoice, _>(direction.edit, "edit")?.unwrap_or(default.edit),
+            surrogate: direction.surrogate.unwrap_or(default.surrogate),
             raw: direction.raw.unwrap_or(default.raw),
         })
     }
@@ -122,12 +124,14 @@ impl From<Unlearn> for v1::Unlearn {
     fn from(unlearn: Unlearn) -> Self {
         Self {
             effort: v1::Effort::from(unlearn.effort).into(),
+            slot_minutes: unlearn.slot_minutes,
             steps: Some(unlearn.steps),
             global_batch: Some(unlearn.global_batch),
             micro_batches: Some(unlearn.micro_batches),
             lr: unlearn.lr,
             lr_schedule: v1::LrSchedule::from(unlearn.lr_schedule).into(),
             anchor: Some(unlearn.anchor),
+            drift: Some(unlearn.drift),
             squares: Some(unlearn.squares),
             alpha: Some(unlearn.alpha),
             labeller_term: Some(unlearn.labeller_term),
@@ -150,6 +154,7 @@ impl TryFrom<v1::Unlearn> for Unlearn {
         let default = Self::of(effort);
         Ok(Self {
             effort,
+            slot_minutes: unlearn.slot_minutes,
             steps: unlearn.steps.unwrap_or(default.steps),
             global_batch: unlearn.global_batch.unwrap_or(default.global_batch),
             micro_batches: unlearn.micro_batches.unwrap_or(default.micro_batches),
@@ -157,6 +162,7 @@ impl TryFrom<v1::Unlearn> for Unlearn {
             lr_schedule: choice::<v1::LrSchedule, _>(unlearn.lr_schedule, "lr_schedule")?
                 .unwrap_or(default.lr_schedule),
             anchor: unlearn.anchor.unwrap_or(default.anchor),
+            drift: unlearn.drift.unwrap_or(default.drift),
             squares: unlearn.squares.unwrap_or(default.squares),
             alpha: unlearn.alpha.unwrap_or(default.alpha),
             labeller_term: unlearn.labeller_term.unwrap_or(default.labeller_term),

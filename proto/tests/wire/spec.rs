@@ -107,13 +107,14 @@ fn direction() -> impl Strategy<Value = Direction> {
         Just((Selection::Classifier, false))
     ];
     let edit = prop_oneof![Just(EditChoice::Auto), Just(EditChoice::Line), Just(EditChoice::Student)];
-    (method, threshold, selection, of(0.0..100.0_f64), of(0.0..100.0_f64), edit).prop_map(
-        |(method, threshold, (selection, raw), margin, recall, edit)| Direction {
+    (method, threshold, selection, of(0.0..100.0_f64), of(0.0..100.0_f64), (edit, 0.0..1.0_f64)).prop_map(
+        |(method, threshold, (selection, raw), margin, recall, (edit, surrogate))| Direction {
             method,
             threshold,
             selection,
             recall,
             edit,
+            surrogate,
             margin,
             raw,
         },
@@ -145,7 +146,7 @@ fn unlearn() -> impl Strategy<Value = Unlearn> {
         (1e-9..100.0_f64, 0.0..9.0_f64, 0.0..1.0_f64, 0.0..1.0_f64, 0.0..1.0_f64, 0.0..99.0_f64),
         reduction,
         norm,
-        (of(plateau), effort),
+        (of(plateau), effort, of(0.0..1e6_f64), 0.0..1.0_f64),
     )
         .prop_map(
             |(
@@ -157,10 +158,11 @@ fn unlearn() -> impl Strategy<Value = Unlearn> {
                 (alpha, labeller_term, average, near, anchor, squares),
                 loss_reduction,
                 batch_norm,
-                (plateau, effort),
+                (plateau, effort, slot_minutes, drift),
             )| {
                 Unlearn {
                     effort,
+                    slot_minutes,
                     steps,
                     global_batch,
                     micro_batches,
@@ -170,6 +172,7 @@ fn unlearn() -> impl Strategy<Value = Unlearn> {
                     labeller_term,
                     average,
                     anchor,
+                    drift,
                     squares,
                     near,
                     loss_reduction,

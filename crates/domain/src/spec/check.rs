@@ -302,6 +302,9 @@ fn check_direction(direction: &Direction, problems: &mut Problems) {
             });
         }
     }
+    problems.require((0.0..=1.0).contains(&direction.surrogate), "direction.surrogate", || {
+        format!("found {}, expected 0 <= surrogate <= 1", direction.surrogate)
+    });
     problems.require(
         !(direction.raw && direction.selection == Selection::Classifier),
         "direction.raw",
@@ -326,9 +329,11 @@ fn check_unlearn(unlearn: &Unlearn, problems: &mut Problems) {
     problems.require(unlearn.alpha.is_finite() && unlearn.alpha > 0.0, "unlearn.alpha", || {
         format!("found {}, expected above 0", unlearn.alpha)
     });
-    for (weight, path) in
-        [(unlearn.labeller_term, "unlearn.labeller_term"), (unlearn.squares, "unlearn.squares")]
-    {
+    for (weight, path) in [
+        (unlearn.labeller_term, "unlearn.labeller_term"),
+        (unlearn.squares, "unlearn.squares"),
+        (unlearn.slot_minutes.unwrap_or_default(), "unlearn.slot_minutes"),
+    ] {
         problems.require(weight.is_finite() && weight >= 0.0, path, || {
             format!("found {weight}, expected 0 or more")
         });
@@ -337,6 +342,7 @@ fn check_unlearn(unlearn: &Unlearn, problems: &mut Problems) {
         (unlearn.average, "unlearn.average"),
         (unlearn.near, "unlearn.near"),
         (unlearn.anchor, "unlearn.anchor"),
+        (unlearn.drift, "unlearn.drift"),
     ] {
         problems.require((0.0..1.0).contains(&value), path, || {
             format!("found {value}, expected 0 <= {} < 1", &path[8..])

@@ -38,6 +38,15 @@ impl Effort {
         }
     }
 
+    /// Minutes of one slot that editing, training and evaluating may take.
+    pub fn slot_minutes(self) -> f64 {
+        match self {
+            Self::Quick => 10.0,
+            Self::Normal => 30.0,
+            Self::Thorough => 120.0,
+        }
+    }
+
     /// Writes it out in a spec as somebody wrote it. What is no spec at all stays as it is.
     pub(super) fn write_out(value: &mut Value) {
         let said = value.pointer("/unlearn/effort").cloned();

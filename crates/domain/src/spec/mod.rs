@@ -2,6 +2,7 @@
 //!
 //! The doc comments are the manual; the JSON schema is derived from the types. Not here: reading files, looking at models.
 
+mod budget;
 mod check;
 mod draft;
 mod effort;
@@ -11,6 +12,7 @@ mod generator;
 mod load;
 mod work;
 
+pub use budget::Costs;
 pub use draft::Draft;
 pub use effort::Effort;
 pub use feature::{

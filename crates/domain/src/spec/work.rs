@@ -57,6 +57,10 @@ pub struct Direction {
     pub recall: Option<f64>,
     /// How an image is taken to where the feature is gone (selection: classifier).
     pub edit: EditChoice,
+    /// How much a surrogate has to say in where edits by a gradient go, from 0 (nothing) to 1 (all): a small network that learns from the
+    /// samples what the labeller says of a latent's image, from the latent alone. The labeller's own gradient is exact, and finds what
+    /// this labeller alone calls free of the feature; the surrogate's is smooth.
+    pub surrogate: f64,
     /// How far beyond the labeller's threshold an edited image must be, in standard deviations of the scores. Unless set, as far as the
     /// median of the images without the feature: one that is barely negative is positive for the next judge (selection: classifier).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,6 +77,7 @@ impl Default for Direction {
             selection: Selection::Classifier,
             recall: None,
             edit: EditChoice::Auto,
+            surrogate: 0.8,
             margin: None,
             raw: false,
         }
@@ -159,6 +164,12 @@ pub struct Unlearn {
     /// How much work it may be. It sets `pool.latents` and `unlearn.steps`, unless they are set: quick 12,000 and 400, normal 60,000 and
     /// 2,000, thorough 240,000 and 8,000.
     pub effort: Effort,
+    /// How long editing, training and evaluating may take, in minutes of one slot: two slots take about half as long. Where it would be
+    /// longer, the numbers of the effort that the spec does not set otherwise (pool.latents, unlearn.steps, evaluate.samples) are lowered
+    /// by the same share, once the feature is located and it is known what a latent costs. Unless set: quick 10, normal 30, thorough 120.
+    /// 0 = however long it takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slot_minutes: Option<f64>,
     /// Optimiser steps.
     pub steps: u64,
     /// Latents of one step, over all ranks together, drawn from the pool.
@@ -174,6 +185,9 @@ pub struct Unlearn {
     pub lr_schedule: LrSchedule,
     /// Share of the way back to the original's weights that each weight goes in a step; it falls with the learning rate. 0 = none.
     pub anchor: f64,
+    /// How far the copy's images of unedited latents may be from the original's, as a mean absolute difference per pixel in [0, 1]: where
+    /// they are further over 50 steps, the learning rate is halved. 0 = however far.
+    pub drift: f64,
     /// Weight of the unlearning terms against the reconstruction term.
     pub alpha: f64,
     /// Weight of squared differences of pixels beside absolute ones: a few pixels that are far off make another image, many that are
@@ -207,12 +221,14 @@ impl Unlearn {
     pub fn of(effort: Effort) -> Self {
         Self {
             effort,
+            slot_minutes: None,
             steps: effort.steps(),
             global_batch: 128,
             micro_batches: 4,
             lr: None,
             lr_schedule: LrSchedule::Cosine,
-            anchor: 0.001,
+            anchor: 0.003,
+            drift: 0.05,
             alpha: 3.0,
             squares: 10.0,
             labeller_term: 2.0,

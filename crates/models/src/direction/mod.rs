@@ -82,6 +82,7 @@ pub fn locate(
         goal,
         method,
         student: None,
+        surrogate: None,
         score_deviation: deviation,
         latent_deviation: latents.deviation(),
         lr,

@@ -7,10 +7,13 @@ use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
 use crate::student::Student;
+use crate::surrogate::Surrogate;
 use crate::weights::Tensors;
 
 /// Under which a student's weights are kept.
 const STUDENT: &str = "student";
+/// Likewise a surrogate's.
+const SURROGATE: &str = "surrogate";
 
 /// Where the feature is, and where the edit begins.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +36,8 @@ pub struct Target {
     pub method: EditMethod,
     /// What leads edits and training where the labeller has no gradient.
     pub student: Option<Rc<Student>>,
+    /// What edits by a gradient ask besides.
+    pub surrogate: Option<Rc<Surrogate>>,
     /// Standard deviation of the scores.
     pub score_deviation: f64,
     /// Standard deviation of a latent's entry under the prior.
@@ -63,6 +68,9 @@ impl Target {
         if let Some(student) = &self.student {
             tensors.nest(STUDENT, student.state());
         }
+        if let Some(surrogate) = &self.surrogate {
+            tensors.nest(SURROGATE, surrogate.state());
+        }
         tensors.to_bytes()
     }
 
@@ -80,8 +88,12 @@ impl Target {
         let student = tensors.nested(STUDENT);
         let student =
             (!student.is_empty()).then(|| Student::from_state(&student, Device::Cpu)).transpose()?;
+        let surrogate = tensors.nested(SURROGATE);
+        let surrogate =
+            (!surrogate.is_empty()).then(|| Surrogate::from_state(&surrogate, Device::Cpu)).transpose()?;
         Ok(Self {
             student: student.map(Rc::new),
+            surrogate: surrogate.map(Rc::new),
             shape: unit.size(),
             unit: Vec::try_from(unit.f_reshape([-1])?)?,
             raw_norm: tensors.get_f64("raw_norm")?,

@@ -1,7 +1,9 @@
 //! The edit that follows the labeller's gradient through the generator, down to the goal.
 //!
 //! Latents that the labeller calls free of the feature, but nearly shows, go by degrees less far. A classifier's score is lowered in favour of the class that the image shows most besides the feature: what else it is it stays.
-//! Each step is as long as would reach the goal if the score were linear, within bounds: a gradient says little about what is far. A
+//! Each step is as long as would reach the goal if the score were linear, within a radius that grows where the gradient kept its promise and
+//! shrinks where it did not. A surrogate has a say in where it goes: what the labeller's own gradient finds is the nearest image that this
+//! labeller calls free of the feature, which the next one may not. A
 //! latent of a normal prior keeps its length, one of a uniform prior its support, and none leaves a ball around its origin: beyond
 //! these the generator never saw one. What the last step went too far is taken back by halving.
 //!
@@ -16,16 +18,22 @@ use tch::{Kind, Tensor};
 use super::method::{Aim, Method, Reached};
 use crate::error::Result;
 use crate::labeller::Labeller;
+use crate::surrogate::Surrogate;
 
 /// Most images looked at for one latent, before the last step is halved.
 const LOOKS: usize = 25;
 const HALVINGS: usize = 3;
-/// Shortest and longest step, in standard deviations of an entry of a latent.
-const PACE: [f64; 2] = [0.02, 0.25];
+/// Shortest step, longest first one, and longest of all: the radius lies between these two. In standard deviations of an entry of a latent.
+const PACE: [f64; 3] = [0.02, 0.25, 1.0];
+/// A step that lowers the score by more than the second share of what its gradient promised is followed by one that may be twice as
+/// long; by less than the first, by one that may be half as long.
+const KEPT: [f64; 2] = [0.25, 0.6];
 /// Furthest from its origin that a latent may end, likewise.
 const REACH: f64 = 4.0;
 /// A gradient shorter than this leads nowhere.
 const FLAT: f64 = 1e-9;
+/// The exact gradient counts for at least this share of its length along the way between it and the surrogate's.
+const LEAST_ALONG: f64 = 0.1;
 /// Most latents moved at once.
 const BATCH: i64 = 256;
 
@@ -34,6 +42,8 @@ const BATCH: i64 = 256;
 pub(super) struct Descent {
     /// The labeller, in a form that can be differentiated, or its student.
     pub(super) guide: Rc<Labeller>,
+    /// What has a say besides, and how much of it, from 0 to 1.
+    pub(super) surrogate: Option<(Surrogate, f64)>,
     pub(super) prior: Prior,
     /// Standard deviation of an entry of a latent.
     pub(super) deviation: f64,
@@ -68,14 +78,33 @@ struct Path {
     scores: Tensor,
 }
 
+/// How high some latents are, and what points up.
+struct Slope {
+    /// The labeller's, f64 `[N]`.
+    scores: Tensor,
+    /// What is gone down: the guide's score, or its lead over the rivals; f64 `[N]`.
+    heights: Tensor,
+    /// Of the heights, f64 [N, D]. Zeros where they do not depend on the latent.
+    gradient: Tensor,
+}
+
 impl Descent {
     fn descend(&self, aim: &Aim<'_>, z: &Tensor, path: &mut Path) -> Result<()> {
         let mut who = Tensor::f_arange(z.size()[0], (Kind::Int64, z.device()))?;
         let mut here = path.origin.shallow_clone();
         let (mut back, mut rivals, mut goals) = (here.shallow_clone(), None, path.goals.shallow_clone());
+        let [least, first, most] = PACE.map(|pace| pace * self.deviation);
+        let mut radius = Tensor::f_full([who.size()[0], 1], first, (Kind::Double, z.device()))?;
+        let mut promise: Option<(Tensor, Tensor)> = None;
         for _ in 0..LOOKS {
-            let (scores, gradient) = self.slope(aim, &like(z, &here)?, &mut rivals)?;
+            let Slope { scores, heights, gradient } = self.slope(aim, &like(z, &here)?, &mut rivals)?;
             path.lower(&who, &back, &here, &scores)?;
+            if let Some((before, promised)) = &promise {
+                let kept = before.f_sub(&heights)?.f_div(promised)?.f_unsqueeze(1)?;
+                let wider = radius.f_mul_scalar(2.0)?.f_where_self(&kept.f_gt(KEPT[1])?, &radius)?;
+                let narrower = radius.f_mul_scalar(0.5)?.f_where_self(&kept.f_lt(KEPT[0])?, &wider)?;
+                radius = narrower.f_clamp(first, most)?;
+            }
             let length = norm(&gradient)?;
             let leads = length.f_gt(FLAT)?.f_logical_and(&length.f_isfinite()?)?.f_view([-1])?;
             let on = scores.f_gt_tensor(&goals)?.f_logical_and(&leads)?.f_nonzero()?.f_view([-1])?;
@@ -83,12 +112,12 @@ impl Descent {
                 break;
             }
             let of = |tensor: &Tensor| Ok::<_, crate::Error>(tensor.f_index_select(0, &on)?);
-            (who, back, goals) = (of(&who)?, of(&here)?, of(&goals)?);
+            (who, back, goals, radius) = (of(&who)?, of(&here)?, of(&goals)?, of(&radius)?);
             rivals = rivals.as_ref().map(of).transpose()?;
             let (gap, length) = (of(&scores)?.f_sub(&goals)?.f_unsqueeze(1)?, of(&length)?);
-            let [least, most] = PACE.map(|pace| pace * self.deviation);
-            let pace = gap.f_div(&length)?.f_clamp(least, most)?.f_div(&length)?;
-            let moved = back.f_sub(&of(&gradient)?.f_mul(&pace)?)?;
+            let pace = gap.f_div(&length)?.f_clamp_min(least)?.f_minimum(&radius)?;
+            promise = Some((of(&heights)?, pace.f_mul(&length)?.f_squeeze_dim(1)?));
+            let moved = back.f_sub(&of(&gradient)?.f_mul(&pace.f_div(&length)?)?)?;
             here = self.allowed(&path.origin.f_index_select(0, &who)?, &moved)?;
         }
         Ok(())
@@ -116,9 +145,8 @@ impl Descent {
         Ok(())
     }
 
-    /// Scores of latents, f64 `[N]`, and what points up, f64 [N, D]: the gradient of the score, or of its lead over the rivals, which are
-    /// told when they are not known. Zeros where the score does not depend on the latent.
-    fn slope(&self, aim: &Aim<'_>, z: &Tensor, rivals: &mut Option<Tensor>) -> Result<(Tensor, Tensor)> {
+    /// How high latents are and what points up; `rivals` are told when they are not known.
+    fn slope(&self, aim: &Aim<'_>, z: &Tensor, rivals: &mut Option<Tensor>) -> Result<Slope> {
         tch::with_grad(|| {
             let z = z.f_detach()?.f_set_requires_grad(true)?;
             let images = aim.images(&z)?;
@@ -143,18 +171,45 @@ impl Descent {
             } else {
                 slope.f_detach()?
             };
-            Ok((scores, gradient.f_to_kind(Kind::Double)?.f_flatten(1, -1)?))
+            let gradient = gradient.f_to_kind(Kind::Double)?.f_flatten(1, -1)?;
+            let gradient = match &self.surrogate {
+                Some((surrogate, share)) => {
+                    let smooth = self.smooth(aim, surrogate, &z.f_detach()?, rivals.as_ref())?;
+                    between(&gradient, &smooth, *share)?
+                }
+                None => gradient,
+            };
+            Ok(Slope { scores, heights: height.f_detach()?, gradient })
         })
     }
 
-    /// The longest of its steps, in units of the latent.
+    /// The gradient of what the surrogate expects of latents, f64 [N, D].
+    fn smooth(
+        &self,
+        aim: &Aim<'_>,
+        surrogate: &Surrogate,
+        z: &Tensor,
+        rivals: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let z = z.f_set_requires_grad(true)?;
+        let opinions = surrogate.opinions(&z)?;
+        let height = match rivals {
+            Some(rivals) => self.guide.lead(&opinions, rivals)?,
+            None => aim.labeller.score_of(&opinions)?,
+        };
+        let sum = height.f_mul_scalar(aim.sign)?.f_sum(Kind::Double)?;
+        let gradient = Tensor::f_run_backward(&[sum], &[&z], false, false)?.swap_remove(0);
+        Ok(gradient.f_to_kind(Kind::Double)?.f_flatten(1, -1)?)
+    }
+
+    /// The longest of its first steps, in units of the latent.
     pub(super) fn longest_step(&self) -> f64 {
         PACE[1] * self.deviation
     }
 
-    /// Signed scores after one longest step down, f64 `[N]`: where the gradient leads nowhere, those of staying put.
+    /// Signed scores after one such step down, f64 `[N]`: where the gradient leads nowhere, those of staying put.
     pub(super) fn step(&self, aim: &Aim<'_>, z: &Tensor) -> Result<Tensor> {
-        let (_, gradient) = self.slope(aim, z, &mut None)?;
+        let gradient = self.slope(aim, z, &mut None)?.gradient;
         let origin = z.f_to_kind(Kind::Double)?.f_flatten(1, -1)?;
         let way = gradient.f_mul(&norm(&gradient)?.f_clamp_min(FLAT)?.f_reciprocal()?)?;
         let way = way.f_nan_to_num(0.0, 0.0, 0.0)?.f_mul_scalar(self.longest_step())?;
@@ -190,6 +245,15 @@ impl Path {
     }
 }
 
+/// What points up between the exact gradient and a smooth one, f64 [N, D]: as long as the exact one is along it.
+fn between(exact: &Tensor, smooth: &Tensor, share: f64) -> Result<Tensor> {
+    let unit = |rows: &Tensor| Ok::<_, crate::Error>(rows.f_div(&norm(rows)?.f_clamp_min(FLAT)?)?);
+    let way = unit(exact)?.f_mul_scalar(1.0 - share)?.f_add(&unit(smooth)?.f_mul_scalar(share)?)?;
+    let (way, length) = (unit(&way)?, norm(exact)?);
+    let along = exact.f_mul(&way)?.f_sum_dim_intlist([1_i64].as_slice(), true, Kind::Double)?;
+    Ok(way.f_mul(&along.f_maximum(&length.f_mul_scalar(LEAST_ALONG)?)?)?)
+}
+
 /// Lengths of the rows, f64 [N, 1].
 fn norm(rows: &Tensor) -> Result<Tensor> {
     Ok(rows.f_square()?.f_sum_dim_intlist([1_i64].as_slice(), true, Kind::Double)?.f_sqrt()?)
@@ -200,4 +264,27 @@ fn like(z: &Tensor, rows: &Tensor) -> Result<Tensor> {
     let mut shape = z.size();
     shape[0] = rows.size()[0];
     Ok(rows.f_to_kind(z.f_kind()?)?.f_reshape(shape)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(values: &[f64]) -> Tensor {
+        Tensor::from_slice(values).view([-1, 2])
+    }
+
+    #[test]
+    fn the_way_lies_between_the_two_and_the_exact_gradient_says_how_steep_it_is() {
+        let exact = rows(&[2.0, 0.0, 2.0, 0.0, 3.0, 0.0, 0.0, 0.0]);
+        let smooth = rows(&[0.0, 5.0, 0.0, 5.0, -1.0, 0.0, 0.0, 5.0]);
+        let of = |share| Vec::<f64>::try_from(between(&exact, &smooth, share).unwrap().view([-1])).unwrap();
+        let half = of(0.5);
+        assert!((half[0] - 1.0).abs() < 1e-9 && (half[1] - 1.0).abs() < 1e-9, "{half:?}");
+        assert_eq!(of(0.0)[..4], [2.0, 0.0, 2.0, 0.0]);
+        // Where the two disagree it goes where the surrogate points, as if it were hardly steep.
+        let all = of(1.0);
+        assert!((all[4] + 0.3).abs() < 1e-9 && all[5] == 0.0, "{all:?}");
+        assert_eq!(all[6..], [0.0, 0.0], "no gradient, no way");
+    }
 }

@@ -14,7 +14,7 @@ mod walks;
 use std::rc::Rc;
 
 use lethe_domain::EditMethod;
-use lethe_domain::spec::Prior;
+use lethe_domain::spec::{Direction, Prior};
 use tch::{Device, Kind, Tensor};
 
 use crate::direction::Target;
@@ -77,13 +77,13 @@ impl Edited {
 }
 
 impl Editor {
-    /// Edits as the target says, for latents of this prior; `raw` as the job spec has it. A guide is needed unless it says projection.
+    /// Edits as the target and the job spec say, for latents of this prior. A guide is needed unless the target says projection.
     ///
     /// # Errors
     /// [`Error::Mismatch`] when it is needed and missing.
     pub fn new(
         target: &Target,
-        raw: bool,
+        direction: &Direction,
         prior: Prior,
         guide: Option<Guide>,
         device: Device,
@@ -91,12 +91,12 @@ impl Editor {
         let how = match (target.method, guide) {
             (EditMethod::Projection, _) => How::Projection {
                 axis: Axis::new(target, prior, device)?,
-                scale: if raw { target.raw_norm } else { 1.0 },
+                scale: if direction.raw { target.raw_norm } else { 1.0 },
             },
             (method, Some(Guide { labeller, differentiable })) => {
                 let method: Box<dyn Method> = match method {
                     EditMethod::Gradient | EditMethod::Student => {
-                        Box::new(descent(target, prior, differentiable))
+                        Box::new(descent(target, direction.surrogate, prior, differentiable, device)?)
                     }
                     _ => Box::new(line(target, prior, device)?),
                 };
@@ -157,8 +157,16 @@ fn line(target: &Target, prior: Prior, device: Device) -> Result<Line> {
     })
 }
 
-fn descent(target: &Target, prior: Prior, guide: Rc<Labeller>) -> Descent {
-    Descent { guide, prior, deviation: target.latent_deviation }
+fn descent(
+    target: &Target,
+    share: f64,
+    prior: Prior,
+    guide: Rc<Labeller>,
+    device: Device,
+) -> Result<Descent> {
+    let surrogate = target.surrogate.as_ref().filter(|_| share > 0.0);
+    let surrogate = surrogate.map(|surrogate| Ok::<_, Error>((surrogate.on(device)?, share))).transpose()?;
+    Ok(Descent { guide, surrogate, prior, deviation: target.latent_deviation })
 }
 
 /// Whether one step along the gradient lowers the scores of these latents more, on average, than one as long along the direction. Not
@@ -174,7 +182,7 @@ pub fn gradient_leads(
     z: &Tensor,
 ) -> Result<bool> {
     let aim = guided::aim(target, original, &guide.labeller);
-    let descent = descent(target, prior, Rc::clone(&guide.differentiable));
+    let descent = descent(target, 0.0, prior, Rc::clone(&guide.differentiable), z.device())?;
     tch::no_grad(|| {
         let by_gradient = match descent.step(&aim, z) {
             Ok(scores) => scores,

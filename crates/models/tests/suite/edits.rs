@@ -4,7 +4,8 @@ use std::path::Path;
 use std::rc::Rc;
 
 use lethe_domain::spec::{
-    Classifier, ClassifierOutput, Labeller as LabellerSpec, ModelFormat, Positive, Prior, Scorer, Unlearn,
+    Classifier, ClassifierOutput, Direction, Labeller as LabellerSpec, ModelFormat, Positive, Prior, Scorer,
+    Unlearn,
 };
 use lethe_domain::{Cut, EditMethod};
 use lethe_models::{
@@ -61,6 +62,7 @@ fn setting() -> Setting {
         goal: 1.0,
         method: EditMethod::Line,
         student: None,
+        surrogate: None,
         score_deviation: 0.4,
         latent_deviation: 1.0,
         lr: 1e-3,
@@ -85,7 +87,8 @@ impl Setting {
 
     fn projection(&self, raw: bool) -> Editor {
         let target = Target { method: EditMethod::Projection, ..self.target.clone() };
-        Editor::new(&target, raw, self.prior, None, Device::Cpu).unwrap()
+        Editor::new(&target, &Direction { raw, ..Direction::default() }, self.prior, None, Device::Cpu)
+            .unwrap()
     }
 
     fn guided(&self, margin: f64) -> Editor {
@@ -101,7 +104,7 @@ impl Setting {
         let scorer = self.scorer(1.0, Positive::Above(cut));
         let target =
             Target { cut: Cut { sign: 1.0, threshold: cut }, select, goal, method, ..self.target.clone() };
-        Editor::new(&target, false, self.prior, Some(scorer), Device::Cpu).unwrap()
+        Editor::new(&target, &Direction::default(), self.prior, Some(scorer), Device::Cpu).unwrap()
     }
 
     fn edit(&self, editor: &Editor, z: &Tensor) -> Edited {
@@ -183,7 +186,9 @@ fn low_scores_can_be_the_positive_ones() {
     setting.target.cut = Cut { sign: -1.0, threshold: -1.0 };
     (setting.target.select, setting.target.goal) = (-1.0, -1.0);
     let scorer = setting.scorer(-1.0, Positive::Below(-1.0));
-    let editor = Editor::new(&setting.target, false, Prior::Normal, Some(scorer), Device::Cpu).unwrap();
+    let editor =
+        Editor::new(&setting.target, &Direction::default(), Prior::Normal, Some(scorer), Device::Cpu)
+            .unwrap();
     let edited = setting.edit(&editor, &latents(&[[1.4, 0.0, 0.0, 0.0], [0.9, 0.0, 0.0, 0.0]]));
     assert_eq!(to_edit(&edited), [1.0, 0.0]);
     let reached = edited.latents.double_value(&[0, 0]);
@@ -278,7 +283,8 @@ fn searches_that_live_on_the_device_end_where_the_others_do() {
     let target = Target { cut, select: 11.0, goal: 10.1, score_deviation: 9.0, ..setting().target };
     let edit = |looks_per_sync, batch, z: &Tensor| {
         let search = Search { looks_per_sync, batch, ..Search::new(&target) };
-        let editor = Editor::new(&target, false, Prior::Normal, Some(guide.clone()), Device::Cpu);
+        let editor =
+            Editor::new(&target, &Direction::default(), Prior::Normal, Some(guide.clone()), Device::Cpu);
         editor.unwrap().with_search(search).edit(&original, z).unwrap()
     };
     tch::manual_seed(12);
@@ -307,7 +313,8 @@ fn nothing_positive_means_nothing_moved() {
 
 #[test]
 fn a_guided_edit_needs_somebody_who_looks() {
-    let error = Editor::new(&setting().target, false, Prior::Normal, None, Device::Cpu).unwrap_err();
+    let error =
+        Editor::new(&setting().target, &Direction::default(), Prior::Normal, None, Device::Cpu).unwrap_err();
     assert!(error.to_string().contains("needs a classifier or scorer"), "{error}");
 }
 
@@ -406,7 +413,8 @@ fn a_classifiers_score_falls_in_favour_of_what_else_the_image_shows() {
         score_deviation: 4.0,
         ..setting.target.clone()
     };
-    let editor = Editor::new(&target, false, Prior::Normal, Some(guide), Device::Cpu).unwrap();
+    let editor =
+        Editor::new(&target, &Direction::default(), Prior::Normal, Some(guide), Device::Cpu).unwrap();
     // The second class of the first is the third, of the other the first.
     let z = latents(&[[1.0, 0.5, 0.8, 0.3], [1.0, -0.8, 0.5, 0.3]]);
     let edited = setting.edit(&editor, &z);
@@ -479,7 +487,8 @@ fn a_student_learns_the_scores_and_leads_edits_where_the_labeller_has_no_gradien
             setting.target.student.as_ref().unwrap().on(Device::Cpu).unwrap(),
         )),
     };
-    let editor = Editor::new(&setting.target, false, Prior::Normal, Some(led), Device::Cpu).unwrap();
+    let editor =
+        Editor::new(&setting.target, &Direction::default(), Prior::Normal, Some(led), Device::Cpu).unwrap();
     let edited = setting.edit(&editor, &z);
     assert!(edited.count() > 30 && unresolved(&edited).iter().sum::<f64>() == 0.0, "{}", edited.count());
     let reached = values(&edited.latents.index_select(0, &edited.places).select(1, 0));

@@ -19,3 +19,4 @@ mod refusals;
 mod scripts;
 mod sheets;
 mod similarity;
+mod surrogates;

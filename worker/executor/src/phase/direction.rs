@@ -5,12 +5,12 @@
 use std::rc::Rc;
 
 use lethe_domain::spec::{Direction, EditChoice, Labeller};
-use lethe_domain::{ArtifactRef, DirectionOutput, EditMethod, SampleRange};
-use lethe_models::{Lessons, Stream, Student, Target};
+use lethe_domain::{ArtifactRef, DirectionOutput, EditMethod, JobSpec, SampleRange, Warning, WarningCode};
+use lethe_models::{Lessons, Stream, Student, Surrogate, Target};
 use tch::{Kind, Tensor};
 
-use super::edit;
-use super::sample::read_scores;
+use super::sample::{self, Samples};
+use super::{cost, edit};
 use crate::error::Result;
 use crate::work::Work;
 use crate::{memory, verdict};
@@ -32,7 +32,7 @@ const OF_SCORER: Aims = Aims { recall: 0.2, typical: 0.75 };
 /// # Errors
 /// `NO_POSITIVES` and `NO_NEGATIVES`; those of storage.
 pub(super) fn run(work: &mut Work<'_>, shards: &[ArtifactRef]) -> Result<DirectionOutput> {
-    let scores = read_scores(work, shards)?;
+    let Samples { scores, opinions } = sample::read(work, shards)?;
     let labeller = verdict::labeller(&work.spec)?;
     let cut = verdict::line(labeller).among(&scores)?;
     let Aims { recall, typical } = match labeller {
@@ -46,13 +46,20 @@ pub(super) fn run(work: &mut Work<'_>, shards: &[ArtifactRef]) -> Result<Directi
     memory::require(bytes, &format!("the latents of {} samples", scores.len()), "lower sample.until")?;
     let lr = learning_rate(work)?;
     let located = lethe_models::locate(&latents, &scores, cut, &direction, typical, lr)?;
-    located.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     work.stop.check()?;
 
-    let mut target = located.target;
+    let (mut target, mut warnings) = (located.target, located.warnings);
     if target.method != EditMethod::Projection {
         choose(work, &mut target, &scores)?;
     }
+    if matches!(target.method, EditMethod::Gradient | EditMethod::Student)
+        && let Some(opinions) = opinions
+    {
+        target.surrogate = surrogate(work, &opinions)?.map(Rc::new);
+    }
+    let costs = cost::measure(work, &target)?;
+    warnings.extend(work.spec.within_budget(&costs).map(|spec| lowered(&work.spec, &spec)));
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let name = format!("direction/target-a{}.safetensors", work.lease.attempt.0);
     let stored = work.storage.put(&work.path(&name), target.to_bytes()?)?;
     tracing::info!(
@@ -77,8 +84,29 @@ pub(super) fn run(work: &mut Work<'_>, shards: &[ArtifactRef]) -> Result<Directi
         threshold: target.threshold,
         edited_share: target.edited_share,
         heldout_auc: target.heldout_auc,
-        warnings: located.warnings,
+        costs,
+        warnings,
     })
+}
+
+/// That a job gets less than its effort stands for.
+fn lowered(asked: &JobSpec, given: &JobSpec) -> Warning {
+    let message = format!(
+        "to stay near {} minutes of one slot, {} latents of the pool, {} steps and {} latents of the evaluation were lowered to {}, {} and \
+         {}: more of the feature may be left",
+        asked.unlearn.slot_minutes.unwrap_or(asked.unlearn.effort.slot_minutes()),
+        asked.pool.latents,
+        asked.unlearn.steps,
+        asked.evaluate.samples,
+        given.pool.latents,
+        given.unlearn.steps,
+        given.evaluate.samples
+    );
+    Warning::new(
+        WarningCode::EffortLowered,
+        message,
+        "raise unlearn.slot_minutes (0 = however long it takes), or use a faster device",
+    )
 }
 
 /// The learning rate that suits the generator.
@@ -128,6 +156,25 @@ fn leads(work: &mut Work<'_>, target: &Target, scores: &[f64]) -> Result<bool> {
     let z = work.latents().gather(Stream::Sample, &most, work.device)?;
     let prior = work.spec.generator.prior;
     Ok(lethe_models::gradient_leads(target, &original.generator, &guide, prior, &z)?)
+}
+
+/// A surrogate that explains less of the variance of what the labeller says knows too little to have a say.
+const LEAST_EXPLAINED: f64 = 0.1;
+
+/// A surrogate of the labeller, where the spec wants one and there is one to be had.
+fn surrogate(work: &mut Work<'_>, opinions: &Tensor) -> Result<Option<Surrogate>> {
+    let latents = work.latents();
+    if work.spec.direction.surrogate == 0.0 || latents.numel() > Surrogate::MOST_ENTRIES {
+        return Ok(None);
+    }
+    let device = work.device;
+    let (surrogate, explained) =
+        Surrogate::teach(&latents, opinions, device, |done, all| work.step(done, all))?;
+    tracing::info!(
+        "a surrogate explains {:.1} % of the variance of what the labeller says",
+        100.0 * explained
+    );
+    Ok((explained >= LEAST_EXPLAINED).then_some(surrogate))
 }
 
 /// Most bytes that the images of a student's lessons take.

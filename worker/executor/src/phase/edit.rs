@@ -51,7 +51,7 @@ pub(crate) fn editor(
     device: Device,
 ) -> Result<Editor> {
     let guide = guide(spec, target.student.as_deref(), inputs, models, device)?;
-    Ok(Editor::new(target, spec.direction.raw, spec.generator.prior, guide, device)?)
+    Ok(Editor::new(target, &spec.direction, spec.generator.prior, guide, device)?)
 }
 
 /// Who looks at images while they are edited, if the spec wants somebody to; a student where one was taught.
@@ -142,12 +142,20 @@ pub(super) fn pool(work: &mut Work<'_>, shards: &[ArtifactRef]) -> Result<Rc<Poo
 /// As [`Models::guide`]; those of storage.
 pub(super) fn teacher(work: &mut Work<'_>, target: &ArtifactRef) -> Result<Option<Teacher>> {
     let target = work.target(target)?;
+    teacher_of(work, &target)
+}
+
+/// The same for a target at hand.
+///
+/// # Errors
+/// As [`Models::guide`].
+pub(super) fn teacher_of(work: &mut Work<'_>, target: &Target) -> Result<Option<Teacher>> {
     let differentiable = matches!(target.method, EditMethod::Gradient | EditMethod::Student);
     if !differentiable || work.spec.unlearn.labeller_term == 0.0 {
         return Ok(None);
     }
     let guide = guide(&work.spec, target.student.as_deref(), &work.inputs, work.models, work.device)?;
-    Ok(guide.map(|guide| Teacher::new(&target, guide.differentiable, work.spec.unlearn.labeller_term)))
+    Ok(guide.map(|guide| Teacher::new(target, guide.differentiable, work.spec.unlearn.labeller_term)))
 }
 
 /// Whether any edit succeeded. One that moved nothing, of an image that did not show the feature, is no success.

@@ -8,7 +8,7 @@
 use std::rc::Rc;
 
 use lethe_domain::{ArtifactRef, EvaluateOutput, SampleRange};
-use lethe_models::{Edited, Editor, Features, Generator, Labeller, Stream};
+use lethe_models::{Edited, Editor, Features, Generator, Labeller, Stream, Target};
 use tch::{Device, Kind, Tensor};
 
 use super::Shard;
@@ -36,17 +36,9 @@ pub(super) fn run(
     weights: &ArtifactRef,
 ) -> Result<EvaluateOutput> {
     let target = work.target(target)?;
-    let (judge, line) = verdict::judge(&work.spec, target.cut)?;
-    let original = work.original()?;
-    let storage = work.storage.clone();
-    let eyes = Eyes {
-        editor: editor(&work.spec, &target, &work.inputs, work.models, work.device)?,
-        copy: work.models.trained(&original, &weights.sha256, || storage.tensors(weights))?,
-        judge: work.labeller(&judge)?,
-        features: work.features()?,
-        line,
-        original,
-    };
+    let (original, storage) = (work.original()?, work.storage.clone());
+    let copy = work.models.trained(&original, &weights.sha256, || storage.tensors(weights))?;
+    let eyes = Eyes::new(work, &target, copy)?;
     if shard.is_first() {
         work.speaker.begin();
     }
@@ -62,7 +54,7 @@ pub(super) fn run(
 
 /// Everything that looks.
 #[derive(Debug)]
-struct Eyes {
+pub(super) struct Eyes {
     original: Rc<Original>,
     editor: Editor,
     copy: Rc<Generator>,
@@ -73,60 +65,95 @@ struct Eyes {
 }
 
 impl Eyes {
+    /// Those of a job, for this copy.
+    ///
+    /// # Errors
+    /// Those of the models.
+    pub(super) fn new(work: &mut Work<'_>, target: &Target, copy: Rc<Generator>) -> Result<Self> {
+        let (judge, line) = verdict::judge(&work.spec, target.cut)?;
+        Ok(Self {
+            editor: editor(&work.spec, target, &work.inputs, work.models, work.device)?,
+            copy,
+            judge: work.labeller(&judge)?,
+            features: work.features()?,
+            line,
+            original: work.original()?,
+        })
+    }
+
+    /// What measures of pairs need.
+    ///
+    /// # Errors
+    /// Those of the models.
+    pub(super) fn tools(&self, work: &mut Work<'_>) -> Result<Tools> {
+        Tools::new(work.spec.generator.output.shape(), work.classes()?, work.device)
+    }
+
     fn compare(&self, work: &mut Work<'_>, shard: Shard) -> Result<Measures> {
-        let classes = work.classes()?;
-        let tools = Tools::new(work.spec.generator.output.shape(), classes, work.device)?;
-        let (latents, batch) = (work.latents(), work.spec.evaluate.batch);
-        let original = &self.original.generator;
-        let range = shard.range;
+        let (tools, range) = (self.tools(work)?, shard.range);
         let mut measures = Measures::new(range.start);
-        for part in range.in_steps_of(batch) {
+        for part in range.in_steps_of(work.spec.evaluate.batch) {
             shard.step(work, part.start - range.start)?;
-            let z = latents.batch(Stream::Evaluate, part.start, part.count, work.device)?;
-            let edited = self.editor.edit(original, &z)?;
-            let (before, after) = (original.forward(&z)?, self.copy.forward(&z)?);
-            for (row, images) in range::ROWS.into_iter().zip([&before, &after]) {
-                measures.rows.entry(row.to_owned()).or_default().extend(numbers(&original.strays(images)?)?);
-            }
-            let (before, after) = (original.to_unit(&before)?, self.copy.to_unit(&after)?);
-            let scores = self.judge.scores(&before)?;
-            let (ideal, moved) = (&edited.images, edited.images.f_index_select(0, &edited.places)?);
-            for (row, values) in self.trace(&edited, &moved, &scores)? {
-                measures.rows.entry(row.to_owned()).or_default().extend(values);
-            }
-            if let Some(changed) = CLASS_CHANGED.of(&tools, &before, ideal)? {
-                measures.rows.entry(ideal::CLASS_CHANGED.to_owned()).or_default().extend(numbers(&changed)?);
-            }
-            measures.before.extend(&scores);
-            measures.after.extend(self.judge.scores(&after)?);
-            for pair in &PAIRS {
-                if let Some(values) = pair.of(&tools, &before, &after)? {
-                    measures.rows.entry(pair.name.to_owned()).or_default().extend(numbers(&values)?);
-                }
-            }
-            let Some(features) = &self.features else { continue };
-            let z = latents.batch(Stream::Noise, part.start, part.count, work.device)?;
-            let noise = original.to_unit(&original.forward(&z)?)?;
-            let noise_scores = self.judge.scores(&noise)?;
-            let [before, after, noise] = [before, after, noise].map(|images| features.of(&images));
-            let (before, after, noise) = (before?, after?, noise?);
-            let ideal = match edited.count() {
-                0 => before.shallow_clone(),
-                _ => before.f_index_copy(0, &edited.places, &features.of(&moved)?)?,
-            };
-            let space = match &mut measures.space {
-                Some(space) => space,
-                none => none.insert(Space::new(before.size()[1], self.line.cut().is_some())?),
-            };
-            space.before.add(&before)?;
-            space.after.add(&after)?;
-            space.ideal.add(&ideal)?;
-            space.noise.add(&noise)?;
-            space.free.add(&noise_scores, &noise, self.line.cut())?;
-            space.rejection.add(&scores, &before, self.line.cut())?;
-            self.replace(work, features, part, &scores, &mut space.rejection)?;
+            self.look(work, &tools, part, &mut measures)?;
         }
         Ok(measures)
+    }
+
+    /// Adds what is seen on a batch of latents.
+    ///
+    /// # Errors
+    /// Those of the models.
+    pub(super) fn look(
+        &self,
+        work: &Work<'_>,
+        tools: &Tools,
+        part: SampleRange,
+        measures: &mut Measures,
+    ) -> Result<()> {
+        let (latents, original) = (work.latents(), &self.original.generator);
+        let z = latents.batch(Stream::Evaluate, part.start, part.count, work.device)?;
+        let edited = self.editor.edit(original, &z)?;
+        let (before, after) = (original.forward(&z)?, self.copy.forward(&z)?);
+        for (row, images) in range::ROWS.into_iter().zip([&before, &after]) {
+            measures.rows.entry(row.to_owned()).or_default().extend(numbers(&original.strays(images)?)?);
+        }
+        let (before, after) = (original.to_unit(&before)?, self.copy.to_unit(&after)?);
+        let scores = self.judge.scores(&before)?;
+        let (ideal, moved) = (&edited.images, edited.images.f_index_select(0, &edited.places)?);
+        for (row, values) in self.trace(&edited, &moved, &scores)? {
+            measures.rows.entry(row.to_owned()).or_default().extend(values);
+        }
+        if let Some(changed) = CLASS_CHANGED.of(tools, &before, ideal)? {
+            measures.rows.entry(ideal::CLASS_CHANGED.to_owned()).or_default().extend(numbers(&changed)?);
+        }
+        measures.before.extend(&scores);
+        measures.after.extend(self.judge.scores(&after)?);
+        for pair in &PAIRS {
+            if let Some(values) = pair.of(tools, &before, &after)? {
+                measures.rows.entry(pair.name.to_owned()).or_default().extend(numbers(&values)?);
+            }
+        }
+        let Some(features) = &self.features else { return Ok(()) };
+        let z = latents.batch(Stream::Noise, part.start, part.count, work.device)?;
+        let noise = original.to_unit(&original.forward(&z)?)?;
+        let noise_scores = self.judge.scores(&noise)?;
+        let [before, after, noise] = [before, after, noise].map(|images| features.of(&images));
+        let (before, after, noise) = (before?, after?, noise?);
+        let ideal = match edited.count() {
+            0 => before.shallow_clone(),
+            _ => before.f_index_copy(0, &edited.places, &features.of(&moved)?)?,
+        };
+        let space = match &mut measures.space {
+            Some(space) => space,
+            none => none.insert(Space::new(before.size()[1], self.line.cut().is_some())?),
+        };
+        space.before.add(&before)?;
+        space.after.add(&after)?;
+        space.ideal.add(&ideal)?;
+        space.noise.add(&noise)?;
+        space.free.add(&noise_scores, &noise, self.line.cut())?;
+        space.rejection.add(&scores, &before, self.line.cut())?;
+        self.replace(work, features, part, &scores, &mut space.rejection)
     }
 
     /// What the edit did to each latent, in rows; `moved` are the original's images of the latents to be edited, `scores` the judge's of the

@@ -1,5 +1,6 @@
 //! The phases, one file each. A phase takes what it needs from the [`Work`], and gives it back by returning.
 
+mod cost;
 mod direction;
 pub(crate) mod edit;
 mod evaluate;

@@ -24,19 +24,28 @@ pub(super) fn run(work: &mut Work<'_>, shard: Shard) -> Result<SampleOutput> {
     let range = shard.range;
     let spec = work.spec.clone();
     let labeller = verdict::labeller(&spec)?;
-    let scores = match labeller {
+    let Samples { scores, opinions } = match labeller {
         lethe_domain::spec::Labeller::Labels(labels) => {
-            given(labels, &work.inputs, &spec.sample.until, range)?
+            Samples { scores: given(labels, &work.inputs, &spec.sample.until, range)?, opinions: None }
         }
         _ => look(work, shard)?,
     };
     let cut = verdict::line(labeller).cut();
     let positives = cut.map(|cut| scores.iter().filter(|score| cut.is_positive(**score)).count() as u64);
-    let stored = work.storage.put(&work.shard_path(shard.index), encode(range.start, &scores)?)?;
+    let stored =
+        work.storage.put(&work.shard_path(shard.index), encode(range.start, &scores, opinions.as_ref())?)?;
     Ok(SampleOutput { samples: range.count, positives, scores: stored })
 }
 
-fn look(work: &mut Work<'_>, shard: Shard) -> Result<Vec<f64>> {
+/// What a labeller says of some samples.
+pub(crate) struct Samples {
+    /// How much each shows the feature.
+    pub(crate) scores: Vec<f64>,
+    /// All that it says, f32 [N, K]; a file says no more than its labels.
+    pub(crate) opinions: Option<Tensor>,
+}
+
+fn look(work: &mut Work<'_>, shard: Shard) -> Result<Samples> {
     let judge = verdict::looking_labeller(&work.spec)
         .ok_or_else(|| Error::internal("the labeller cannot look at images"))?;
     let (original, labeller) = (work.original()?, work.labeller(&judge)?);
@@ -48,7 +57,7 @@ fn look(work: &mut Work<'_>, shard: Shard) -> Result<Vec<f64>> {
     scored.map_err(|error| error.too_large(&format!("a batch of {batch} images (sample.batch)"), SMALLER))
 }
 
-/// The scores of a range of samples, in order of the index. `step` is called before each batch with the samples done.
+/// What a labeller says of a range of samples, in order of the index. `step` is called before each batch with the samples done.
 ///
 /// # Errors
 /// Those of the models and of `step`.
@@ -59,15 +68,18 @@ pub(crate) fn score(
     range: SampleRange,
     batch: u64,
     mut step: impl FnMut(u64) -> Result<()>,
-) -> Result<Vec<f64>> {
+) -> Result<Samples> {
     let generator = &original.generator;
-    let mut scores = Vec::with_capacity(range.count as usize);
+    let (mut scores, mut opinions) = (Vec::with_capacity(range.count as usize), Vec::new());
     for part in range.in_steps_of(batch) {
         step(scores.len() as u64)?;
         let z = latents.batch(Stream::Sample, part.start, part.count, generator.device())?;
-        scores.extend(labeller.scores(&generator.to_unit(&generator.forward(&z)?)?)?);
+        let (next, said) = labeller.look(&generator.to_unit(&generator.forward(&z)?)?)?;
+        scores.extend(next);
+        opinions.push(said);
     }
-    Ok(scores)
+    let opinions = (!opinions.is_empty()).then(|| Tensor::f_cat(&opinions, 0)).transpose()?;
+    Ok(Samples { scores, opinions })
 }
 
 /// Labels of a file as scores: 0 or 1.
@@ -89,19 +101,22 @@ pub(super) fn read_labels(labels: &Labels, inputs: &Inputs, until: &Until) -> Re
         .map_err(|error| Error::from(error).about(&labels.uri, &file))
 }
 
-fn encode(start: u64, scores: &[f64]) -> Result<Vec<u8>> {
+fn encode(start: u64, scores: &[f64], opinions: Option<&Tensor>) -> Result<Vec<u8>> {
     let mut tensors = Tensors::new("scores");
     tensors.insert_f64("start", start as f64);
     tensors.insert("scores", &Tensor::f_from_slice(scores)?);
+    if let Some(opinions) = opinions {
+        tensors.insert("opinions", opinions);
+    }
     Ok(tensors.to_bytes()?)
 }
 
-/// The scores of all shards, which must follow one another from sample 0 on.
+/// What the shards say of all samples; they must follow one another from sample 0 on.
 ///
 /// # Errors
 /// Those of storage; `INTERNAL` for shards that do not follow one another.
-pub(super) fn read_scores(work: &mut Work<'_>, shards: &[ArtifactRef]) -> Result<Vec<f64>> {
-    let mut scores: Vec<f64> = Vec::new();
+pub(super) fn read(work: &mut Work<'_>, shards: &[ArtifactRef]) -> Result<Samples> {
+    let (mut scores, mut opinions): (Vec<f64>, _) = (Vec::new(), Some(Vec::new()));
     for (done, shard) in shards.iter().enumerate() {
         work.step(done as u64, shards.len() as u64)?;
         let tensors = work.storage.tensors(shard)?;
@@ -112,6 +127,11 @@ pub(super) fn read_scores(work: &mut Work<'_>, shards: &[ArtifactRef]) -> Result
         }
         let values = tensors.get("scores")?.f_to_kind(Kind::Double)?;
         scores.extend(Vec::<f64>::try_from(values)?);
+        opinions = opinions.zip(tensors.find("opinions")).map(|(mut all, next): (Vec<Tensor>, _)| {
+            all.push(next.shallow_clone());
+            all
+        });
     }
-    Ok(scores)
+    let opinions = opinions.filter(|all| !all.is_empty()).map(|all| Tensor::f_cat(&all, 0)).transpose()?;
+    Ok(Samples { scores, opinions })
 }

@@ -201,6 +201,7 @@ fn publish(
         p99_step = edits.p99_step,
         "edits of the pool"
     );
+    let (drift, halved) = trainer.drift()?;
     edits.warning().iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(FineTuneOutput {
         weights,
@@ -209,6 +210,8 @@ fn publish(
         world_size: role.world,
         samples_per_second,
         lr: trainer.lr(),
+        drift,
+        halved,
         loss_first,
         loss_last,
         curve: stored,

@@ -171,6 +171,7 @@ fn target() -> Target {
         goal: 0.0,
         method: EditMethod::Projection,
         student: None,
+        surrogate: None,
         score_deviation: 1.0,
         latent_deviation: 1.0,
         lr: 1e-3,

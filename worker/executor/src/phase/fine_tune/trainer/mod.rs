@@ -7,6 +7,7 @@
 //! ahead of another then, but always has the state of a whole step. Losses are summed over the ranks as part of the step,
 //! and stay tensors until a window of them is asked for. Not here: what a step draws (crate `models`), when to stop, what to save.
 
+mod guard;
 mod state;
 
 use std::ops::Range;
@@ -22,6 +23,8 @@ use crate::error::{Error, Result};
 use crate::link::Wishes;
 use crate::models::Original;
 
+use guard::Guard;
+
 /// How many times its root mean square so far a part's gradient may be before its sum may round.
 const GRADIENT_ROOM: f64 = 512.0;
 
@@ -35,6 +38,7 @@ pub(crate) struct Trainer {
     adam: Adam,
     anchor: Anchor,
     average: Average,
+    guard: Guard,
     // Dropped before the group, which it sends through.
     reducer: Reducer,
     group: Group,
@@ -82,6 +86,7 @@ impl Trainer {
         let adam = Adam::new(&trained)?;
         let anchor = Anchor::new(&trained)?;
         let average = Average::new(&trained, spec.unlearn.average)?;
+        let guard = Guard::new(spec.unlearn.drift, device)?;
         let reducer = Reducer::new(&group, &weights, ReducerOptions::default())?;
         Ok(Self {
             pool,
@@ -91,6 +96,7 @@ impl Trainer {
             adam,
             anchor,
             average,
+            guard,
             reducer,
             group,
             unlearn: spec.unlearn.clone(),
@@ -123,7 +129,7 @@ impl Trainer {
     /// Those of the models and of the gang. Weights, optimiser and running statistics are then those of the step before.
     pub(crate) fn step(&mut self, own: Wishes) -> Result<Wishes> {
         let before = self.tracks_statistics().then(|| self.statistics()).transpose()?;
-        let (loss, wishes) = match self.gradients().and_then(|loss| self.sum(&loss, own)) {
+        let (sums, wishes) = match self.gradients().and_then(|sums| self.sum(&sums, own)) {
             Ok(summed) => summed,
             Err(error) => {
                 if let Some(before) = before {
@@ -136,12 +142,13 @@ impl Trainer {
         };
         self.whole = false;
         let factor = self.unlearn.lr_schedule.factor(self.steps, self.unlearn.steps);
-        self.adam.step(self.lr * factor)?;
+        self.adam.step(self.lr * factor * 0.5_f64.powi(self.guard.halved() as i32))?;
         self.anchor.pull(self.unlearn.anchor * factor)?;
         self.steps += 1;
         self.average.step(self.steps)?;
+        self.guard.step(self.steps, &sums.f_narrow(0, 1, 2)?)?;
         self.whole = true;
-        self.pending.push(loss);
+        self.pending.push(sums.f_narrow(0, 0, 1)?);
         Ok(wishes)
     }
 
@@ -150,27 +157,27 @@ impl Trainer {
     /// # Errors
     /// Those of the gang.
     pub(crate) fn agree(&self, own: Wishes) -> Result<Wishes> {
-        let nothing = Tensor::f_zeros([1], (Kind::Double, self.copy.device()))?;
+        let nothing = Tensor::f_zeros([3], (Kind::Double, self.copy.device()))?;
         Ok(self.sum(&nothing, own)?.1)
     }
 
     /// Forward and backward passes of this rank's parts, gradients summed over the ranks. Gives the loss summed over the latents of
-    /// this rank.
+    /// this rank, and what [`Guard::look`] saw of them; f64 `[3]`.
     fn gradients(&mut self) -> Result<Tensor> {
-        let mut losses = Vec::new();
+        let mut sums = Vec::new();
         let mut statistics = None;
         // What an entry has been so far says what it will be: with this much room, sums are exact.
         let bounds = self.adam.magnitudes()?.f_mul_scalar(GRADIENT_ROOM)?;
         self.reducer.set_grid(&bounds, self.unlearn.parts())?;
         for part in self.own.clone() {
-            let loss = self.loss(part)?;
+            let (loss, seen) = self.loss(part)?;
             let mean = loss.f_div_scalar(self.unlearn.global_batch as f64)?;
             if part + 1 < self.own.end {
                 self.reducer.accumulate(&mean)?;
             } else {
                 self.reducer.finish(&mean)?;
             }
-            losses.push(loss.f_detach()?.f_to_kind(Kind::Double)?.f_view([1])?);
+            sums.push(Tensor::f_cat(&[&loss.f_detach()?.f_to_kind(Kind::Double)?.f_view([1])?, &seen], 0)?);
             if part == 0 && self.tracks_statistics() {
                 statistics = Some(self.statistics()?);
             }
@@ -185,26 +192,26 @@ impl Trainer {
             let mut buffers: Vec<Tensor> = buffers.map(|(_, buffer)| buffer.shallow_clone()).collect();
             self.group.broadcast(&mut buffers, 0)?;
         }
-        Ok(Tensor::f_stack(&losses, 0)?.f_sum_dim_intlist([0_i64].as_slice(), false, Kind::Double)?)
+        Ok(Tensor::f_stack(&sums, 0)?.f_sum_dim_intlist([0_i64].as_slice(), false, Kind::Double)?)
     }
 
-    /// The loss over all ranks, and what any of them wants. With peers the sum is waited for anyway, so looking at it costs
+    /// The sums over all ranks, and what any of them wants. With peers the sum is waited for anyway, so looking at it costs
     /// nothing; alone, it stays on the device.
-    fn sum(&self, loss: &Tensor, own: Wishes) -> Result<(Tensor, Wishes)> {
+    fn sum(&self, own_sums: &Tensor, own: Wishes) -> Result<(Tensor, Wishes)> {
         if self.group.is_loopback() {
-            return Ok((loss.shallow_clone(), own));
+            return Ok((own_sums.shallow_clone(), own));
         }
         let wishes = [f64::from(u8::from(own.yields)), f64::from(u8::from(own.save))];
-        let wishes = Tensor::f_from_slice(&wishes)?.f_to_device(loss.device())?;
-        let mut sums = Tensor::f_cat(&[&wishes, loss], 0)?;
+        let wishes = Tensor::f_from_slice(&wishes)?.f_to_device(own_sums.device())?;
+        let mut sums = Tensor::f_cat(&[&wishes, own_sums], 0)?;
         self.group.all_reduce_sum(&mut sums)?;
         let wanted = Vec::<f64>::try_from(sums.f_narrow(0, 0, 2)?.f_to_device(Device::Cpu)?)?;
         let any = |place: usize| wanted.get(place).is_some_and(|count| *count > 0.0);
-        Ok((sums.f_narrow(0, 2, 1)?, Wishes { yields: any(0), save: any(1) }))
+        Ok((sums.f_narrow(0, 2, 3)?, Wishes { yields: any(0), save: any(1) }))
     }
 
-    /// The loss summed over the latents of one part of this step's batch.
-    fn loss(&self, part: u64) -> Result<Tensor> {
+    /// The loss summed over the latents of one part of this step's batch, and what [`Guard::look`] saw of them.
+    fn loss(&self, part: u64) -> Result<(Tensor, Tensor)> {
         let batch = self.unlearn.global_batch;
         let range = piece(batch, part, self.unlearn.parts());
         let Drawn { z, edited, targets, places, weights } =
@@ -215,7 +222,16 @@ impl Trainer {
             None => tch::no_grad(|| original.to_unit(&original.forward(&edited)?))?,
         };
         let images = self.copy.to_unit(&self.copy.forward(&z)?)?;
-        Ok(self.loss.sum(&images, &targets, &places, &weights)?)
+        let seen = Guard::look(&images, &targets, &places)?;
+        Ok((self.loss.sum(&images, &targets, &places, &weights)?, seen))
+    }
+
+    /// How far images of unedited latents are from the original's, of late, and how often the rate was halved for it.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub(crate) fn drift(&self) -> Result<(Option<f64>, u32)> {
+        Ok((self.guard.drift()?, self.guard.halved()))
     }
 
     /// Steps that nobody has asked about.

@@ -24,6 +24,9 @@ impl Trainer {
         for (name, tensor) in self.average.state().iter() {
             state.insert(name, tensor);
         }
+        for (name, tensor) in self.guard.state() {
+            state.insert(name, tensor);
+        }
         state
     }
 
@@ -34,6 +37,7 @@ impl Trainer {
     pub(crate) fn restore(&mut self, generator: &Tensors, optimiser: &Tensors) -> Result<()> {
         self.copy.set_state(generator)?;
         self.adam.set_state(optimiser)?;
+        self.guard.set_state(optimiser)?;
         Ok(self.average.set_state(optimiser)?)
     }
 
@@ -47,6 +51,7 @@ impl Trainer {
         self.group.broadcast(&mut of(&self.weights()), root)?;
         if steps > 0 {
             self.group.broadcast(&mut of(&self.optimiser()), root)?;
+            self.guard.refresh()?;
         }
         Ok(())
     }

@@ -1,0 +1,57 @@
+//! A layer of the small networks that are taught here: weights and a bias. Not here: what they are put together to (`student`,
+//! `surrogate`).
+
+use rand_chacha::rand_core::Rng;
+use rand_distr::{Distribution, StandardUniform};
+use tch::{Device, Kind, Tensor};
+
+use crate::error::Result;
+use crate::weights::Tensors;
+
+/// Weight and bias, f32.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    pub(crate) weight: Tensor,
+    pub(crate) bias: Tensor,
+}
+
+impl Layer {
+    /// With these many inputs to each number, uniform within their root's reciprocal (as PyTorch's layers begin).
+    pub(crate) fn new(shape: &[i64], random: &mut impl Rng, device: Device) -> Result<Self> {
+        let inputs: i64 = shape[1..].iter().product();
+        let bound = 1.0 / (inputs as f64).sqrt();
+        let mut draw = |count: i64| -> Vec<f32> {
+            let unit = |_| -> f64 { StandardUniform.sample(random) };
+            (0..count).map(unit).map(|unit| (bound * (2.0 * unit - 1.0)) as f32).collect()
+        };
+        let weight = Tensor::f_from_slice(&draw(shape.iter().product()))?.f_reshape(shape)?;
+        let bias = Tensor::f_from_slice(&draw(shape[0]))?;
+        Ok(Self { weight: weight.f_to_device(device)?, bias: bias.f_to_device(device)? })
+    }
+
+    /// The one that [`named`] gave these names.
+    ///
+    /// # Errors
+    /// [`crate::Error::Tensors`] when a part is missing.
+    pub(crate) fn from_state(state: &Tensors, name: &str, device: Device) -> Result<Self> {
+        let part = |part: &str| -> Result<Tensor> {
+            let tensor = state.get(&format!("{name}.{part}"))?;
+            Ok(tensor.f_to_kind(Kind::Float)?.f_to_device(device)?.f_detach()?)
+        };
+        Ok(Self { weight: part("weight")?, bias: part("bias")? })
+    }
+
+    /// x W' + b.
+    pub(crate) fn linear(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.f_linear(&self.weight, Some(&self.bias))?)
+    }
+}
+
+/// Names and weights of layers, sharing storage.
+pub(crate) fn named<'a>(layers: impl Iterator<Item = (String, &'a Layer)>) -> Vec<(String, Tensor)> {
+    let parts = |(name, layer): (String, &Layer)| {
+        let both = [("weight", &layer.weight), ("bias", &layer.bias)];
+        both.map(|(part, tensor)| (format!("{name}.{part}"), tensor.shallow_clone()))
+    };
+    layers.flat_map(parts).collect()
+}
