@@ -113,7 +113,12 @@ impl PoolShard {
         {
             return Err(refuse("it has not one edit for each place"));
         }
-        if shard.targets.iter().flatten().any(|targets| targets.dim() != 4 || targets.size()[0] != count as i64) {
+        if shard
+            .targets
+            .iter()
+            .flatten()
+            .any(|targets| targets.dim() != 4 || targets.size()[0] != count as i64)
+        {
             return Err(refuse("it has not one target for each score"));
         }
         Ok(shard)

@@ -4,8 +4,9 @@ use lethe_domain::{
     ArtifactPaths, ArtifactRef, Assignment, Attempt, Better, Cut, DirectionOutput, DirectionSummary,
     EditMethod, EditOutput, EditSummary, ErrorCode, EvaluateOutput, Failure, Figure, FineTuneOutput,
     GangRole, Generation, Input, InputRole, Inputs, JobId, JobResult, JobSpec, JobState, JudgeSummary,
-    LeaseId, Phase, ProbeOutput, Progress, PublishOutput, RESULT_VERSION, Rank, ReportOutput, SampleOutput,
-    SampleRange, ShardIndex, Task, TaskOutput, TrainSummary, Unit, Versions, Warning, WarningCode,
+    LeaseId, Phase, PoolSummary, ProbeOutput, Progress, PublishOutput, RESULT_VERSION, Rank, ReportOutput,
+    SampleOutput, SampleRange, ShardIndex, Task, TaskOutput, TrainSummary, Unit, Versions, Warning,
+    WarningCode,
 };
 
 pub(crate) fn spec() -> JobSpec {
@@ -152,7 +153,7 @@ pub(crate) fn outputs() -> Vec<TaskOutput> {
             heldout_auc: 0.93,
             warnings: vec![warning()],
         }),
-        TaskOutput::Edit(EditOutput { samples: 500, pool: artifact("pool-0") }),
+        TaskOutput::Edit(EditOutput { samples: 500, pool: artifact("pool-0"), reused: true }),
         TaskOutput::FineTune(None),
         TaskOutput::FineTune(Some(FineTuneOutput {
             weights: artifact("weights"),
@@ -216,6 +217,7 @@ pub(crate) fn result() -> JobResult {
             goal: 4.75,
             edit: EditMethod::Gradient,
         }),
+        pool: Some(PoolSummary { latents: 60_000, shards: 120, reused: 7 }),
         train: Some(TrainSummary {
             steps: 400,
             world_size: 2,

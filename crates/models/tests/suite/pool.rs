@@ -102,10 +102,7 @@ fn shards_come_back_from_their_files_and_must_follow_one_another() {
         PoolShard::from_bytes(&bytes, "shard", &latents()).unwrap()
     };
     for shard in shards.iter().chain([&PoolShard::new(0, false)]) {
-        assert_eq!(
-            again(shard).to_bytes(&latents()).unwrap(),
-            shard.to_bytes(&latents()).unwrap()
-        );
+        assert_eq!(again(shard).to_bytes(&latents()).unwrap(), shard.to_bytes(&latents()).unwrap());
     }
 
     let error = Pool::new(latents(), shards.into_iter().rev().collect(), 0.5).unwrap_err().to_string();
