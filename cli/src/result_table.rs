@@ -1,6 +1,6 @@
 //! A job's result as a table for people. It shows whatever figures there are.
 
-use lethe_domain::{Figure, JobResult, JudgeSummary, Phase, Unit};
+use lethe_domain::{Figure, JobResult, JudgeSummary, Phase, PoolSummary, Unit};
 
 use crate::output::columns;
 use crate::units::{count, counted, duration};
@@ -82,6 +82,17 @@ fn story(result: &JobResult) -> Vec<String> {
             "  direction           edits {} of latents, held-out AUC {:.3}",
             Unit::Share.show(direction.edited_share),
             direction.heldout_auc
+        ));
+    }
+    if let Some(PoolSummary { latents, shards, reused }) = result.pool {
+        let reused = match reused {
+            0 => String::new(),
+            reused => format!(", {} of them from another job", count(reused.into())),
+        };
+        lines.push(format!(
+            "  pool                {} in {}{reused}",
+            counted(latents, "latent"),
+            counted(shards.into(), "shard")
         ));
     }
     if let Some(train) = &result.train {

@@ -27,9 +27,14 @@ pub struct CoordinatorConfig {
     pub artifacts: String,
     /// Whether workers may make faults on purpose.
     pub allow_chaos: bool,
+    /// How long edits are kept for other jobs after they were made; zero: none are kept.
+    pub keep_edits: Duration,
     /// Times and budgets.
     pub engine: lethe_engine::Config,
 }
+
+/// How long edits are kept unless somebody says otherwise.
+pub const KEEP_EDITS: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The flags of a coordinator.
 #[derive(Debug, Clone, clap::Args)]
@@ -79,6 +84,9 @@ pub struct Flags {
     /// How long a job is kept after its end; then it is deleted, with its files. [default: until --keep-jobs]
     #[arg(long, env = "LETHE_KEEP_FOR", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub keep_for: Option<Duration>,
+    /// How long the edits of a job are kept for other jobs that would make the same (pool.reuse); 0s keeps none.
+    #[arg(long, env = "LETHE_KEEP_EDITS", default_value = "7days", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub keep_edits: Duration,
     /// Slots that the jobs of an owner (queue.owner of their specs) may hold together; may be given several times.
     #[arg(long = "quota", env = "LETHE_QUOTA", value_name = "OWNER=SLOTS", value_delimiter = ',', value_parser = quota)]
     pub quotas: Vec<(String, u32)>,
@@ -149,6 +157,7 @@ impl Flags {
             store: flags.store.unwrap_or_else(|| format!("redb://{}", data.join("state").display())),
             artifacts: flags.artifacts.unwrap_or_else(|| Location::File(data.join("artifacts")).to_string()),
             allow_chaos: flags.allow_chaos,
+            keep_edits: flags.keep_edits,
             engine: lethe_engine::Config {
                 dead_after_ms,
                 claim_ms: defaults.claim_ms.max(dead_after_ms),

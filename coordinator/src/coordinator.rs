@@ -78,7 +78,7 @@ impl Coordinator {
         };
         let election = Election::new(store.clone(), metrics.clone(), me, config.leader_ttl);
         let records = Records::new(store.clone(), metrics.clone());
-        let upkeep = Upkeep::new(artifacts.clone());
+        let upkeep = Upkeep::new(artifacts.clone(), config.keep_edits);
         let root = artifacts.location().to_string();
         let (driver, handle) =
             Driver::start(config.engine, root, (election, records), metrics.clone(), upkeep.clone()).await?;

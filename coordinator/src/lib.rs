@@ -24,6 +24,6 @@ mod rpc;
 mod upkeep;
 
 pub use admission::{changed, look_at_files, look_at_objects, replaced};
-pub use config::{CoordinatorConfig, Flags, HttpAddress};
+pub use config::{CoordinatorConfig, Flags, HttpAddress, KEEP_EDITS};
 pub use coordinator::{Coordinator, Handle};
 pub use error::{Error, Result};

@@ -1,6 +1,6 @@
 //! What is done in artifact storage for jobs that have ended: writing the result, removing what only the work needed, and
 //! removing everything of those that are forgotten. In the background, and tried again until it is done; what a leader that
-//! ends leaves half done, the next one begins anew.
+//! ends leaves half done, the next one begins anew. And edits that are kept for other jobs are removed when they are old.
 //!
 //! Not here: when that is so (`lethe-engine`).
 
@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lethe_artifacts::ArtifactStore;
-use lethe_domain::{JobId, JobResult, Phase, Shape};
+use lethe_domain::{EDITS_FOLDER, JobId, JobResult, Phase, Shape};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
+use crate::clock::unix_ms;
 use crate::results;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -21,6 +22,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Jobs at whose files somebody is at work at the same time.
 const AT_ONCE: usize = 4;
+
+/// Between two looks for old edits: an entry may stay that much longer than it is to be kept.
+const LOOKS_FOR_EDITS: Duration = Duration::from_secs(60 * 60);
 
 /// Something to do for a job.
 #[derive(Debug)]
@@ -35,13 +39,37 @@ pub(crate) enum Chore {
 #[derive(Debug, Clone)]
 pub(crate) struct Upkeep {
     artifacts: ArtifactStore,
+    keep_edits: Duration,
     tasks: TaskTracker,
     turns: Arc<Semaphore>,
 }
 
 impl Upkeep {
-    pub(crate) fn new(artifacts: ArtifactStore) -> Self {
-        Self { artifacts, tasks: TaskTracker::new(), turns: Arc::new(Semaphore::new(AT_ONCE)) }
+    /// In this store, where edits are kept for so long after they were put.
+    pub(crate) fn new(artifacts: ArtifactStore, keep_edits: Duration) -> Self {
+        let (tasks, turns) = (TaskTracker::new(), Arc::new(Semaphore::new(AT_ONCE)));
+        Self { artifacts, keep_edits, tasks, turns }
+    }
+
+    /// Whether jobs may keep edits for others. What nobody keeps, nobody removes either.
+    pub(crate) fn keeps_edits(&self) -> bool {
+        !self.keep_edits.is_zero()
+    }
+
+    /// Removes edits that are too old, now and every hour, until the handle is dropped.
+    pub(crate) fn forget_edits(&self) -> AbortOnDropHandle<()> {
+        let (artifacts, keep) = (self.artifacts.clone(), self.keep_edits);
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            loop {
+                let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
+                match remove_edits(&artifacts, unix_ms().saturating_sub(keep_ms)).await {
+                    Ok(0) => {}
+                    Ok(shards) => tracing::info!(shards, "old edits are removed"),
+                    Err(error) => tracing::warn!(%error, "cannot remove old edits: tried again in an hour"),
+                }
+                sleep(LOOKS_FOR_EDITS).await;
+            }
+        }))
     }
 
     /// Begins a chore, and has `told` run when it is done. It ends at the next pause once `end` says so.
@@ -109,9 +137,38 @@ async fn remove(artifacts: &ArtifactStore, folder: &str) -> usize {
     }
 }
 
+/// Removes the edits that were put before this moment, and says how many. A job that is about to read one makes its own.
+async fn remove_edits(artifacts: &ArtifactStore, before_unix_ms: u64) -> lethe_artifacts::Result<usize> {
+    let mut found = artifacts.list(EDITS_FOLDER).await?;
+    found.retain(|entry| entry.put_unix_ms < before_unix_ms);
+    for entry in &found {
+        artifacts.delete(&entry.path).await?;
+    }
+    Ok(found.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn edits_go_when_they_are_old_and_nothing_else_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let artifacts = ArtifactStore::open(&format!("file://{}", folder.path().display())).await.unwrap();
+        assert_eq!(remove_edits(&artifacts, u64::MAX).await.unwrap(), 0, "there is not even a folder");
+        for path in ["edits/a/1.safetensors", "edits/b/2.safetensors", "edits-of-mine/3", "jobs/a/edit/4"] {
+            artifacts.put(path, "x").await.unwrap();
+        }
+        let at = |path: &str| folder.path().join(path);
+        let day = Duration::from_secs(24 * 60 * 60);
+        let old = std::fs::File::options().write(true).open(at("edits/a/1.safetensors")).unwrap();
+        old.set_modified(std::time::SystemTime::now() - 8 * day).unwrap();
+        let week_ago = unix_ms() - 7 * day.as_millis() as u64;
+        assert_eq!(remove_edits(&artifacts, week_ago).await.unwrap(), 1);
+        assert!(!at("edits/a").exists() && at("edits/b/2.safetensors").exists());
+        assert_eq!(remove_edits(&artifacts, u64::MAX).await.unwrap(), 1);
+        assert!(!at("edits/b").exists() && at("edits-of-mine/3").exists() && at("jobs/a/edit/4").exists());
+    }
 
     #[tokio::test]
     async fn what_is_kept_of_a_job_and_what_goes() {

@@ -244,8 +244,8 @@ impl From<v1::Costs> for Costs {
 }
 
 impl From<EditOutput> for v1::EditOutput {
-    fn from(EditOutput { samples, pool }: EditOutput) -> Self {
-        Self { samples, pool: Some(pool.into()) }
+    fn from(EditOutput { samples, pool, reused }: EditOutput) -> Self {
+        Self { samples, pool: Some(pool.into()), reused }
     }
 }
 
@@ -253,7 +253,7 @@ impl TryFrom<v1::EditOutput> for EditOutput {
     type Error = ConversionError;
 
     fn try_from(output: v1::EditOutput) -> Result<Self, ConversionError> {
-        Ok(Self { samples: output.samples, pool: required(output.pool, "pool")? })
+        Ok(Self { samples: output.samples, pool: required(output.pool, "pool")?, reused: output.reused })
     }
 }
 

@@ -33,6 +33,7 @@ impl Driver {
         self.sessions.close_all();
         // Whoever leads next begins it anew.
         std::mem::take(&mut self.upkeep_end).cancel();
+        self.forgetting = None;
         self.metrics.restored();
     }
 
@@ -107,6 +108,7 @@ impl Driver {
         for chore in self.state.left_undone(forgotten) {
             self.look_after(chore);
         }
+        self.forgetting = Some(self.upkeep.forget_edits());
         self.state.take_changed();
         self.progressed.clear();
         self.snapshot = Snapshot::of(&self.state);

@@ -61,6 +61,8 @@ pub(crate) struct Driver {
     pub(super) upkeep: Upkeep,
     /// Ends what is done for jobs that have ended, when another may do it too.
     pub(super) upkeep_end: CancellationToken,
+    /// Removes old edits, while this one leads.
+    pub(super) forgetting: Option<AbortOnDropHandle<()>>,
     /// Where it says that it is done.
     pub(super) myself: mpsc::WeakSender<Request>,
 }
@@ -124,6 +126,7 @@ impl Driver {
             metrics,
             upkeep,
             upkeep_end: CancellationToken::new(),
+            forgetting: None,
             myself: sender.downgrade(),
         };
         match driver.enter().await {
@@ -262,7 +265,8 @@ impl Driver {
         let epoch = self.state.epoch();
         match command {
             Command::Start { slot, assignment } => {
-                let assignment = Assignment { artifacts: self.artifacts.clone(), ..*assignment };
+                let mut assignment = Assignment { artifacts: self.artifacts.clone(), ..*assignment };
+                assignment.spec.pool.reuse &= self.upkeep.keeps_edits();
                 WorkerCommand::Start { epoch, slot, assignment: Box::new(assignment) }
             }
             Command::Stop { slot, lease } => WorkerCommand::Stop { epoch, slot, lease },

@@ -116,7 +116,7 @@ impl Bench {
         let me = Leader { address: format!("{name}:1"), id: name.to_owned(), started_unix_ms: 1 };
         let election = Election::new(store.clone(), metrics.clone(), me, Duration::from_secs(3));
         let config = lethe_engine::Config::default();
-        let upkeep = Upkeep::new(artifacts);
+        let upkeep = Upkeep::new(artifacts, crate::KEEP_EDITS);
         let restored =
             Driver::start(config, "file:///root".to_owned(), (election, records), metrics.clone(), upkeep)
                 .await;

@@ -292,7 +292,11 @@ async fn output(assignment: &Assignment) -> TaskOutput {
             warnings: Vec::new(),
         }),
         Task::Edit { .. } => in_shards(assignment, |SampleRange { start, count }| {
-            TaskOutput::Edit(EditOutput { samples: count, pool: named(format!("pool-{start}")) })
+            TaskOutput::Edit(EditOutput {
+                samples: count,
+                pool: named(format!("pool-{start}")),
+                reused: spec.pool.reuse,
+            })
         }),
         Task::FineTune { role, .. } if role.rank.0 > 0 => TaskOutput::FineTune(None),
         Task::FineTune { role, .. } => {

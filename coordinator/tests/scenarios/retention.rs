@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use lethe_client::Error;
-use lethe_coordinator::Coordinator;
-use lethe_domain::{JobId, JobResult, JobSpec, JobState};
+use lethe_coordinator::{Coordinator, KEEP_EDITS};
+use lethe_domain::{JobId, JobResult, JobSpec, JobState, PoolSummary};
 use lethe_store::{StateStore, Txn};
 use serde_json::{Value, json};
 use tokio::time::{Duration, sleep, timeout};
@@ -228,4 +228,32 @@ async fn a_page_goes_on_where_the_one_before_ended_though_that_job_is_deleted() 
     let error = client.list(1, Some("nonsense")).await.unwrap_err().to_string();
     assert!(error.contains("next_page_token of the page before"), "{error}");
     coordinator.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_edits_go_and_who_keeps_none_lets_no_job_use_any() {
+    for (keep_edits, reused) in [(KEEP_EDITS, 10), (Duration::ZERO, 0)] {
+        let world = World::new();
+        let entries = [("old", 8), ("new", 1)].map(|(name, days)| {
+            let file = world.path(&format!("artifacts/edits/{name}/1.safetensors"));
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            let put = std::time::SystemTime::now() - Duration::from_secs(days * 24 * 60 * 60);
+            std::fs::File::create(&file).unwrap().set_modified(put).unwrap();
+            file
+        });
+        let mut config = world.config(any_port());
+        config.keep_edits = keep_edits;
+        let coordinator = Coordinator::start(config).await.unwrap();
+        let client = client(coordinator.grpc_address()).await;
+        let _worker = FakeWorker::start(&url(coordinator.grpc_address()), "one", 2, FREELY);
+        let id = client.submit(&world.job(), None).await.unwrap().id;
+        // The fake worker finds every shard that it may look for.
+        let result = succeeded(&client, &id).await.result.unwrap();
+        assert_eq!(result.pool, Some(PoolSummary { latents: 500, shards: 10, reused }));
+        assert!(result.spec.is_none_or(|spec| spec.pool.reuse), "as it was asked for");
+        let gone = [&entries[..1], &entries][usize::from(keep_edits.is_zero())];
+        eventually("old edits go", async || !gone.iter().any(|file| is_there(file))).await;
+        assert_eq!(is_there(&entries[1]), !keep_edits.is_zero());
+        coordinator.shutdown().await;
+    }
 }

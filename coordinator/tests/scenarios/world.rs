@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use lethe_client::{Client, Options};
-use lethe_coordinator::{Coordinator, CoordinatorConfig, Handle};
+use lethe_coordinator::{Coordinator, CoordinatorConfig, Handle, KEEP_EDITS};
 use lethe_domain::{JobId, JobSpec, JobState, JobStatus};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -50,6 +50,7 @@ impl World {
             store: format!("redb://{}", self.text("state")),
             artifacts: format!("file://{}", self.text("artifacts")),
             allow_chaos: false,
+            keep_edits: KEEP_EDITS,
             // One shard a lease, so that leases can be counted.
             engine: lethe_engine::Config {
                 gang_patience_ms: 50,

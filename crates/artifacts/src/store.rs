@@ -50,6 +50,8 @@ pub struct Listed {
     pub path: String,
     /// Its size in bytes.
     pub size: u64,
+    /// When it was put, by the store's clock: milliseconds since 1970.
+    pub put_unix_ms: u64,
 }
 
 /// A place for artifacts. Cheap to clone.
@@ -317,7 +319,11 @@ impl ArtifactStore {
     pub async fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
         let folder = if prefix.is_empty() { None } else { Some(object_path(prefix)?) };
         let found = self.objects.list(folder.as_ref());
-        let found = found.map_ok(|object| Listed { path: object.location.to_string(), size: object.size });
+        let found = found.map_ok(|object| Listed {
+            path: object.location.to_string(),
+            size: object.size,
+            put_unix_ms: u64::try_from(object.last_modified.timestamp_millis()).unwrap_or(0),
+        });
         let mut found: Vec<Listed> = found.try_collect().await.map_err(|error| self.error(prefix, error))?;
         found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         Ok(found)

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Better, Figure, Unit, Warning, WarningCode, proportion_ci95};
 
+/// Where shards of edits are kept for other jobs, below the artifact root.
+pub const EDITS_FOLDER: &str = "edits";
+
 /// How latents were edited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -28,7 +28,7 @@ mod task;
 mod warning;
 
 pub use digest::{sha256_bytes, sha256_text};
-pub use edits::{EditMethod, EditSummary};
+pub use edits::{EDITS_FOLDER, EditMethod, EditSummary};
 pub use failure::{ErrorCode, Failure};
 pub use figure::{Better, Figure, REMAINING_SHARE, Unit};
 pub use file_kind::{Ends, FIRST_BYTES, FileKind, LAST_BYTES, ZipEntry, conversion, zip_entries};
@@ -46,7 +46,8 @@ pub use phase::{Phase, Shape};
 pub use portions::Portions;
 pub use progress::{Explanation, JobState, JobStatus, PhaseState, PhaseStatus, Progress, Waiting};
 pub use result::{
-    ArtifactPaths, DirectionSummary, JobResult, JudgeSummary, RESULT_VERSION, TrainSummary, Versions,
+    ArtifactPaths, DirectionSummary, JobResult, JudgeSummary, PoolSummary, RESULT_VERSION, TrainSummary,
+    Versions,
 };
 pub use spec::{Draft, JobSpec, SpecError, SpecProblem};
 pub use task::*;

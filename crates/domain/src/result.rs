@@ -39,6 +39,9 @@ pub struct JobResult {
     pub advice: Option<String>,
     /// Where the feature was found.
     pub direction: Option<DirectionSummary>,
+    /// The latents that training passed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolSummary>,
     /// How training went.
     pub train: Option<TrainSummary>,
     /// Seconds spent in each phase.
@@ -110,6 +113,17 @@ pub struct DirectionSummary {
     /// How latents were edited.
     #[serde(default)]
     pub edit: EditMethod,
+}
+
+/// The latents that training passed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PoolSummary {
+    /// Latents labelled, and edited where that was due.
+    pub latents: u64,
+    /// Shards they were cut into.
+    pub shards: u32,
+    /// Those that another job had made before.
+    pub reused: u32,
 }
 
 /// How training went.

@@ -212,6 +212,9 @@ pub struct EditOutput {
     pub samples: u64,
     /// Scores, and the edits.
     pub pool: ArtifactRef,
+    /// Whether another job made it before.
+    #[serde(default)]
+    pub reused: bool,
 }
 
 /// What training gives. Rank 0 reports it.
@@ -338,14 +341,17 @@ impl TaskOutput {
     /// What is kept of the output of one shard of a sharded phase; none for others.
     pub fn of_shard(&self) -> Option<ShardOutput<'_>> {
         match self {
-            TaskOutput::Sample(SampleOutput { samples, positives, scores }) => {
-                Some(ShardOutput { samples: *samples, positives: *positives, artifact: scores })
-            }
-            TaskOutput::Edit(EditOutput { samples, pool }) => {
-                Some(ShardOutput { samples: *samples, positives: None, artifact: pool })
+            TaskOutput::Sample(SampleOutput { samples, positives, scores }) => Some(ShardOutput {
+                samples: *samples,
+                positives: *positives,
+                artifact: scores,
+                reused: false,
+            }),
+            TaskOutput::Edit(EditOutput { samples, pool, reused }) => {
+                Some(ShardOutput { samples: *samples, positives: None, artifact: pool, reused: *reused })
             }
             TaskOutput::Evaluate(EvaluateOutput { samples, moments, .. }) => {
-                Some(ShardOutput { samples: *samples, positives: None, artifact: moments })
+                Some(ShardOutput { samples: *samples, positives: None, artifact: moments, reused: false })
             }
             TaskOutput::Probe(_)
             | TaskOutput::Direction(_)
@@ -356,7 +362,7 @@ impl TaskOutput {
         }
     }
 
-    /// Samples that were looked at for it; 0 where that is not its work.
+    /// Samples that were looked at for it; 0 where that is not its work, or another job did it.
     pub fn samples(&self) -> u64 {
         match self {
             TaskOutput::Shards(outputs) => outputs.iter().map(TaskOutput::samples).sum(),
@@ -367,7 +373,9 @@ impl TaskOutput {
             | TaskOutput::Direction(_)
             | TaskOutput::FineTune(_)
             | TaskOutput::Report(_)
-            | TaskOutput::Publish(_) => self.of_shard().map_or(0, |shard| shard.samples),
+            | TaskOutput::Publish(_) => {
+                self.of_shard().filter(|shard| !shard.reused).map_or(0, |shard| shard.samples)
+            }
         }
     }
 }
@@ -381,6 +389,8 @@ pub struct ShardOutput<'a> {
     pub positives: Option<u64>,
     /// The bulk of what it gave.
     pub artifact: &'a ArtifactRef,
+    /// Whether another job made it before.
+    pub reused: bool,
 }
 
 /// What each phase gave that is not sharded, as far as they are done. Outputs of shards are kept by themselves.

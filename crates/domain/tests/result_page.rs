@@ -4,8 +4,8 @@
 
 use lethe_domain::{
     ArtifactPaths, Better, DirectionSummary, EditMethod, ErrorCode, Failure, Figure, Input, InputRole,
-    Inputs, JobId, JobResult, JobState, JudgeSummary, RESULT_VERSION, TrainSummary, Unit, Versions, Warning,
-    WarningCode,
+    Inputs, JobId, JobResult, JobState, JudgeSummary, PoolSummary, RESULT_VERSION, TrainSummary, Unit,
+    Versions, Warning, WarningCode,
 };
 use serde_json::Value;
 
@@ -49,6 +49,7 @@ fn full() -> JobResult {
             goal: 4.75,
             edit: EditMethod::Gradient,
         }),
+        pool: Some(PoolSummary { latents: 0, shards: 0, reused: 0 }),
         train: Some(TrainSummary {
             steps: 0,
             world_size: 0,

@@ -21,6 +21,7 @@ const BLOCK: usize = 256;
 #[derive(Debug)]
 struct Done {
     positives: Option<u64>,
+    reused: bool,
     /// None for a single task: its output is in the job's record.
     artifact: Option<Stored>,
 }
@@ -72,6 +73,7 @@ impl DoneShards {
         let kept = output.of_shard();
         let done = Done {
             positives: kept.and_then(|kept| kept.positives),
+            reused: kept.is_some_and(|kept| kept.reused),
             artifact: kept.map(|kept| Stored::of(kept.artifact, &mut self.frame)),
         };
         self.count += usize::from(block[place].replace(done).is_none());
@@ -84,6 +86,11 @@ impl DoneShards {
     /// The positives of a shard that is done, where they are known.
     pub(crate) fn positives(&self, shard: ShardIndex) -> Option<u64> {
         self.at(shard)?.positives
+    }
+
+    /// Shards that another job had made before.
+    pub(crate) fn reused(&self) -> u32 {
+        self.blocks.iter().flatten().flatten().filter(|done| done.reused).count() as u32
     }
 
     fn at(&self, shard: ShardIndex) -> Option<&Done> {
@@ -172,7 +179,7 @@ impl Digest {
 
 #[cfg(test)]
 mod tests {
-    use lethe_domain::{EvaluateOutput, SampleOutput};
+    use lethe_domain::{EditOutput, EvaluateOutput, SampleOutput};
 
     use super::*;
 
@@ -228,6 +235,20 @@ mod tests {
         assert_eq!(all(&done), [3, 255, 256, 700].map(scores));
         done.truncate(ShardIndex(256));
         assert_eq!((all(&done), done.len()), ([3, 255].map(scores).to_vec(), 2));
+    }
+
+    #[test]
+    fn shards_of_other_jobs_are_counted_among_those_that_count() {
+        let mut done = DoneShards::default();
+        for shard in [0, 1, 300] {
+            let pool = ArtifactRef { path: "p".to_owned(), sha256: "s".to_owned(), size: 1 };
+            let output = TaskOutput::Edit(EditOutput { samples: 1, pool, reused: shard != 1 });
+            assert_eq!(output.samples(), u64::from(shard == 1), "nobody worked for the others");
+            done.insert(ShardIndex(shard), &output);
+        }
+        assert_eq!((done.len(), done.reused()), (3, 2));
+        done.truncate(ShardIndex(300));
+        assert_eq!((done.len(), done.reused()), (2, 1));
     }
 
     #[test]

@@ -303,7 +303,12 @@ impl Job {
             }
             Work::None => (0, 0),
         };
-        Reached { done, total: done, shards_done: shards, shards }
+        Reached { done, total: done, shards_done: shards, shards, reused: self.shards_reused() }
+    }
+
+    /// Shards of the current phase that another job had made before.
+    pub(crate) fn shards_reused(&self) -> u32 {
+        if let Work::Leases(work) = &self.work { work.shards_reused() } else { 0 }
     }
 
     /// Why the job cannot go on with what the phase that has just ended gave.

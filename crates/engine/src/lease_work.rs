@@ -350,6 +350,11 @@ impl LeaseWork {
         self.done.len() as u32
     }
 
+    /// Shards that are done because another job had made them before.
+    pub(crate) fn shards_reused(&self) -> u32 {
+        self.done.reused()
+    }
+
     /// Whether this shard is done.
     pub(crate) fn is_done(&self, shard: ShardIndex) -> bool {
         self.done.contains(shard)

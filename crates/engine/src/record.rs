@@ -74,6 +74,9 @@ pub struct Reached {
     pub shards_done: u32,
     /// Of so many.
     pub shards: u32,
+    /// Shards that another job had made before.
+    #[serde(default)]
+    pub reused: u32,
 }
 
 /// The last generation of a gang.

@@ -1,6 +1,8 @@
 //! A job's result, put together from what its phases gave.
 
-use lethe_domain::{ArtifactPaths, DirectionSummary, JobResult, RESULT_VERSION, TrainSummary};
+use lethe_domain::{
+    ArtifactPaths, DirectionSummary, JobResult, Phase, PoolSummary, RESULT_VERSION, TrainSummary,
+};
 
 use crate::JobRecord;
 
@@ -19,6 +21,11 @@ impl JobRecord {
             select: direction.select,
             goal: direction.goal,
             edit: direction.edit,
+        });
+        let pool = record.reached.get(&Phase::Edit).map(|reached| PoolSummary {
+            latents: reached.done,
+            shards: reached.shards_done,
+            reused: reached.reused,
         });
         let train = outputs.fine_tune().map(|trained| TrainSummary {
             steps: trained.steps,
@@ -43,6 +50,7 @@ impl JobRecord {
             figures: outputs.figures(),
             advice: report.and_then(|report| report.advice.clone()),
             direction,
+            pool,
             train,
             seconds: record
                 .seconds

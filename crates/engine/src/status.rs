@@ -123,7 +123,7 @@ impl State {
         let job = self.jobs.get(id).filter(|job| job.record.state == JobState::Running)?;
         let PhaseStatus { done, total, shards_done, shards, .. } =
             self.phase_status(job, job.record.phase, self.now);
-        Some(Reached { done, total, shards_done, shards })
+        Some(Reached { done, total, shards_done, shards, reused: job.shards_reused() })
     }
 
     fn running(&self, job: &Job, phase: Phase, now: Now, status: &mut PhaseStatus) {

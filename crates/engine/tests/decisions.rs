@@ -89,7 +89,7 @@ fn direction() -> TaskOutput {
 }
 
 fn edit() -> TaskOutput {
-    TaskOutput::Edit(EditOutput { samples: 10, pool: artifact() })
+    TaskOutput::Edit(EditOutput { samples: 10, pool: artifact(), reused: false })
 }
 
 /// What is written down of the shards that training reads.

@@ -77,7 +77,7 @@ fn output(assignment: &Assignment) -> TaskOutput {
         Task::FineTune { role, .. } if role.rank.0 > 0 => TaskOutput::FineTune(None),
         Task::Edit { target, .. } => in_shards(assignment, |SampleRange { start, count }| {
             let pool = artifact(format!("e({},{start}+{count})", target.sha256));
-            TaskOutput::Edit(EditOutput { samples: count, pool })
+            TaskOutput::Edit(EditOutput { samples: count, pool, reused: false })
         }),
         Task::FineTune { pool, .. } => TaskOutput::FineTune(Some(FineTuneOutput {
             weights: artifact(format!("w({})", shas(pool))),

@@ -46,7 +46,7 @@ pub use average::Average;
 pub use classes::Classes;
 pub use cut::top_cut;
 pub use direction::{Located, Target, locate, roc_auc};
-pub use edit::{Edited, Editor, Guide, Search, gradient_leads};
+pub use edit::{EDIT_VERSION, Edited, Editor, Guide, Search, gradient_leads};
 pub use error::{Error, Result};
 pub use features::Features;
 pub use ffi::torch_version;

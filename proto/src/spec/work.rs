@@ -106,7 +106,12 @@ impl TryFrom<v1::Direction> for Direction {
 
 impl From<Pool> for v1::Pool {
     fn from(pool: Pool) -> Self {
-        Self { latents: Some(pool.latents), shard_size: Some(pool.shard_size), batch: Some(pool.batch) }
+        Self {
+            latents: Some(pool.latents),
+            shard_size: Some(pool.shard_size),
+            batch: Some(pool.batch),
+            reuse: Some(pool.reuse),
+        }
     }
 }
 
@@ -117,6 +122,7 @@ pub(super) fn pool(pool: v1::Pool, effort: Effort) -> Pool {
         latents: pool.latents.unwrap_or(default.latents),
         shard_size: pool.shard_size.unwrap_or(default.shard_size),
         batch: pool.batch.unwrap_or(default.batch),
+        reuse: pool.reuse.unwrap_or(default.reuse),
     }
 }
 

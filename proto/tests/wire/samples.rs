@@ -4,8 +4,9 @@ use lethe_domain::{
     ArtifactPaths, ArtifactRef, Assignment, Attempt, Better, Cut, DirectionOutput, DirectionSummary,
     EditMethod, EditOutput, EditSummary, ErrorCode, EvaluateOutput, Failure, Figure, FineTuneOutput,
     GangRole, Generation, Input, InputRole, Inputs, JobId, JobResult, JobSpec, JobState, JudgeSummary,
-    LeaseId, Phase, ProbeOutput, Progress, PublishOutput, RESULT_VERSION, Rank, ReportOutput, SampleOutput,
-    SampleRange, ShardIndex, Task, TaskOutput, TrainSummary, Unit, Versions, Warning, WarningCode,
+    LeaseId, Phase, PoolSummary, ProbeOutput, Progress, PublishOutput, RESULT_VERSION, Rank, ReportOutput,
+    SampleOutput, SampleRange, ShardIndex, Task, TaskOutput, TrainSummary, Unit, Versions, Warning,
+    WarningCode,
 };
 
 pub(crate) fn spec() -> JobSpec {
@@ -153,7 +154,7 @@ pub(crate) fn outputs() -> Vec<TaskOutput> {
             costs: lethe_domain::spec::Costs { edit: 0.25, train: 0.5, evaluate: 0.75 },
             warnings: vec![warning()],
         }),
-        TaskOutput::Edit(EditOutput { samples: 500, pool: artifact("pool-0") }),
+        TaskOutput::Edit(EditOutput { samples: 500, pool: artifact("pool-0"), reused: true }),
         TaskOutput::FineTune(None),
         TaskOutput::FineTune(Some(FineTuneOutput {
             weights: artifact("weights"),
@@ -219,6 +220,7 @@ pub(crate) fn result() -> JobResult {
             goal: 4.75,
             edit: EditMethod::Gradient,
         }),
+        pool: Some(PoolSummary { latents: 60_000, shards: 120, reused: 7 }),
         train: Some(TrainSummary {
             steps: 400,
             world_size: 2,

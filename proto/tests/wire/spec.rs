@@ -122,10 +122,12 @@ fn direction() -> impl Strategy<Value = Direction> {
 }
 
 fn pool() -> impl Strategy<Value = Pool> {
-    (1..1_000_000_u64, 1..10_000_u64, 0..u64::MAX / 2).prop_map(|(latents, batch, more)| Pool {
+    let numbers = (1..1_000_000_u64, 1..10_000_u64, 0..u64::MAX / 2);
+    (numbers, any::<bool>()).prop_map(|((latents, batch, more), reuse)| Pool {
         latents,
         shard_size: batch + more,
         batch,
+        reuse,
     })
 }
 

@@ -43,6 +43,46 @@ pub(crate) struct DeviceSettings {
     pub(crate) tf32: bool,
 }
 
+/// What decides the bits that a slot computes, beside what it is told to compute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Arithmetic {
+    /// As [`name`] gives it.
+    pub(crate) device: String,
+    /// What libtorch chooses its kernels for the cpu by.
+    pub(crate) instructions: &'static str,
+    /// Threads on a cpu.
+    pub(crate) threads: u32,
+    /// Whether a GPU multiplies in TF32.
+    pub(crate) tf32: bool,
+    /// The version of libtorch.
+    pub(crate) torch: &'static str,
+}
+
+impl Arithmetic {
+    /// That of work on this device with so many threads.
+    pub(crate) fn of(device: Device, threads: u32, tf32: bool) -> Self {
+        let torch = lethe_models::torch_version();
+        let tf32 = tf32 && device.is_cuda();
+        Self { device: name(device), instructions: instructions(), threads, tf32, torch }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn instructions() -> &'static str {
+    if std::arch::is_x86_feature_detected!("avx512f") {
+        "x86_64 avx512"
+    } else if std::arch::is_x86_feature_detected!("avx2") {
+        "x86_64 avx2"
+    } else {
+        "x86_64"
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn instructions() -> &'static str {
+    std::env::consts::ARCH
+}
+
 /// Makes the device ready and tries it. To be called once, before anything else of libtorch, on the thread that works.
 ///
 /// # Errors

@@ -19,6 +19,7 @@ mod memory;
 mod models;
 mod pairs;
 mod phase;
+mod reuse;
 mod serve;
 mod storage;
 mod values;

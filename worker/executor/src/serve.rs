@@ -10,7 +10,7 @@ use tch::Device;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::chaos::{Chaos, Pace};
-use crate::device::DeviceSettings;
+use crate::device::{Arithmetic, DeviceSettings};
 use crate::error::{Error, Result};
 use crate::link::{self, Events, Order};
 use crate::models::Models;
@@ -26,6 +26,7 @@ const PANICKED: i32 = 101;
 struct Slot {
     device: Device,
     threads: u32,
+    tf32: bool,
     runtime: Runtime,
     /// The artifact root of the last task: opening one writes a probe.
     storage: Option<(String, Storage)>,
@@ -55,13 +56,14 @@ pub(crate) fn serve(settings: Settings) -> Result<()> {
     let Settings { slot, device: settings, gang, chaos } = settings;
     let (events, orders) = link::connect()?;
     device::open(settings)?;
-    let DeviceSettings { device, threads, .. } = settings;
+    let DeviceSettings { device, threads, tf32 } = settings;
     let canary = canary::sing(device, &chaos)?;
     let mut slot = {
         tracing::info!(slot, device = device::label(device), threads, "ready");
         Slot {
             device,
             threads,
+            tf32,
             runtime: runtime()?,
             storage: None,
             models: Models::default(),
@@ -133,6 +135,7 @@ impl Slot {
             spec,
             inputs,
             device,
+            arithmetic: Arithmetic::of(device, threads, self.tf32),
             storage,
             models: &mut self.models,
             kept: &mut self.kept,

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::path::Path;
 
 use bytes::Bytes;
-use lethe_artifacts::{ArtifactStore, Checkpoints, Digest, Publication};
+use lethe_artifacts::{ArtifactStore, Checkpoints, Digest, Listed, Publication};
 use lethe_domain::ArtifactRef;
 use lethe_models::Tensors;
 use tokio::runtime::Handle;
@@ -81,6 +81,14 @@ impl Storage {
         let artifact =
             lethe_artifacts::ArtifactRef { path: artifact.path.clone(), sha256, size: artifact.size };
         Ok(self.wait(self.store.get(&artifact))?)
+    }
+
+    /// What lies below a folder, ordered by path.
+    ///
+    /// # Errors
+    /// As [`ArtifactStore::list`].
+    pub(crate) fn list(&self, folder: &str) -> Result<Vec<Listed>> {
+        Ok(self.wait(self.store.list(folder))?)
     }
 
     /// The tensors of a safetensors artifact.

@@ -9,6 +9,7 @@ use lethe_proto::executor::ExecutorEvent;
 use tch::Device;
 
 use crate::chaos::Pace;
+use crate::device::Arithmetic;
 use crate::error::Result;
 use crate::link::{Events, Stop, Yielding};
 use crate::models::{Models, Original};
@@ -27,6 +28,8 @@ pub(crate) struct Work<'a> {
     /// What the files it reads held when the job was accepted.
     pub(crate) inputs: Inputs,
     pub(crate) device: Device,
+    /// What decides the bits of what is computed there.
+    pub(crate) arithmetic: Arithmetic,
     pub(crate) storage: Storage,
     pub(crate) models: &'a mut Models,
     /// Where the training of a job stood when its last gang ended.

@@ -13,7 +13,7 @@ use lethe_agent::{
     Agent, AgentConfig, DeviceChoice, Patience, Slots, find_executor, hostname, new_worker_id, plan_slots,
 };
 use lethe_client::{Client, Options};
-use lethe_coordinator::{Coordinator, CoordinatorConfig};
+use lethe_coordinator::{Coordinator, CoordinatorConfig, KEEP_EDITS};
 use lethe_domain::spec::Device;
 use lethe_domain::{JobId, JobResult, JobSpec, JobState, JobStatus};
 use tokio_util::sync::CancellationToken;
@@ -102,6 +102,7 @@ async fn run(spec: &JobSpec, slots: Slots, executor: PathBuf, folder: &mut Folde
         store: folder.store_uri(),
         artifacts: folder.artifacts_uri(),
         allow_chaos: false,
+        keep_edits: KEEP_EDITS,
         engine: Default::default(),
     };
     // Somebody waits at this terminal: what does not pass in seconds is to be told.

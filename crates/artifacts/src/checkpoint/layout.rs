@@ -131,7 +131,7 @@ mod tests {
             "c/other/a",
             "cc/step-00000100-g1/a",
         ];
-        let listed = listed.map(|path| Listed { path: path.to_owned(), size: 1 }).to_vec();
+        let listed = listed.map(|path| Listed { path: path.to_owned(), size: 1, put_unix_ms: 0 }).to_vec();
         let found: Vec<(u64, u64, usize)> = folders("c", listed)
             .iter()
             .map(|(folder, objects)| (folder.step, folder.generation, objects.len()))

@@ -107,7 +107,7 @@ impl JobSpec {
 
     /// How the pool is cut.
     pub(crate) fn pool_portions(&self) -> Portions {
-        let Pool { latents, shard_size, batch } = self.pool;
+        let Pool { latents, shard_size, batch, .. } = self.pool;
         Portions { samples: latents, shard_size, batch, enough: None }
     }
 

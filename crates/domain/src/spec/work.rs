@@ -126,12 +126,15 @@ pub struct Pool {
     pub shard_size: u64,
     /// Images generated at once.
     pub batch: u64,
+    /// Whether shards are taken from other jobs of the same artifact root that would edit the very same latents in the very same way, and
+    /// kept for others. The bits of the result are those of edits made anew.
+    pub reuse: bool,
 }
 
 impl Pool {
     /// What an effort stands for.
     pub fn of(effort: Effort) -> Self {
-        Self { latents: effort.latents(), shard_size: 500, batch: 250 }
+        Self { latents: effort.latents(), shard_size: 500, batch: 250, reuse: true }
     }
 }
 

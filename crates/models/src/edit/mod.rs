@@ -30,6 +30,10 @@ use method::Method;
 
 pub use line::Search;
 
+/// Goes up with every change by which some latent gets another edit, or a shard of the pool other bytes: what an older program made is not
+/// used again.
+pub const EDIT_VERSION: u32 = 1;
+
 /// Edits latents along a target vector.
 #[derive(Debug)]
 pub struct Editor {

@@ -1,10 +1,11 @@
 //! Edit: label the latents of the training stream and edit those that show the feature, once; training passes over them many times.
 //!
 //! Stored are the edits, not the latents, which can be made again from their index. A shard is cut into the same batches whoever has
-//! it, so it has the same bits. Not here: how an edit is found (crate `models`), what a step draws (there too).
+//! it, so it has the same bits, and another job's are as good (`reuse`). Not here: how an edit is found (crate `models`), what a step draws (there too).
 
 use std::rc::Rc;
 
+use bytes::Bytes;
 use lethe_domain::spec::Selection;
 use lethe_domain::{
     ArtifactRef, EditMethod, EditOutput, EditSummary, ErrorCode, Inputs, JobSpec, SampleRange,
@@ -16,7 +17,7 @@ use super::Shard;
 use crate::error::{Error, Result};
 use crate::models::{Models, Original};
 use crate::work::Work;
-use crate::{memory, verdict};
+use crate::{memory, reuse, verdict};
 
 /// What to do when a batch does not fit.
 const SMALLER: &str = "lower pool.batch, or run fewer slots on this machine";
@@ -24,6 +25,13 @@ const SMALLER: &str = "lower pool.batch, or run fewer slots on this machine";
 /// # Errors
 /// Those of the models and of storage.
 pub(super) fn run(work: &mut Work<'_>, shard: Shard, target: &ArtifactRef) -> Result<EditOutput> {
+    let path = work.shard_path(shard.index);
+    let entry = reuse::entry(work, shard.range, target);
+    if let Some(bytes) = entry.as_ref().and_then(|entry| entry.find(&work.storage)) {
+        shard.step(work, 0)?;
+        let pool = work.storage.put(&path, bytes)?;
+        return Ok(EditOutput { samples: shard.range.count, pool, reused: true });
+    }
     let vector = work.target(target)?;
     let original = work.original()?;
     let editor = editor(&work.spec, &vector, &work.inputs, work.models, work.device)?;
@@ -35,8 +43,12 @@ pub(super) fn run(work: &mut Work<'_>, shard: Shard, target: &ArtifactRef) -> Re
     let edits = edit(&original, &editor, &latents, edits, shard.range, batch, |done| shard.step(work, done));
     let edits = edits
         .map_err(|error| error.too_large(&format!("a batch of {batch} latents (pool.batch)"), SMALLER))?;
-    let pool = work.storage.put(&work.shard_path(shard.index), edits.to_bytes(&latents)?)?;
-    Ok(EditOutput { samples: shard.range.count, pool })
+    let bytes = Bytes::from(edits.to_bytes(&latents)?);
+    let pool = work.storage.put(&path, bytes.clone())?;
+    if let Some(entry) = entry {
+        entry.keep(&work.storage, &pool.sha256, bytes);
+    }
+    Ok(EditOutput { samples: shard.range.count, pool, reused: false })
 }
 
 /// The editor that the spec asks for, with the labeller that guides it if there is one.

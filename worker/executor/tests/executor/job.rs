@@ -3,11 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use lethe_domain::{
     ArtifactRef, Assignment, Attempt, DirectionOutput, EditOutput, FineTuneOutput, GangRole, Generation,
-    Inputs, JobId, JobSpec, JudgeSummary, LeaseId, Phase, Rank, ReportOutput, SampleOutput, SampleRange,
-    ShardIndex, Task, TaskOutput,
+    Input, InputRole, Inputs, JobId, JobSpec, JudgeSummary, LeaseId, Phase, Rank, ReportOutput, SampleOutput,
+    SampleRange, ShardIndex, Task, TaskOutput,
 };
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
@@ -19,7 +20,8 @@ pub(crate) struct Job {
     pub(crate) spec: Value,
     /// What its files held when it was accepted.
     pub(crate) inputs: Inputs,
-    folder: TempDir,
+    id: String,
+    folder: Rc<TempDir>,
     attempt: Cell<u32>,
     /// The edits that its ranks train on.
     pub(crate) pool: RefCell<Vec<ArtifactRef>>,
@@ -79,11 +81,35 @@ impl Job {
         Self {
             spec,
             inputs: Inputs::default(),
-            folder: tempfile::tempdir().unwrap(),
+            id: "tiny-1".to_owned(),
+            folder: Rc::new(tempfile::tempdir().unwrap()),
             attempt: Cell::new(0),
             pool: RefCell::default(),
             floor: Cell::new(0),
         }
+    }
+
+    /// As the coordinator accepts it: it knows what the files hold.
+    pub(crate) fn accepted(mut self) -> Self {
+        let spec = self.parsed();
+        let files = spec.files();
+        let sidecar = format!("{}.json", spec.generator.uri);
+        let roles = files.iter().map(|(key, uri)| (InputRole::of_key(key).unwrap(), *uri));
+        self.inputs.0 = roles
+            .chain([(InputRole::Sidecar, sidecar.as_str())])
+            .map(|(role, uri)| {
+                let bytes = fs::read(uri).unwrap();
+                let sha256 = lethe_artifacts::Digest::of(&bytes).to_string();
+                (role, Input { uri: uri.to_owned(), sha256, size: bytes.len() as u64 })
+            })
+            .collect();
+        self
+    }
+
+    /// Another job like it, of the same artifact root.
+    pub(crate) fn another(&self, id: &str) -> Self {
+        let (spec, inputs, folder) = (self.spec.clone(), self.inputs.clone(), Rc::clone(&self.folder));
+        Self { inputs, id: id.to_owned(), folder, ..Self::of(spec) }
     }
 
     /// Changes the spec: `set("unlearn.lr", 0.1)`.
@@ -139,7 +165,7 @@ impl Job {
 
     fn attempt_of(&self, shard: u32, attempt: u32, task: Task) -> Assignment {
         let lease = LeaseId {
-            job: JobId::new("tiny-1").unwrap(),
+            job: JobId::new(&*self.id).unwrap(),
             phase: task.phase(),
             shard: ShardIndex(shard),
             attempt: Attempt(attempt),

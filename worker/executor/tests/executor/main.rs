@@ -16,5 +16,6 @@ mod lifecycle;
 mod phases;
 mod recovery;
 mod remote;
+mod reuse;
 mod shards;
 mod standby;

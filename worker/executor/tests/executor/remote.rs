@@ -35,7 +35,7 @@ fn a_whole_job_runs_on_s3_and_gives_what_it_gives_on_files() {
     let mut executors = [local];
     let trained_here = here.train(&mut executors, &target_here, 1);
 
-    let mut job = Job::tiny().set("publish.uri", "s3://bucket/published");
+    let mut job = Job::tiny().accepted().set("publish.uri", "s3://bucket/published");
     for (key, name) in [("generator", "mlp_1.safetensors"), ("feature.classifier", "classifier.pt")] {
         let file = crate::job::fixture(name);
         for end in ["", ".json"] {
@@ -64,10 +64,19 @@ fn a_whole_job_runs_on_s3_and_gives_what_it_gives_on_files() {
     for (range, shard) in job.shards(Phase::Edit).into_iter().zip(0..) {
         let task = Task::Edit { range, target: target.clone() };
         match executor.run(&there(job.assignment(shard, task))) {
-            TaskOutput::Edit(output) => job.pool.borrow_mut().push(output.pool),
+            TaskOutput::Edit(output) => {
+                assert!(!output.reused);
+                job.pool.borrow_mut().push(output.pool);
+            }
             other => panic!("{other:?}"),
         }
     }
+    let other = job.another("tiny-2");
+    let (range, target_again) = (job.shards(Phase::Edit)[0], target.clone());
+    let again = executor.run(&there(other.assignment(0, Task::Edit { range, target: target_again })));
+    let TaskOutput::Edit(again) = again else { panic!("{again:?}") };
+    assert!(again.reused && again.pool.path.starts_with("jobs/tiny-2/edit/"), "{again:?}");
+    assert_eq!(again.pool.sha256, job.pool.borrow()[0].sha256);
     let TaskOutput::FineTune(Some(trained)) = executor.run(&there(job.rank(&target, 1, 0, 1, None))) else {
         panic!()
     };
