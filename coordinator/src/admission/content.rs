@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use lethe_artifacts::Digest;
-use lethe_domain::spec::ModelFormat;
-use lethe_domain::{Draft, Ends, FileKind, JobSpec, ModelKind, Sidecar, SpecProblem, conversion};
+use lethe_domain::spec::{CLASSIFIERS, ModelFormat};
+use lethe_domain::{Draft, Ends, FileKind, ModelKind, Sidecar, SpecProblem, conversion};
 use serde::Deserialize;
 
 use super::archive;
@@ -36,6 +36,7 @@ pub(super) fn kind_of(key: &str) -> Option<ModelKind> {
     match key {
         "generator.uri" => Some(ModelKind::Generator),
         "feature.classifier.uri" | "evaluate.judge.classifier.uri" | CLASSES => Some(ModelKind::Classifier),
+        key if CLASSIFIERS.contains(&key) => Some(ModelKind::Classifier),
         "feature.scorer.uri" | "evaluate.judge.scorer.uri" => Some(ModelKind::Scorer),
         "evaluate.features" => Some(ModelKind::Features),
         _ => None,
@@ -189,7 +190,8 @@ impl Seen<'_> {
         if sidecar.kind != kind {
             return Err(format!("{name} describes a {}, expected a {kind}", sidecar.kind));
         }
-        match (kind, sidecar.classes, class_of(self.key, spec)) {
+        let class = spec.classifier_at(self.key).and_then(|classifier| classifier.class);
+        match (kind, sidecar.classes, class) {
             (ModelKind::Generator, ..) => Ok(sidecar.contradictions(&name, &spec.generator)),
             (ModelKind::Classifier, ..) if draft.stands_in(&self.key.replace(".uri", ".class")) => {
                 Ok(Vec::new())
@@ -205,15 +207,6 @@ impl Seen<'_> {
             }
             _ => Ok(Vec::new()),
         }
-    }
-}
-
-/// The class that the spec names for the classifier under this key.
-fn class_of(key: &str, spec: &JobSpec) -> Option<i64> {
-    match key {
-        "feature.classifier.uri" => spec.feature.classifier.as_ref()?.class,
-        CLASSES => None,
-        _ => spec.evaluate.judge.as_ref()?.classifier.as_ref()?.class,
     }
 }
 

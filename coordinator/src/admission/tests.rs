@@ -284,6 +284,36 @@ async fn a_class_that_the_classifier_does_not_have_is_refused() {
 }
 
 #[tokio::test]
+async fn each_of_several_classifiers_is_looked_at_under_its_place() {
+    let world = World::new().await;
+    for name in ["c.pt", "d.pt"] {
+        world.copy("crates/models/tests/fixtures/classifier.pt", name);
+        world.copy("crates/models/tests/fixtures/classifier.pt.json", &format!("{name}.json"));
+    }
+    let spec = |class: i64| {
+        let one =
+            |name: &str, class: i64| json!({"uri": world.path(name), "output": "logits", "class": class});
+        let mut spec = world.spec();
+        spec["feature"] = json!({"name": "f", "classifiers": [one("c.pt", 0), one("d.pt", class)]});
+        spec
+    };
+    let problems = world.problems(spec(3)).await;
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    let (key, message) = &problems[0];
+    assert!(key == "feature.classifiers.1.uri" && message.contains("found class 3, but"), "{problems:?}");
+    let inputs = check(&JobSpec::from_value(spec(2)).unwrap(), &world.artifacts).await.unwrap();
+    for (role, name) in [(InputRole::Labeller, "c.pt"), (InputRole::Labeller2, "d.pt")] {
+        assert_eq!(inputs.get(role).unwrap().uri, world.path(name));
+    }
+    world.file("d.pt", b"<!DOCTYPE html><title>Sign in</title>");
+    let problems = world.problems(spec(2)).await;
+    assert!(
+        problems[0].0 == "feature.classifiers.1.uri" && problems[0].1.contains("is a web page"),
+        "{problems:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_reference_has_images_of_the_generators_shape() {
     let world = World::new().await;
     for (tensor, dtype, shape, words) in [

@@ -205,24 +205,38 @@ fn resources() -> impl Strategy<Value = Resources> {
     )
 }
 
+/// Several that differ.
+fn classifiers() -> impl Strategy<Value = Vec<Classifier>> {
+    prop::collection::vec(classifier(), 2..=4).prop_map(|mut several| {
+        several.iter_mut().enumerate().for_each(|(place, one)| one.uri += &format!("-{place}"));
+        several
+    })
+}
+
 /// How a job can be labelled decides what else it may say: labels from a file need a judge, a projection and a total.
 fn labelled() -> impl Strategy<Value = (Feature, Sample, Direction, Evaluate)> {
     let by_model = (
-        prop_oneof![classifier().prop_map(|c| (Some(c), None)), scorer().prop_map(|s| (None, Some(s)))],
+        prop_oneof![
+            classifier().prop_map(|one| (Some(one), vec![], None)),
+            classifiers().prop_map(|several| (None, several, None)),
+            scorer().prop_map(|scorer| (None, vec![], Some(scorer)))
+        ],
         (sample(), direction(), evaluate()),
     )
-        .prop_map(|((classifier, scorer), rest)| ((classifier, scorer, None), rest));
+        .prop_map(|((classifier, classifiers, scorer), rest)| {
+            ((classifier, classifiers, scorer, None), rest)
+        });
     let by_file = (uri(), sample(), direction(), evaluate(), judge(), 2..u64::MAX).prop_map(
         |(uri, sample, direction, evaluate, judge, total)| {
             let sample = Sample { until: Until::Total(total), at_most: None, ..sample };
             let direction = Direction { selection: Selection::Projection, ..direction };
             let evaluate = Evaluate { judge: Some(judge), ..evaluate };
-            ((None, None, Some(Labels { uri })), (sample, direction, evaluate))
+            ((None, vec![], None, Some(Labels { uri })), (sample, direction, evaluate))
         },
     );
     ("\\PC{1,20}", prop_oneof![2 => by_model, 1 => by_file]).prop_map(
-        |(name, ((classifier, scorer, labels), (sample, direction, evaluate)))| {
-            (Feature { name, classifier, scorer, labels }, sample, direction, evaluate)
+        |(name, ((classifier, classifiers, scorer, labels), (sample, direction, evaluate)))| {
+            (Feature { name, classifier, classifiers, scorer, labels }, sample, direction, evaluate)
         },
     )
 }
@@ -339,7 +353,7 @@ fn a_latent_of_one_entry_is_a_dimension_and_equal_sides_are_a_square() {
 #[test]
 fn a_field_that_makes_no_sense_is_named_by_its_path() {
     type Spoil = fn(&mut v1::JobSpec);
-    let cases: [(Spoil, &str); 13] = [
+    let cases: [(Spoil, &str); 14] = [
         (|s| s.generator = None, "generator: missing"),
         (|s| s.feature = None, "feature: missing"),
         (|s| s.generator.as_mut().unwrap().format = 0, "generator.format: missing"),
@@ -353,6 +367,15 @@ fn a_field_that_makes_no_sense_is_named_by_its_path() {
                 s.feature.as_mut().unwrap().labeller = Some(labeller);
             },
             "feature.classifier.output: missing",
+        ),
+        (
+            |s| {
+                let good = v1::Classifier { output: 1, ..Default::default() };
+                let members = vec![good, v1::Classifier::default()];
+                let labeller = v1::feature::Labeller::Classifiers(v1::Classifiers { members });
+                s.feature.as_mut().unwrap().labeller = Some(labeller);
+            },
+            "feature.classifiers.1.output: missing",
         ),
         (
             |s| {

@@ -194,7 +194,7 @@ pub(crate) fn sample(args: &Sample, settings: DeviceSettings) -> Result<()> {
         "samples": args.count,
         "seconds": seconds,
         "samples_per_second": args.count as f64 / seconds,
-        "mean_score": scores.iter().sum::<f64>() / scores.len().max(1) as f64,
+        "mean_score": scores.together.iter().sum::<f64>() / scores.together.len().max(1) as f64,
     }))
 }
 

@@ -14,7 +14,7 @@ use crate::link::{Events, Stop, Yielding};
 use crate::models::{Models, Original};
 use crate::phase::fine_tune::{GangSettings, Kept};
 use crate::storage::Storage;
-use crate::verdict;
+use crate::verdict::{self, Judge};
 
 /// Between two words about progress: five a second are enough to look at.
 const QUIET: Duration = Duration::from_millis(200);
@@ -66,7 +66,7 @@ impl Work<'_> {
 
     /// # Errors
     /// As [`Models::labeller`].
-    pub(crate) fn labeller(&mut self, judge: &lethe_domain::spec::Judge) -> Result<Rc<Labeller>> {
+    pub(crate) fn labeller(&mut self, judge: &Judge) -> Result<Rc<Labeller>> {
         self.models.labeller(judge, &self.inputs, self.device)
     }
 

@@ -14,8 +14,8 @@ mod work;
 pub use draft::Draft;
 pub use effort::Effort;
 pub use feature::{
-    Classes, Classifier, ClassifierOutput, Evaluate, Feature, Judge, Labeller, Labels, Positive, Reference,
-    Scorer,
+    CLASSIFIERS, Classes, Classifier, ClassifierOutput, Evaluate, Feature, Judge, Labeller, Labels, Positive,
+    Reference, Scorer,
 };
 pub(crate) use form::in_words;
 pub use generator::{Generator, ImageOutput, Latent, ModelFormat, Prior, Size};
@@ -136,6 +136,8 @@ impl JobSpec {
         if let Some(classifier) = &self.feature.classifier {
             files.push(("feature.classifier.uri", &classifier.uri));
         }
+        let several = self.feature.classifiers.iter().map(|classifier| classifier.uri.as_str());
+        files.extend(CLASSIFIERS.into_iter().zip(several));
         if let Some(scorer) = &self.feature.scorer {
             files.push(("feature.scorer.uri", &scorer.uri));
         }
@@ -162,11 +164,23 @@ impl JobSpec {
         files
     }
 
+    /// The classifier whose file is named under this key, where one of its classes is the feature.
+    pub fn classifier_at(&self, key: &str) -> Option<&Classifier> {
+        match key {
+            "feature.classifier.uri" => self.feature.classifier.as_ref(),
+            "evaluate.judge.classifier.uri" => self.evaluate.judge.as_ref()?.classifier.as_ref(),
+            _ => self.feature.classifiers.get(CLASSIFIERS.iter().position(|known| *known == key)?),
+        }
+    }
+
     /// The same spec with every file's uri passed through `map` (to make paths absolute, say).
     pub fn map_uris(mut self, mut map: impl FnMut(&str) -> String) -> Self {
         let mut apply = |uri: &mut String| *uri = map(uri);
         apply(&mut self.generator.uri);
         if let Some(classifier) = &mut self.feature.classifier {
+            apply(&mut classifier.uri);
+        }
+        for classifier in &mut self.feature.classifiers {
             apply(&mut classifier.uri);
         }
         if let Some(scorer) = &mut self.feature.scorer {

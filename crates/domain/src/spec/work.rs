@@ -52,7 +52,8 @@ pub struct Direction {
     pub selection: Selection,
     /// How many of the latents that the labeller calls negative are edited too, down from its threshold: this times the share that it calls
     /// positive, as a share of them. What it is not sure of, another one calls positive. They are moved by degrees less far. Unless set, 1
-    /// with a classifier as labeller and 0.2 with a scorer (selection: classifier).
+    /// with a classifier as labeller and 0.2 with a scorer; with several classifiers, so many that 99 % of the samples that any of them calls
+    /// positive are among those edited, but none that scores below where edits lead (selection: classifier).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recall: Option<f64>,
     /// How an image is taken to where the feature is gone (selection: classifier).

@@ -125,7 +125,7 @@ impl Descent {
             let outputs = self.guide.outputs_with_gradient(&images)?;
             let slope = self.guide.read(&outputs)?.f_mul_scalar(aim.sign)?;
             if rivals.is_none() {
-                *rivals = self.guide.rivals(&outputs.f_detach()?)?;
+                *rivals = self.guide.rivals(&outputs)?;
             }
             let height = match rivals {
                 Some(rivals) => self.guide.lead(&outputs, rivals)?.f_mul_scalar(aim.sign)?,

@@ -4,9 +4,9 @@
 
 use std::rc::Rc;
 
-use lethe_domain::spec::{Direction, EditChoice, Labeller};
+use lethe_domain::spec::{EditChoice, Labeller};
 use lethe_domain::{ArtifactRef, DirectionOutput, EditMethod, SampleRange};
-use lethe_models::{Lessons, Stream, Student, Target};
+use lethe_models::{Defaults, Lessons, Scores, Select, Stream, Student, Target};
 use tch::{Kind, Tensor};
 
 use super::edit;
@@ -15,43 +15,37 @@ use crate::error::Result;
 use crate::work::Work;
 use crate::{memory, verdict};
 
-/// Which latents are edited, and how far, unless the spec says.
-struct Aims {
-    /// Latents beyond those the labeller calls positive, as a share of these.
-    recall: f64,
-    /// An edited image is to score as this quantile of the images without the feature.
-    typical: f64,
-}
-
 /// A classifier that is right on 99 of 100 real images misses a tenth and more of what another one sees in generated ones; among twice its
 /// positives it misses one in a hundred. What it calls barely negative the next one calls positive: edits go to the median.
-const OF_CLASSIFIER: Aims = Aims { recall: 1.0, typical: 0.5 };
+const OF_CLASSIFIER: Defaults = Defaults { select: Select::More(1.0), typical: 0.5 };
 /// What a scorer measures is what it measures. A few more are there for the copy, which cannot follow a jump at the threshold.
-const OF_SCORER: Aims = Aims { recall: 0.2, typical: 0.75 };
+const OF_SCORER: Defaults = Defaults { select: Select::More(0.2), typical: 0.75 };
 
 /// # Errors
 /// `NO_POSITIVES` and `NO_NEGATIVES`; those of storage.
 pub(super) fn run(work: &mut Work<'_>, shards: &[ArtifactRef]) -> Result<DirectionOutput> {
-    let scores = read_scores(work, shards)?;
+    let samples = read_scores(work, shards)?;
+    let scores = &samples.together;
     let labeller = verdict::labeller(&work.spec)?;
-    let cut = verdict::line(labeller).among(&scores)?;
-    let Aims { recall, typical } = match labeller {
+    let cut = verdict::line(labeller).among(scores)?;
+    let defaults = match labeller {
         Labeller::Classifier(_) => OF_CLASSIFIER,
+        Labeller::Classifiers(_) => {
+            seen_by_any(&samples).map_or(OF_CLASSIFIER, |select| Defaults { select, ..OF_CLASSIFIER })
+        }
         Labeller::Scorer(_) | Labeller::Labels(_) => OF_SCORER,
     };
-    let recall = Some(work.spec.direction.recall.unwrap_or(recall));
-    let direction = Direction { recall, ..work.spec.direction.clone() };
     let latents = work.latents();
     let bytes = (scores.len() * latents.numel() * size_of::<f32>()) as u64;
     memory::require(bytes, &format!("the latents of {} samples", scores.len()), "lower sample.until")?;
     let lr = learning_rate(work)?;
-    let located = lethe_models::locate(&latents, &scores, cut, &direction, typical, lr)?;
+    let located = lethe_models::locate(&latents, scores, cut, &work.spec.direction, defaults, lr)?;
     located.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     work.stop.check()?;
 
     let mut target = located.target;
     if target.method != EditMethod::Projection {
-        choose(work, &mut target, &scores)?;
+        choose(work, &mut target, scores)?;
     }
     let name = format!("direction/target-a{}.safetensors", work.lease.attempt.0);
     let stored = work.storage.put(&work.path(&name), target.to_bytes()?)?;
@@ -79,6 +73,17 @@ pub(super) fn run(work: &mut Work<'_>, shards: &[ArtifactRef]) -> Result<Directi
         heldout_auc: target.heldout_auc,
         warnings: located.warnings,
     })
+}
+
+/// Where classifiers disagree, one of them is mistaken, and nobody knows which: what any of them calls positive is edited, but for the
+/// hundredth that the others are surest of. None where nobody sees the feature.
+fn seen_by_any(samples: &Scores) -> Option<Select> {
+    let is_seen =
+        |place: usize| samples.each.iter().any(|scores| scores.get(place).is_some_and(|score| *score > 0.0));
+    let seen: Vec<f64> =
+        (0..).zip(&samples.together).filter(|(place, _)| is_seen(*place)).map(|(_, score)| *score).collect();
+    tracing::info!(seen_by_any = seen.len(), "counted what any of the classifiers sees");
+    lethe_models::recalled(&seen, 1.0).map(Select::Beyond)
 }
 
 /// The learning rate that suits the generator.

@@ -97,7 +97,7 @@ fn look(work: &mut Work<'_>, original: &Original, batch: u64) -> Result<([f64; 2
     if let Some(Labeller::Labels(labels)) = work.spec.feature.labeller() {
         both_kinds(&read_labels(labels, &work.inputs, &work.spec.sample.until)?)?;
     }
-    if let Some(judge) = work.spec.evaluate.judge.clone() {
+    if let Some(judge) = verdict::named_judge(&work.spec) {
         work.labeller(&judge)?.check(&images)?;
     }
     // The judge and the labeller were looked at already.

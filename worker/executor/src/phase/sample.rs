@@ -5,7 +5,7 @@
 
 use lethe_domain::spec::{Labels, Until};
 use lethe_domain::{ArtifactRef, Inputs, SampleOutput, SampleRange};
-use lethe_models::{Labeller, Latents, Stream, Tensors};
+use lethe_models::{Labeller, Latents, Scores, Stream, Tensors};
 use tch::{Kind, Tensor};
 
 use super::Shard;
@@ -31,12 +31,13 @@ pub(super) fn run(work: &mut Work<'_>, shard: Shard) -> Result<SampleOutput> {
         _ => look(work, shard)?,
     };
     let cut = verdict::line(labeller).cut();
-    let positives = cut.map(|cut| scores.iter().filter(|score| cut.is_positive(**score)).count() as u64);
+    let positives =
+        cut.map(|cut| scores.together.iter().filter(|score| cut.is_positive(**score)).count() as u64);
     let stored = work.storage.put(&work.shard_path(shard.index), encode(range.start, &scores)?)?;
     Ok(SampleOutput { samples: range.count, positives, scores: stored })
 }
 
-fn look(work: &mut Work<'_>, shard: Shard) -> Result<Vec<f64>> {
+fn look(work: &mut Work<'_>, shard: Shard) -> Result<Scores> {
     let judge = verdict::looking_labeller(&work.spec)
         .ok_or_else(|| Error::internal("the labeller cannot look at images"))?;
     let (original, labeller) = (work.original()?, work.labeller(&judge)?);
@@ -59,22 +60,22 @@ pub(crate) fn score(
     range: SampleRange,
     batch: u64,
     mut step: impl FnMut(u64) -> Result<()>,
-) -> Result<Vec<f64>> {
+) -> Result<Scores> {
     let generator = &original.generator;
-    let mut scores = Vec::with_capacity(range.count as usize);
+    let mut scores = Scores::default();
     for part in range.in_steps_of(batch) {
-        step(scores.len() as u64)?;
+        step(scores.together.len() as u64)?;
         let z = latents.batch(Stream::Sample, part.start, part.count, generator.device())?;
-        scores.extend(labeller.scores(&generator.to_unit(&generator.forward(&z)?)?)?);
+        scores.extend(labeller.scores_of_each(&generator.to_unit(&generator.forward(&z)?)?)?);
     }
     Ok(scores)
 }
 
 /// Labels of a file as scores: 0 or 1.
-fn given(labels: &Labels, inputs: &Inputs, until: &Until, range: SampleRange) -> Result<Vec<f64>> {
+fn given(labels: &Labels, inputs: &Inputs, until: &Until, range: SampleRange) -> Result<Scores> {
     let labels = read_labels(labels, inputs, until)?;
     let mine = labels.iter().skip(range.start as usize).take(range.count as usize);
-    Ok(mine.map(|label| f64::from(u8::from(*label))).collect())
+    Ok(Scores { together: mine.map(|label| f64::from(u8::from(*label))).collect(), each: Vec::new() })
 }
 
 /// The labels of every sample.
@@ -89,10 +90,16 @@ pub(super) fn read_labels(labels: &Labels, inputs: &Inputs, until: &Until) -> Re
         .map_err(|error| Error::from(error).about(&labels.uri, &file))
 }
 
-fn encode(start: u64, scores: &[f64]) -> Result<Vec<u8>> {
+/// Under which the scores of each of several classifiers are kept, `each.0` and so on.
+const EACH: &str = "each";
+
+fn encode(start: u64, scores: &Scores) -> Result<Vec<u8>> {
     let mut tensors = Tensors::new("scores");
     tensors.insert_f64("start", start as f64);
-    tensors.insert("scores", &Tensor::f_from_slice(scores)?);
+    tensors.insert("scores", &Tensor::f_from_slice(&scores.together)?);
+    for (place, scores) in scores.each.iter().enumerate() {
+        tensors.insert(format!("{EACH}.{place}"), &Tensor::f_from_slice(scores)?);
+    }
     Ok(tensors.to_bytes()?)
 }
 
@@ -100,18 +107,21 @@ fn encode(start: u64, scores: &[f64]) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// Those of storage; `INTERNAL` for shards that do not follow one another.
-pub(super) fn read_scores(work: &mut Work<'_>, shards: &[ArtifactRef]) -> Result<Vec<f64>> {
-    let mut scores: Vec<f64> = Vec::new();
+pub(super) fn read_scores(work: &mut Work<'_>, shards: &[ArtifactRef]) -> Result<Scores> {
+    let mut scores = Scores::default();
     for (done, shard) in shards.iter().enumerate() {
         work.step(done as u64, shards.len() as u64)?;
         let tensors = work.storage.tensors(shard)?;
-        let (start, expected) = (tensors.get_f64("start")?, scores.len());
+        let (start, expected) = (tensors.get_f64("start")?, scores.together.len());
         if start != expected as f64 {
             let reason = format!("{}: begins at sample {start}, expected {expected}", shard.path);
             return Err(Error::internal(reason));
         }
-        let values = tensors.get("scores")?.f_to_kind(Kind::Double)?;
-        scores.extend(Vec::<f64>::try_from(values)?);
+        let numbers =
+            |values: &Tensor| Ok::<_, Error>(Vec::<f64>::try_from(values.f_to_kind(Kind::Double)?)?);
+        let each = (0..).map_while(|place: usize| tensors.find(&format!("{EACH}.{place}")));
+        let each = each.map(numbers).collect::<Result<_>>()?;
+        scores.extend(Scores { together: numbers(tensors.get("scores")?)?, each });
     }
     Ok(scores)
 }

@@ -16,5 +16,6 @@ mod lifecycle;
 mod phases;
 mod recovery;
 mod remote;
+mod several;
 mod shards;
 mod standby;
