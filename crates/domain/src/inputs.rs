@@ -28,6 +28,8 @@ pub enum InputRole {
     /// The fourth of them.
     #[serde(rename = "labeller_4")]
     Labeller4,
+    /// Images of which somebody knows whether they show the feature.
+    Calibration,
     /// Who counts the feature in the result, where it is not the labeller.
     Judge,
     /// Whose classes should stay.
@@ -40,13 +42,14 @@ pub enum InputRole {
 
 impl InputRole {
     /// Every role.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Generator,
         Self::Sidecar,
         Self::Labeller,
         Self::Labeller2,
         Self::Labeller3,
         Self::Labeller4,
+        Self::Calibration,
         Self::Judge,
         Self::Classifier,
         Self::Features,
@@ -62,6 +65,7 @@ impl InputRole {
             Self::Labeller2 => "labeller_2",
             Self::Labeller3 => "labeller_3",
             Self::Labeller4 => "labeller_4",
+            Self::Calibration => "calibration",
             Self::Judge => "judge",
             Self::Classifier => "classifier",
             Self::Features => "features",
@@ -83,6 +87,7 @@ impl InputRole {
             "feature.classifiers.1.uri" => Some(Self::Labeller2),
             "feature.classifiers.2.uri" => Some(Self::Labeller3),
             "feature.classifiers.3.uri" => Some(Self::Labeller4),
+            "direction.calibration.uri" => Some(Self::Calibration),
             "evaluate.judge.classifier.uri" | "evaluate.judge.scorer.uri" => Some(Self::Judge),
             "evaluate.classifier.uri" => Some(Self::Classifier),
             "evaluate.features" => Some(Self::Features),
@@ -150,14 +155,15 @@ mod tests {
             "generator": {"uri": "g", "format": "safetensors", "latent": {"dimension": 2},
                           "output": {"range": [0, 1], "channels": 1, "size": 8}},
             "feature": {"name": "f", "scorer": model},
+            "direction": {"calibration": {"uri": "k"}},
             "evaluate": {"judge": {"scorer": model}, "classifier": {"uri": "c", "output": "logits"}, "features": "e",
                          "reference": {"uri": "r"}},
         }))
         .unwrap();
         let mut roles: Vec<_> = spec.files().iter().map(|(key, _)| InputRole::of_key(key).unwrap()).collect();
-        assert_eq!(roles.len(), 6);
+        assert_eq!(roles.len(), 7);
         roles.dedup();
-        assert_eq!(roles.len(), 6);
+        assert_eq!(roles.len(), 7);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod adam;
 mod anchor;
 mod architecture;
 mod average;
+mod calibration;
 mod caption;
 mod classes;
 mod cut;

@@ -1,10 +1,10 @@
 //! The job spec: every valid one survives; absence means what it means in YAML; faults are named by path.
 
 use lethe_domain::spec::{
-    BatchNorm, Checkpoint, Classes, Classifier, ClassifierOutput, Device, Direction, DirectionMethod,
-    EditChoice, Effort, Evaluate, Feature, Generator, ImageOutput, Judge, Labels, Latent, LossReduction,
-    LrSchedule, ModelFormat, Plateau, Pool, Positive, Prior, Publish, Queue, Reference, Resources, Sample,
-    Scorer, Selection, Size, SlotRange, Threshold, Unlearn, Until,
+    BatchNorm, Calibration, Checkpoint, Classes, Classifier, ClassifierOutput, Device, Direction,
+    DirectionMethod, EditChoice, Effort, Evaluate, Feature, Generator, ImageOutput, Judge, Labels, Latent,
+    LossReduction, LrSchedule, ModelFormat, Plateau, Pool, Positive, Prior, Publish, Queue, Reference,
+    Resources, Sample, Scorer, Selection, Size, SlotRange, Threshold, Unlearn, Until,
 };
 use lethe_domain::{JobSpec, SpecError};
 use lethe_proto::v1;
@@ -107,12 +107,17 @@ fn direction() -> impl Strategy<Value = Direction> {
         Just((Selection::Classifier, false))
     ];
     let edit = prop_oneof![Just(EditChoice::Auto), Just(EditChoice::Line), Just(EditChoice::Student)];
-    (method, threshold, selection, of(0.0..100.0_f64), of(0.0..100.0_f64), edit).prop_map(
-        |(method, threshold, (selection, raw), margin, recall, edit)| Direction {
+    let recall = prop_oneof![
+        of(0.0..100.0_f64).prop_map(|recall| (recall, None)),
+        uri().prop_map(|uri| (None, Some(Calibration { uri })))
+    ];
+    (method, threshold, selection, of(0.0..100.0_f64), recall, edit).prop_map(
+        |(method, threshold, (selection, raw), margin, (recall, calibration), edit)| Direction {
             method,
             threshold,
             selection,
             recall,
+            calibration: calibration.filter(|_| selection == Selection::Classifier),
             edit,
             margin,
             raw,
@@ -229,7 +234,7 @@ fn labelled() -> impl Strategy<Value = (Feature, Sample, Direction, Evaluate)> {
     let by_file = (uri(), sample(), direction(), evaluate(), judge(), 2..u64::MAX).prop_map(
         |(uri, sample, direction, evaluate, judge, total)| {
             let sample = Sample { until: Until::Total(total), at_most: None, ..sample };
-            let direction = Direction { selection: Selection::Projection, ..direction };
+            let direction = Direction { selection: Selection::Projection, calibration: None, ..direction };
             let evaluate = Evaluate { judge: Some(judge), ..evaluate };
             ((None, vec![], None, Some(Labels { uri })), (sample, direction, evaluate))
         },

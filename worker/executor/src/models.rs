@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 
-use lethe_domain::spec::{self, Labeller as LabellerSpec, Reference as ReferenceSpec};
+use lethe_domain::spec::{self, Calibration, Labeller as LabellerSpec, Reference as ReferenceSpec};
 use lethe_domain::{ArtifactRef, Inputs};
 use lethe_models::{
     Classes, Features, Generator, GeneratorFile, Guide, Labeller, Pool, RawModel, Reference, Target, Tensors,
@@ -33,6 +33,7 @@ pub(crate) struct Models {
     differentiable: Shelf<Vec<Key<Model>>, Labeller>,
     features: Shelf<Key<()>, Features>,
     references: Shelf<Key<[i64; 3]>, Reference>,
+    calibrations: Shelf<Key<[i64; 3]>, Reference>,
     trained: Option<Trained>,
     target: Option<(ArtifactRef, Rc<Target>)>,
     pool: Option<(Vec<ArtifactRef>, Rc<Pool>)>,
@@ -111,6 +112,21 @@ impl Models {
     ) -> Result<Rc<Reference>> {
         self.references.get(&spec.uri, inputs, Device::Cpu, shape, |raw| {
             Ok(Reference::from_bytes(&raw.bytes, &raw.name, shape)?)
+        })
+    }
+
+    /// Images of this [C, H, W] that somebody says show the feature; they stay on the cpu.
+    ///
+    /// # Errors
+    /// As [`input::read`] and [`Reference::labelled`].
+    pub(crate) fn calibration(
+        &mut self,
+        spec: &Calibration,
+        inputs: &Inputs,
+        shape: [i64; 3],
+    ) -> Result<Rc<Reference>> {
+        self.calibrations.get(&spec.uri, inputs, Device::Cpu, shape, |raw| {
+            Ok(Reference::labelled(&raw.bytes, &raw.name, shape)?)
         })
     }
 

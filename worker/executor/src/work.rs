@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use lethe_domain::{ArtifactRef, Inputs, JobSpec, LeaseId, Progress};
-use lethe_models::{Classes, Features, Labeller, Latents, Target};
+use lethe_models::{Classes, Features, Labeller, Latents, Reference, Target};
 use lethe_proto::executor::ExecutorEvent;
 use tch::Device;
 
@@ -86,6 +86,16 @@ impl Work<'_> {
     pub(crate) fn features(&mut self) -> Result<Option<Rc<Features>>> {
         let uri = self.spec.evaluate.features.as_deref();
         uri.map(|uri| self.models.features(uri, &self.inputs, self.device)).transpose()
+    }
+
+    /// Images that somebody says show the feature, if the spec names some.
+    ///
+    /// # Errors
+    /// As [`Models::calibration`].
+    pub(crate) fn calibration(&mut self) -> Result<Option<Rc<Reference>>> {
+        let (calibration, shape) =
+            (self.spec.direction.calibration.as_ref(), self.spec.generator.output.shape());
+        calibration.map(|spec| self.models.calibration(spec, &self.inputs, shape)).transpose()
     }
 
     /// # Errors

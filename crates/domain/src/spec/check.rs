@@ -115,6 +115,9 @@ impl JobSpec {
 
     fn check_combinations(&self, problems: &mut Problems) {
         if let Some(Labeller::Labels(_)) = self.feature.labeller() {
+            problems.require(self.direction.calibration.is_none(), "direction.calibration", || {
+                "found images, but feature.labels is a file and cannot look at them: leave it out".to_owned()
+            });
             problems.require(self.direction.selection == Selection::Projection, "direction.selection", || {
                 "found classifier, but feature.labels is a file and cannot look at new images: expected projection".to_owned()
             });
@@ -324,6 +327,16 @@ fn check_direction(direction: &Direction, problems: &mut Problems) {
             });
         }
     }
+    let key = "direction.calibration";
+    problems.require(direction.calibration.is_none() || direction.recall.is_none(), key, || {
+        "found direction.recall too, which says how much is edited in its place: expected one of them"
+            .to_owned()
+    });
+    problems.require(
+        direction.calibration.is_none() || direction.selection == Selection::Classifier,
+        key,
+        || "only meant for selection: classifier; with projection, leave it out".to_owned(),
+    );
     problems.require(
         !(direction.raw && direction.selection == Selection::Classifier),
         "direction.raw",
@@ -527,6 +540,25 @@ feature:
         let mut spec = JobSpec::from_value(good()).unwrap();
         spec.generator.output.range[1] = f64::INFINITY;
         assert_eq!(spec.check().unwrap_err().problems[0].path, "generator.output.range");
+    }
+
+    #[test]
+    fn a_calibration_is_for_a_labeller_that_looks_and_selects_by_itself() {
+        let calibration = json!({"uri": "known.safetensors"});
+        let spec = JobSpec::from_value(with("direction.calibration", calibration.clone())).unwrap();
+        assert_eq!(spec.files()[2], ("direction.calibration.uri", "known.safetensors"));
+        assert_eq!(spec.map_uris(|uri| format!("/m/{uri}")).files()[2].1, "/m/known.safetensors");
+        let refused = |direction: Value, words: &str| {
+            let error = JobSpec::from_value(with("direction", direction)).unwrap_err();
+            let [problem] = error.problems.as_slice() else { panic!("{error}") };
+            assert!(problem.path == "direction.calibration" && problem.message.contains(words), "{error}");
+        };
+        refused(json!({"calibration": calibration, "recall": 1}), "found direction.recall too");
+        refused(json!({"calibration": calibration, "selection": "projection"}), "leave it out");
+        let mut spec = with("direction", json!({"calibration": calibration, "selection": "projection"}));
+        spec["feature"] = json!({"name": "thick", "labels": {"uri": "labels.csv"}});
+        let said = JobSpec::from_value(spec).unwrap_err().to_string();
+        assert!(said.contains("direction.calibration: found images, but feature.labels is a file"), "{said}");
     }
 
     #[test]

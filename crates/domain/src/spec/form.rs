@@ -23,6 +23,7 @@ static SOUND: LazyLock<Value> = LazyLock::new(|| {
                       "output": {"range": [0, 1], "channels": 1, "size": 28}},
         "feature": {"name": "feature", "classifier": classifier, "classifiers": [classifier, {"uri": "other", "output": "logits"}],
                     "scorer": scorer, "labels": {"uri": "labels"}},
+        "direction": {"calibration": {"uri": "calibration"}},
         "evaluate": {"judge": {"classifier": classifier, "scorer": scorer}, "classifier": classifier,
                      "reference": {"uri": "reference"}},
         "unlearn": {"plateau": {"patience": 1, "min_delta": 0}},

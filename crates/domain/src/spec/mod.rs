@@ -21,8 +21,9 @@ pub(crate) use form::in_words;
 pub use generator::{Generator, ImageOutput, Latent, ModelFormat, Prior, Size};
 pub use load::{SpecError, SpecProblem, json_schema, value};
 pub use work::{
-    BatchNorm, Checkpoint, Device, Direction, DirectionMethod, EditChoice, LossReduction, LrSchedule,
-    Plateau, Pool, Publish, Queue, Resources, Sample, Selection, SlotRange, Threshold, Unlearn, Until,
+    BatchNorm, Calibration, Checkpoint, Device, Direction, DirectionMethod, EditChoice, LossReduction,
+    LrSchedule, Plateau, Pool, Publish, Queue, Resources, Sample, Selection, SlotRange, Threshold, Unlearn,
+    Until,
 };
 
 use schemars::JsonSchema;
@@ -144,6 +145,9 @@ impl JobSpec {
         if let Some(labels) = &self.feature.labels {
             files.push(("feature.labels.uri", &labels.uri));
         }
+        if let Some(calibration) = &self.direction.calibration {
+            files.push(("direction.calibration.uri", &calibration.uri));
+        }
         if let Some(judge) = &self.evaluate.judge {
             if let Some(classifier) = &judge.classifier {
                 files.push(("evaluate.judge.classifier.uri", &classifier.uri));
@@ -188,6 +192,9 @@ impl JobSpec {
         }
         if let Some(labels) = &mut self.feature.labels {
             apply(&mut labels.uri);
+        }
+        if let Some(calibration) = &mut self.direction.calibration {
+            apply(&mut calibration.uri);
         }
         if let Some(judge) = &mut self.evaluate.judge {
             if let Some(classifier) = &mut judge.classifier {

@@ -56,6 +56,10 @@ pub struct Direction {
     /// positive are among those edited, but none that scores below where edits lead (selection: classifier).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recall: Option<f64>,
+    /// Images of which somebody knows whether they show the feature. Of those that do, 99 % score beyond where latents are selected from then,
+    /// unless that is above the labeller's threshold or below where edits lead (selection: classifier). In place of recall.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
     /// How an image is taken to where the feature is gone (selection: classifier).
     pub edit: EditChoice,
     /// How far beyond the labeller's threshold an edited image must be, in standard deviations of the scores. Unless set, as far as the
@@ -73,11 +77,21 @@ impl Default for Direction {
             threshold: Threshold::Midpoint,
             selection: Selection::Classifier,
             recall: None,
+            calibration: None,
             edit: EditChoice::Auto,
             margin: None,
             raw: false,
         }
     }
+}
+
+/// Labelled images, as a safetensors file with a tensor `images`: [N, C, H, W], u8 in 0..=255 or f32 in [0, 1], and a tensor `labels`: `[N]`,
+/// u8 or bool, 1 where the image shows the feature. At least 20 must show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Calibration {
+    /// The file.
+    pub uri: String,
 }
 
 /// How the direction is found.

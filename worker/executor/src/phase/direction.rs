@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 
 use super::edit;
 use super::sample::read_scores;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::work::Work;
 use crate::{memory, verdict};
 
@@ -35,6 +35,7 @@ pub(super) fn run(work: &mut Work<'_>, shards: &[ArtifactRef]) -> Result<Directi
         }
         Labeller::Scorer(_) | Labeller::Labels(_) => OF_SCORER,
     };
+    let defaults = known(work, cut.sign)?.map_or(defaults, |select| Defaults { select, ..defaults });
     let latents = work.latents();
     let bytes = (scores.len() * latents.numel() * size_of::<f32>()) as u64;
     memory::require(bytes, &format!("the latents of {} samples", scores.len()), "lower sample.until")?;
@@ -84,6 +85,23 @@ fn seen_by_any(samples: &Scores) -> Option<Select> {
         (0..).zip(&samples.together).filter(|(place, _)| is_seen(*place)).map(|(_, score)| *score).collect();
     tracing::info!(seen_by_any = seen.len(), "counted what any of the classifiers sees");
     lethe_models::recalled(&seen, 1.0).map(Select::Beyond)
+}
+
+/// What selects the images that somebody knows to show the feature, but for one in a hundred; none where the spec names no such images.
+fn known(work: &mut Work<'_>, sign: f64) -> Result<Option<Select>> {
+    let Some(images) = work.calibration()? else { return Ok(None) };
+    let judge = verdict::looking_labeller(&work.spec)
+        .ok_or_else(|| Error::internal("direction.calibration without a model that looks"))?;
+    let labeller = work.labeller(&judge)?;
+    let all = SampleRange { start: 0, count: images.len() };
+    let mut scores = Vec::new();
+    for part in all.in_steps_of(work.spec.sample.batch) {
+        work.step(part.start, all.count)?;
+        scores.extend(labeller.scores(&images.batch(part.start, part.count, work.device)?)?);
+    }
+    let select = lethe_models::recalled(&scores, sign);
+    tracing::info!(images = scores.len(), ?select, "scored what is known to show the feature");
+    Ok(select.map(Select::Beyond))
 }
 
 /// The learning rate that suits the generator.

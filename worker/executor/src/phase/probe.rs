@@ -36,6 +36,7 @@ pub(super) fn run(work: &mut Work<'_>) -> Result<ProbeOutput> {
         look(work, &original, batch).map_err(|error| error.too_large(&what, SMALLER))?;
     work.step(2, STAGES)?;
     reference(work)?;
+    calibration(work)?;
     work.step(3, STAGES)?;
 
     let unlearn = &work.spec.unlearn;
@@ -151,6 +152,16 @@ fn reference(work: &mut Work<'_>) -> Result<()> {
     let some = images.batch(0, work.spec.sample.batch.min(16), work.device)?;
     if let Some(features) = work.features()? {
         let _ = features.of(&some)?;
+    }
+    Ok(())
+}
+
+/// The labelled images have this shape too, and the labeller can look at them.
+fn calibration(work: &mut Work<'_>) -> Result<()> {
+    let Some(images) = work.calibration()? else { return Ok(()) };
+    let some = images.batch(0, work.spec.sample.batch.min(16), work.device)?;
+    if let Some(judge) = verdict::looking_labeller(&work.spec) {
+        let _ = work.labeller(&judge)?.scores(&some)?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@
 )]
 
 mod bad_input;
+mod calibration;
 mod edits;
 mod evaluation;
 mod foreign_models;
