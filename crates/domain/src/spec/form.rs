@@ -138,9 +138,7 @@ impl Form {
             }
             // A part of a list cannot be left out: the list is.
             while tried.contains(&place) || !repair(&mut self.value, &place) {
-                if place.pop().is_none() {
-                    return None;
-                }
+                place.pop()?;
             }
             tried.push(place);
         }
@@ -168,9 +166,8 @@ pub(super) fn related(one: &str, other: &str) -> bool {
 /// Puts something sound in a place, or leaves it out. False where there is no such key.
 fn repair(value: &mut Value, place: &[String]) -> bool {
     let Some((key, parents)) = place.split_last() else { return false };
-    let parent = parents.iter().try_fold(value, |at, key| match at {
-        Value::Array(entries) => entries.get_mut(key.parse::<usize>().ok()?),
-        _ => at.get_mut(key),
+    let parent = parents.iter().try_fold(value, |at, key| {
+        if at.is_array() { at.get_mut(key.parse::<usize>().ok()?) } else { at.get_mut(key) }
     });
     let Some(keys) = parent.and_then(Value::as_object_mut) else { return false };
     match sound(place) {
