@@ -35,10 +35,13 @@ fn doubts(result: &JobResult) -> String {
 }
 
 fn judged(feature: &str, judge: &JudgeSummary) -> String {
-    let name = judge.uri.rsplit('/').next().unwrap_or(&judge.uri);
-    let (digest, same) = (&judge.sha256[..judge.sha256.len().min(12)], judge.same_as_labeller);
-    let who = if same { "the labeller itself" } else { "which is not the labeller" };
-    format!("  feature '{feature}', judged by {name} ({who}, sha256 {digest})")
+    let parts = |(uri, sha256): (&str, &str)| {
+        (uri.rsplit('/').next().unwrap_or(uri).to_owned(), sha256[..sha256.len().min(12)].to_owned())
+    };
+    let (names, digests): (Vec<String>, Vec<String>) = judge.models().map(parts).unzip();
+    let who = if judge.same_as_labeller { "the labeller itself" } else { "which is not the labeller" };
+    let (names, digests) = (names.join(" and "), digests.join(" and "));
+    format!("  feature '{feature}', judged by {names} ({who}, sha256 {digests})")
 }
 
 fn figures(figures: &[Figure], wide: bool) -> String {

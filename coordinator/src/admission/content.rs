@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use lethe_artifacts::Digest;
-use lethe_domain::spec::ModelFormat;
-use lethe_domain::{Draft, Ends, FileKind, JobSpec, ModelKind, Sidecar, SpecProblem, conversion};
+use lethe_domain::spec::{CLASSIFIERS, ModelFormat};
+use lethe_domain::{Draft, Ends, FileKind, ModelKind, Sidecar, SpecProblem, conversion};
 use serde::Deserialize;
 
 use super::archive;
@@ -17,6 +17,10 @@ const SIDECAR_VERSION: u32 = 1;
 
 /// The key of the classifier all of whose classes count.
 const CLASSES: &str = "evaluate.classifier.uri";
+
+/// The keys of files that hold images.
+const REFERENCE: &str = "evaluate.reference.uri";
+const CALIBRATION: &str = "direction.calibration.uri";
 
 /// A file under a key of the spec, as far as somebody read it.
 #[derive(Debug)]
@@ -36,6 +40,7 @@ pub(super) fn kind_of(key: &str) -> Option<ModelKind> {
     match key {
         "generator.uri" => Some(ModelKind::Generator),
         "feature.classifier.uri" | "evaluate.judge.classifier.uri" | CLASSES => Some(ModelKind::Classifier),
+        key if CLASSIFIERS.contains(&key) => Some(ModelKind::Classifier),
         "feature.scorer.uri" | "evaluate.judge.scorer.uri" => Some(ModelKind::Scorer),
         "evaluate.features" => Some(ModelKind::Features),
         _ => None,
@@ -122,12 +127,13 @@ impl Seen<'_> {
     fn data(&self, draft: &Draft) -> Result<(), String> {
         let kind = FileKind::of(self.ends);
         let never_data = matches!(kind, FileKind::Empty | FileKind::LfsPointer | FileKind::WebPage);
-        if (never_data || self.key == "evaluate.reference.uri")
+        let holds_images = [REFERENCE, CALIBRATION].contains(&self.key);
+        if (never_data || holds_images)
             && let Some(reason) = kind.refusal(ModelFormat::Safetensors)
         {
             return Err(format!("{} {reason}", self.name));
         }
-        if self.key != "evaluate.reference.uri" {
+        if !holds_images {
             return Ok(());
         }
         let Some(tensors) = self.tensors()? else { return Ok(()) };
@@ -139,11 +145,26 @@ impl Seen<'_> {
         let images = tensors
             .get("images")
             .ok_or_else(|| format!("{} has no tensor images, expected {wanted}", self.name))?;
+        if self.key == CALIBRATION {
+            self.labels(&tensors, images.shape.first().copied().unwrap_or_default())?;
+        }
         let fits = matches!(images.shape[..], [count, c, h, w] if count >= 2 && [c, h, w] == [channels, height, width]);
         if fits && ["U8", "F32"].contains(&images.dtype.as_str()) {
             return Ok(());
         }
         Err(format!("{} holds images {:?} of {}, expected {wanted}", self.name, images.shape, images.dtype))
+    }
+
+    /// One label for each of so many images.
+    fn labels(&self, tensors: &BTreeMap<String, Tensor>, images: i64) -> Result<(), String> {
+        let wanted = format!("[{images}] of U8 or BOOL, one for each image");
+        let labels = tensors
+            .get("labels")
+            .ok_or_else(|| format!("{} has no tensor labels, expected {wanted}", self.name))?;
+        if labels.shape == [images] && ["U8", "BOOL"].contains(&labels.dtype.as_str()) {
+            return Ok(());
+        }
+        Err(format!("{} holds labels {:?} of {}, expected {wanted}", self.name, labels.shape, labels.dtype))
     }
 
     /// The header of a safetensors file. None where it is longer than what was read.
@@ -189,7 +210,8 @@ impl Seen<'_> {
         if sidecar.kind != kind {
             return Err(format!("{name} describes a {}, expected a {kind}", sidecar.kind));
         }
-        match (kind, sidecar.classes, class_of(self.key, spec)) {
+        let class = spec.classifier_at(self.key).and_then(|classifier| classifier.class);
+        match (kind, sidecar.classes, class) {
             (ModelKind::Generator, ..) => Ok(sidecar.contradictions(&name, &spec.generator)),
             (ModelKind::Classifier, ..) if draft.stands_in(&self.key.replace(".uri", ".class")) => {
                 Ok(Vec::new())
@@ -205,15 +227,6 @@ impl Seen<'_> {
             }
             _ => Ok(Vec::new()),
         }
-    }
-}
-
-/// The class that the spec names for the classifier under this key.
-fn class_of(key: &str, spec: &JobSpec) -> Option<i64> {
-    match key {
-        "feature.classifier.uri" => spec.feature.classifier.as_ref()?.class,
-        CLASSES => None,
-        _ => spec.evaluate.judge.as_ref()?.classifier.as_ref()?.class,
     }
 }
 

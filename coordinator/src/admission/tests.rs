@@ -36,8 +36,13 @@ impl World {
 
     /// A safetensors file of so many zero bytes, with one tensor.
     fn tensor(&self, name: &str, tensor: &str, dtype: &str, shape: &[usize], bytes: usize) {
-        let header =
-            json!({(tensor): {"dtype": dtype, "shape": shape, "data_offsets": [0, bytes]}}).to_string();
+        let header = json!({(tensor): {"dtype": dtype, "shape": shape, "data_offsets": [0, bytes]}});
+        self.tensors(name, &header, bytes);
+    }
+
+    /// The same with this header.
+    fn tensors(&self, name: &str, header: &Value, bytes: usize) {
+        let header = header.to_string();
         let whole = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; bytes]].concat();
         self.file(name, &whole);
     }
@@ -281,6 +286,76 @@ async fn a_class_that_the_classifier_does_not_have_is_refused() {
         let problems = world.problems(spec).await;
         assert!(problems[0].0 == "feature.classifier.uri" && problems[0].1.contains(words), "{problems:?}");
     }
+}
+
+#[tokio::test]
+async fn a_calibration_has_a_label_for_each_image() {
+    let world = World::new().await;
+    let mut spec = world.spec();
+    spec["direction"] = json!({"calibration": {"uri": world.path("known.safetensors")}});
+    for (labels, words) in [
+        (json!({"dtype": "U8", "shape": [3], "data_offsets": [2352, 2355]}), ""),
+        (json!({"dtype": "BOOL", "shape": [3], "data_offsets": [2352, 2355]}), ""),
+        (Value::Null, "has no tensor labels, expected [3] of U8 or BOOL, one for each image"),
+        (
+            json!({"dtype": "U8", "shape": [1, 3], "data_offsets": [2352, 2355]}),
+            "holds labels [1, 3] of U8, expected [3]",
+        ),
+        (
+            json!({"dtype": "I8", "shape": [3], "data_offsets": [2352, 2355]}),
+            "holds labels [3] of I8, expected [3]",
+        ),
+    ] {
+        let images = json!({"dtype": "U8", "shape": [3, 1, 28, 28], "data_offsets": [0, 2352]});
+        let mut header = json!({"images": images});
+        let mut bytes = 2352;
+        if !labels.is_null() {
+            header["labels"] = labels;
+            bytes += 3;
+        }
+        world.tensors("known.safetensors", &header, bytes);
+        let problems = world.problems(spec.clone()).await;
+        if words.is_empty() {
+            assert_eq!(problems, vec![]);
+            let inputs = check(&JobSpec::from_value(spec.clone()).unwrap(), &world.artifacts).await.unwrap();
+            assert_eq!(inputs.get(InputRole::Calibration).unwrap().uri, world.path("known.safetensors"));
+        } else {
+            assert!(
+                problems[0].0 == "direction.calibration.uri" && problems[0].1.contains(words),
+                "{problems:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_of_several_classifiers_is_looked_at_under_its_place() {
+    let world = World::new().await;
+    for name in ["c.pt", "d.pt"] {
+        world.copy("crates/models/tests/fixtures/classifier.pt", name);
+        world.copy("crates/models/tests/fixtures/classifier.pt.json", &format!("{name}.json"));
+    }
+    let spec = |class: i64| {
+        let one =
+            |name: &str, class: i64| json!({"uri": world.path(name), "output": "logits", "class": class});
+        let mut spec = world.spec();
+        spec["feature"] = json!({"name": "f", "classifiers": [one("c.pt", 0), one("d.pt", class)]});
+        spec
+    };
+    let problems = world.problems(spec(3)).await;
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    let (key, message) = &problems[0];
+    assert!(key == "feature.classifiers.1.uri" && message.contains("found class 3, but"), "{problems:?}");
+    let inputs = check(&JobSpec::from_value(spec(2)).unwrap(), &world.artifacts).await.unwrap();
+    for (role, name) in [(InputRole::Labeller, "c.pt"), (InputRole::Labeller2, "d.pt")] {
+        assert_eq!(inputs.get(role).unwrap().uri, world.path(name));
+    }
+    world.file("d.pt", b"<!DOCTYPE html><title>Sign in</title>");
+    let problems = world.problems(spec(2)).await;
+    assert!(
+        problems[0].0 == "feature.classifiers.1.uri" && problems[0].1.contains("is a web page"),
+        "{problems:?}"
+    );
 }
 
 #[tokio::test]

@@ -47,7 +47,11 @@ fn short(sha256: &str) -> &str {
 fn judged(feature: &str, judge: &JudgeSummary) -> Markup {
     html! {
         p.faint.judge {
-            "“" (feature) "” was judged by " span.mono { (judge.uri) } " (SHA-256 " span.mono title=(judge.sha256) { (short(&judge.sha256)) } ")"
+            "“" (feature) "” was judged by "
+            @for (place, (uri, sha256)) in judge.models().enumerate() {
+                @if place > 0 { " and " }
+                span.mono { (uri) } " (SHA-256 " span.mono title=(sha256) { (short(sha256)) } ")"
+            }
             @if judge.same_as_labeller { ", the labeller itself" } @else { ", which is not the labeller" }
         }
     }

@@ -368,7 +368,12 @@ fn figures() -> ReportOutput {
             "the judge is the labeller",
             "name another",
         )],
-        judge: JudgeSummary { uri: "/m/s.pt".to_owned(), sha256: "ab".repeat(32), same_as_labeller: true },
+        judge: JudgeSummary {
+            uri: "/m/s.pt".to_owned(),
+            sha256: "ab".repeat(32),
+            others: vec![],
+            same_as_labeller: true,
+        },
         advice: Some("raise unlearn.steps".to_owned()),
     }
 }

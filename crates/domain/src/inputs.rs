@@ -19,6 +19,17 @@ pub enum InputRole {
     Sidecar,
     /// Who labels the samples: a classifier, a scorer, or a file of labels.
     Labeller,
+    /// The second of several classifiers that label together; the first is the labeller.
+    #[serde(rename = "labeller_2")]
+    Labeller2,
+    /// The third of them.
+    #[serde(rename = "labeller_3")]
+    Labeller3,
+    /// The fourth of them.
+    #[serde(rename = "labeller_4")]
+    Labeller4,
+    /// Images of which somebody knows whether they show the feature.
+    Calibration,
     /// Who counts the feature in the result, where it is not the labeller.
     Judge,
     /// Whose classes should stay.
@@ -30,11 +41,18 @@ pub enum InputRole {
 }
 
 impl InputRole {
+    /// Those of the models that label together.
+    pub const LABELLERS: [Self; 4] = [Self::Labeller, Self::Labeller2, Self::Labeller3, Self::Labeller4];
+
     /// Every role.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::Generator,
         Self::Sidecar,
         Self::Labeller,
+        Self::Labeller2,
+        Self::Labeller3,
+        Self::Labeller4,
+        Self::Calibration,
         Self::Judge,
         Self::Classifier,
         Self::Features,
@@ -47,6 +65,10 @@ impl InputRole {
             Self::Generator => "generator",
             Self::Sidecar => "sidecar",
             Self::Labeller => "labeller",
+            Self::Labeller2 => "labeller_2",
+            Self::Labeller3 => "labeller_3",
+            Self::Labeller4 => "labeller_4",
+            Self::Calibration => "calibration",
             Self::Judge => "judge",
             Self::Classifier => "classifier",
             Self::Features => "features",
@@ -64,6 +86,11 @@ impl InputRole {
         match key {
             "generator.uri" => Some(Self::Generator),
             "feature.classifier.uri" | "feature.scorer.uri" | "feature.labels.uri" => Some(Self::Labeller),
+            "feature.classifiers.0.uri" => Some(Self::Labeller),
+            "feature.classifiers.1.uri" => Some(Self::Labeller2),
+            "feature.classifiers.2.uri" => Some(Self::Labeller3),
+            "feature.classifiers.3.uri" => Some(Self::Labeller4),
+            "direction.calibration.uri" => Some(Self::Calibration),
             "evaluate.judge.classifier.uri" | "evaluate.judge.scorer.uri" => Some(Self::Judge),
             "evaluate.classifier.uri" => Some(Self::Classifier),
             "evaluate.features" => Some(Self::Features),
@@ -113,6 +140,7 @@ mod tests {
 
     use super::*;
     use crate::JobSpec;
+    use crate::spec::CLASSIFIERS;
 
     #[test]
     fn names_are_one_to_one_and_match_serde() {
@@ -130,14 +158,24 @@ mod tests {
             "generator": {"uri": "g", "format": "safetensors", "latent": {"dimension": 2},
                           "output": {"range": [0, 1], "channels": 1, "size": 8}},
             "feature": {"name": "f", "scorer": model},
+            "direction": {"calibration": {"uri": "k"}},
             "evaluate": {"judge": {"scorer": model}, "classifier": {"uri": "c", "output": "logits"}, "features": "e",
                          "reference": {"uri": "r"}},
         }))
         .unwrap();
         let mut roles: Vec<_> = spec.files().iter().map(|(key, _)| InputRole::of_key(key).unwrap()).collect();
-        assert_eq!(roles.len(), 6);
+        assert_eq!(roles.len(), 7);
         roles.dedup();
-        assert_eq!(roles.len(), 6);
+        assert_eq!(roles.len(), 7);
+    }
+
+    #[test]
+    fn every_one_of_several_classifiers_has_a_role_of_its_own() {
+        let mut roles: Vec<_> = CLASSIFIERS.into_iter().filter_map(InputRole::of_key).collect();
+        roles.dedup();
+        let expected =
+            [InputRole::Labeller, InputRole::Labeller2, InputRole::Labeller3, InputRole::Labeller4];
+        assert_eq!(roles, expected);
     }
 
     #[test]

@@ -46,8 +46,8 @@ pub use phase::{Phase, Shape};
 pub use portions::Portions;
 pub use progress::{Explanation, JobState, JobStatus, PhaseState, PhaseStatus, Progress, Waiting};
 pub use result::{
-    ArtifactPaths, DirectionSummary, JobResult, JudgeSummary, PoolSummary, RESULT_VERSION, TrainSummary,
-    Versions,
+    ArtifactPaths, DirectionSummary, JobResult, JudgeSummary, JudgingModel, PoolSummary, RESULT_VERSION,
+    TrainSummary, Versions,
 };
 pub use spec::{Draft, JobSpec, SpecError, SpecProblem};
 pub use task::*;

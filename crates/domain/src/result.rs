@@ -65,8 +65,28 @@ pub struct JudgeSummary {
     pub uri: String,
     /// SHA-256 of its file.
     pub sha256: String,
-    /// Whether it is the labeller, by digest: then what it counts is what the edit was made to lower.
+    /// The other classifiers, where several label together and nobody else judges.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<JudgingModel>,
+    /// Whether it is the labeller, or one of its classifiers, by digest: then what it counts is what the edit was made to lower.
     pub same_as_labeller: bool,
+}
+
+/// One of several models that counted together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct JudgingModel {
+    /// The model's uri.
+    pub uri: String,
+    /// SHA-256 of its file.
+    pub sha256: String,
+}
+
+impl JudgeSummary {
+    /// Every model that counted: its uri and the digest of its file.
+    pub fn models(&self) -> impl Iterator<Item = (&str, &str)> {
+        let others = self.others.iter().map(|other| (other.uri.as_str(), other.sha256.as_str()));
+        [(self.uri.as_str(), self.sha256.as_str())].into_iter().chain(others)
+    }
 }
 
 impl JobResult {

@@ -4,8 +4,8 @@
 
 use lethe_domain::{
     ArtifactPaths, Better, DirectionSummary, EditMethod, ErrorCode, Failure, Figure, Input, InputRole,
-    Inputs, JobId, JobResult, JobState, JudgeSummary, PoolSummary, RESULT_VERSION, TrainSummary, Unit,
-    Versions, Warning, WarningCode,
+    Inputs, JobId, JobResult, JobState, JudgeSummary, JudgingModel, PoolSummary, RESULT_VERSION,
+    TrainSummary, Unit, Versions, Warning, WarningCode,
 };
 use serde_json::Value;
 
@@ -24,7 +24,12 @@ fn full() -> JobResult {
         state: JobState::Failed,
         failure: Some(Failure::new(ErrorCode::Internal, "", "")),
         warnings: vec![Warning::new(WarningCode::NotRemoved, "", "")],
-        judge: Some(JudgeSummary { uri: String::new(), sha256: String::new(), same_as_labeller: true }),
+        judge: Some(JudgeSummary {
+            uri: String::new(),
+            sha256: String::new(),
+            others: vec![JudgingModel { uri: String::new(), sha256: String::new() }],
+            same_as_labeller: true,
+        }),
         figures: vec![Figure {
             name: String::new(),
             group: String::new(),

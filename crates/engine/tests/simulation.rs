@@ -104,7 +104,12 @@ fn output(assignment: &Assignment) -> TaskOutput {
         Task::Report { moments, .. } => TaskOutput::Report(ReportOutput {
             figures: Vec::new(),
             warnings: Vec::new(),
-            judge: JudgeSummary { uri: shas(moments), sha256: String::new(), same_as_labeller: true },
+            judge: JudgeSummary {
+                uri: shas(moments),
+                sha256: String::new(),
+                others: vec![],
+                same_as_labeller: true,
+            },
             advice: None,
         }),
         Task::Publish { .. } => TaskOutput::Publish(PublishOutput {

@@ -159,6 +159,18 @@ pub enum Error {
         /// What was found and what is expected.
         reason: String,
     },
+    /// Too few of the images that somebody labelled show the feature.
+    #[error("{file}: {positives} of its {images} images are labelled 1, at least {needed} are needed")]
+    FewLabelled {
+        /// The file.
+        file: String,
+        /// Images that show it.
+        positives: u64,
+        /// Images in all.
+        images: u64,
+        /// How many are needed.
+        needed: u64,
+    },
     /// The labels cannot be split into parts that each show both.
     #[error(
         "all {positives} positives, or all {negatives} negatives, of the samples lie at indices {apart} apart, so that no part of them can be held out"
@@ -205,7 +217,9 @@ impl Error {
             Error::NotFinite { .. } => ErrorCode::NotFinite,
             Error::NoPositives { .. } => ErrorCode::NoPositives,
             Error::NoNegatives { .. } => ErrorCode::NoNegatives,
-            Error::Labels { .. } | Error::Unsplit { .. } => ErrorCode::InvalidSpec,
+            Error::Labels { .. } | Error::FewLabelled { .. } | Error::Unsplit { .. } => {
+                ErrorCode::InvalidSpec
+            }
             Error::Memory { .. } => ErrorCode::OutOfMemory,
             Error::Torch { .. } => ErrorCode::Internal,
         }
@@ -242,6 +256,9 @@ impl Error {
             }
             Error::NoNegatives { .. } => {
                 "raise the labeller's threshold: it calls nearly every image positive"
+            }
+            Error::FewLabelled { .. } => {
+                "label more images that show the feature, or set direction.recall in place of direction.calibration"
             }
             Error::Unsplit { .. } => "sample more, or check the labels",
             Error::Memory { .. } => {

@@ -9,7 +9,7 @@ use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::direction::Target;
 use crate::error::{Error, Result};
-use crate::labeller::Labeller;
+use crate::labeller::{self, Labeller, Outputs};
 use crate::ssim::Similarity;
 
 /// The loss of a batch.
@@ -55,11 +55,8 @@ impl Teacher {
     fn says(&self, images: &Tensor, targets: &Tensor, places: &Tensor) -> Result<Tensor> {
         let wanted = tch::no_grad(|| self.labeller.outputs_with_gradient(targets))?;
         let found = self.labeller.outputs_with_gradient(images)?;
-        let opinions =
-            |outputs| Ok::<_, Error>(self.labeller.opinions(outputs)?.f_div_scalar(self.deviation)?);
-        let unlike = opinions(&found)?.f_smooth_l1_loss(&opinions(&wanted)?, Reduction::None, SMALL)?;
-        let unlike = unlike.f_mean_dim([1_i64].as_slice(), false, Kind::Double)?;
-        let scores = |outputs: &Tensor| {
+        let unlike = self.unlike(&found, &wanted)?;
+        let scores = |outputs: &Outputs| {
             Ok::<_, Error>(self.labeller.read(outputs)?.f_index_select(0, places)?.f_mul_scalar(self.sign)?)
         };
         // Nobody is asked for more than the target shows.
@@ -67,6 +64,18 @@ impl Teacher {
         let above = scores(&found)?.f_sub(&bar)?.f_relu()?.f_mul_scalar(ABOVE / self.deviation)?;
         let says = unlike.f_index_add(0, places, &above)?.f_mul_scalar(self.weight)?;
         Ok(says.f_to_kind(Kind::Float)?)
+    }
+
+    /// How unlike what is found is to what is wanted, f64 `[N]`: the mean over the labeller's models, however many numbers each gives.
+    fn unlike(&self, found: &Outputs, wanted: &Outputs) -> Result<Tensor> {
+        let (found, wanted) = (self.labeller.opinions(found)?, self.labeller.opinions(wanted)?);
+        let unlike = |(found, wanted): (&Tensor, &Tensor)| {
+            let in_deviations = |opinion: &Tensor| Ok::<_, Error>(opinion.f_div_scalar(self.deviation)?);
+            let unlike =
+                in_deviations(found)?.f_smooth_l1_loss(&in_deviations(wanted)?, Reduction::None, SMALL)?;
+            Ok(unlike.f_mean_dim([1_i64].as_slice(), false, Kind::Double)?)
+        };
+        labeller::mean(found.iter().zip(&wanted).map(unlike))
     }
 }
 

@@ -71,6 +71,11 @@ impl Reference {
         Ok(Self { name: name.to_owned(), images })
     }
 
+    /// Those of its images that lie at these places, int64 `[P]`.
+    pub(crate) fn only(self, places: &Tensor) -> Result<Self> {
+        Ok(Self { images: self.images.f_index_select(0, places)?, ..self })
+    }
+
     /// The file, for messages.
     pub fn name(&self) -> &str {
         &self.name

@@ -17,10 +17,12 @@ use crate::weights::Tensors;
 const HIDDEN: i64 = 256;
 const LAYERS: usize = 3;
 
-/// The network, f32: latents [N, D], in standard deviations of an entry, to opinions [N, K].
+/// The network, f32: latents [N, D], in standard deviations of an entry, to the opinions of every model side by side, [N, K].
 #[derive(Debug)]
 pub struct Surrogate {
     layers: Vec<Layer>,
+    /// How many opinions are each model's.
+    widths: Vec<i64>,
     /// Of each opinion it was taught, [K].
     means: Tensor,
     /// Of all of them, about these means.
@@ -40,18 +42,18 @@ impl Surrogate {
     /// Differences count squared up to this, in standard deviations.
     const SMALL: f64 = 0.3;
 
-    /// Learns `opinions`, f32 [N, K], of the first N samples. Gives how much of their variance it explains where it was not taught, too.
+    /// Learns `opinions`, f32 [N, K] of each model, about the first N samples. Gives how much of their variance it explains where it was not taught, too.
     /// `step` is called before each step with how many are done.
     ///
     /// # Errors
     /// [`Error::Memory`], and those of `step`.
     pub fn teach<E: From<Error>>(
         latents: &Latents,
-        opinions: &Tensor,
+        opinions: &[Tensor],
         device: Device,
         mut step: impl FnMut(u64, u64) -> std::result::Result<(), E>,
     ) -> std::result::Result<(Self, f64), E> {
-        let count = opinions.size()[0] as usize;
+        let count = opinions.first().map_or(0, |opinions| opinions.size()[0]) as usize;
         let taught = (count - count / Self::TESTED).max(1);
         let mut random = latents.random(Stream::Surrogate, 0);
         let (pupil, wanted) = Self::new(latents, opinions, &mut random, device)?;
@@ -71,11 +73,12 @@ impl Surrogate {
     /// One that knows nothing, and the opinions in standard deviations.
     fn new(
         latents: &Latents,
-        opinions: &Tensor,
+        opinions: &[Tensor],
         random: &mut impl Rng,
         device: Device,
     ) -> Result<(Self, Tensor)> {
-        let opinions = sent(&opinions.f_to_kind(Kind::Float)?.f_contiguous()?, device)?;
+        let widths: Vec<i64> = opinions.iter().map(|opinions| opinions.size()[1]).collect();
+        let opinions = sent(&Tensor::f_cat(opinions, 1)?.f_to_kind(Kind::Float)?, device)?;
         let means = opinions.f_mean_dim([0_i64].as_slice(), false, Kind::Float)?;
         let about = opinions.f_sub(&means)?;
         let deviation = f64::try_from(about.f_square()?.f_mean(Kind::Double)?)?.sqrt().max(f64::MIN_POSITIVE);
@@ -84,7 +87,10 @@ impl Surrogate {
         sizes.push(opinions.size()[1]);
         let layers = sizes.windows(2).map(|pair| Layer::new(&[pair[1], pair[0]], random, device));
         let layers = layers.collect::<Result<_>>()?;
-        Ok((Self { layers, means, deviation, entry: latents.deviation() }, about.f_div_scalar(deviation)?))
+        Ok((
+            Self { layers, widths, means, deviation, entry: latents.deviation() },
+            about.f_div_scalar(deviation)?,
+        ))
     }
 
     fn begin(&self, weights: &[(String, Tensor)]) -> Result<Adam> {
@@ -154,14 +160,14 @@ impl Surrogate {
         Ok(x)
     }
 
-    /// What the labeller says of the original's images of `z`, [N, ...latent], as far as this knows: as its `opinions`, f64 [N, K].
+    /// What each model says of the original's images of `z`, [N, ...latent], as far as this knows: as its opinions, f64 [N, K] each.
     /// Gradients pass.
     ///
     /// # Errors
     /// [`Error::Memory`].
-    pub(crate) fn opinions(&self, z: &Tensor) -> Result<Tensor> {
+    pub(crate) fn opinions(&self, z: &Tensor) -> Result<Vec<Tensor>> {
         let found = self.standard(&self.input(z)?)?.f_mul_scalar(self.deviation)?.f_add(&self.means)?;
-        Ok(found.f_to_kind(Kind::Double)?)
+        Ok(found.f_to_kind(Kind::Double)?.f_split_with_sizes(&self.widths, 1)?)
     }
 
     fn weights(&self) -> Vec<(String, Tensor)> {
@@ -174,6 +180,7 @@ impl Surrogate {
         for (name, weight) in self.weights() {
             state.insert(name, &weight);
         }
+        state.insert("widths", &Tensor::from_slice(&self.widths));
         state.insert("means", &self.means);
         state.insert_f64("deviation", self.deviation);
         state.insert_f64("entry", self.entry);
@@ -196,6 +203,7 @@ impl Surrogate {
         let layer = |place| Layer::from_state(state, &format!("layers.{place}"), device);
         Ok(Self {
             layers: (0..LAYERS).map(layer).collect::<Result<_>>()?,
+            widths: Vec::try_from(state.get("widths")?.f_to_kind(Kind::Int64)?)?,
             means: state.get("means")?.f_to_device(device)?,
             deviation: state.get_f64("deviation")?,
             entry: state.get_f64("entry")?,

@@ -4,7 +4,7 @@ use lethe_domain::spec::{
     Classes, Classifier, ClassifierOutput, Evaluate, Feature, Judge, Labels, Positive, Reference, Scorer,
 };
 
-use crate::conversion::{enumeration, optional, read, required_choice};
+use crate::conversion::{each, enumeration, optional, read, required_choice};
 use crate::{ConversionError, v1};
 
 enumeration!(v1::ClassifierOutput, ClassifierOutput: Logits = Logits, Probability = Probability);
@@ -12,10 +12,14 @@ enumeration!(v1::ClassifierOutput, ClassifierOutput: Logits = Logits, Probabilit
 impl From<Feature> for v1::Feature {
     fn from(feature: Feature) -> Self {
         use v1::feature::Labeller;
-        let labeller = match (feature.classifier, feature.scorer, feature.labels) {
-            (Some(classifier), _, _) => Some(Labeller::Classifier(classifier.into())),
-            (None, Some(scorer), _) => Some(Labeller::Scorer(scorer.into())),
-            (None, None, labels) => labels.map(|labels| Labeller::LabelsUri(labels.uri)),
+        let several = (!feature.classifiers.is_empty()).then_some(feature.classifiers);
+        let labeller = match (feature.classifier, several, feature.scorer, feature.labels) {
+            (Some(classifier), ..) => Some(Labeller::Classifier(classifier.into())),
+            (None, Some(several), ..) => {
+                Some(Labeller::Classifiers(v1::Classifiers { members: each(several) }))
+            }
+            (None, None, Some(scorer), _) => Some(Labeller::Scorer(scorer.into())),
+            (None, None, None, labels) => labels.map(|labels| Labeller::LabelsUri(labels.uri)),
         };
         Self { name: feature.name, labeller }
     }
@@ -26,10 +30,18 @@ impl TryFrom<v1::Feature> for Feature {
 
     fn try_from(wire: v1::Feature) -> Result<Self, ConversionError> {
         use v1::feature::Labeller;
-        let mut feature = Self { name: wire.name, classifier: None, scorer: None, labels: None };
+        let mut feature =
+            Self { name: wire.name, classifier: None, classifiers: Vec::new(), scorer: None, labels: None };
         match wire.labeller {
             Some(Labeller::Classifier(classifier)) => {
                 feature.classifier = Some(read(classifier, "classifier")?)
+            }
+            Some(Labeller::Classifiers(v1::Classifiers { members })) => {
+                let member = |(place, member): (usize, v1::Classifier)| {
+                    read(member, &place.to_string()).map_err(|error| error.within("classifiers"))
+                };
+                feature.classifiers =
+                    members.into_iter().enumerate().map(member).collect::<Result<_, _>>()?;
             }
             Some(Labeller::Scorer(scorer)) => feature.scorer = Some(read(scorer, "scorer")?),
             Some(Labeller::LabelsUri(uri)) => feature.labels = Some(Labels { uri }),

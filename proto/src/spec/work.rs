@@ -1,8 +1,9 @@
 //! How the work is done: sampling, direction, training, resources, checkpoints.
 
 use lethe_domain::spec::{
-    BatchNorm, Checkpoint, Device, Direction, DirectionMethod, EditChoice, Effort, LossReduction, LrSchedule,
-    Plateau, Pool, Queue, Resources, Sample, Selection, SlotRange, Threshold, Unlearn, Until,
+    BatchNorm, Calibration, Checkpoint, Device, Direction, DirectionMethod, EditChoice, Effort,
+    LossReduction, LrSchedule, Plateau, Pool, Queue, Resources, Sample, Selection, SlotRange, Threshold,
+    Unlearn, Until,
 };
 
 use crate::conversion::{choice, enumeration};
@@ -62,6 +63,7 @@ impl From<Direction> for v1::Direction {
             selection: v1::Selection::from(direction.selection).into(),
             margin: direction.margin,
             recall: direction.recall,
+            calibration_uri: direction.calibration.map(|calibration| calibration.uri),
             edit: v1::EditChoice::from(direction.edit).into(),
             surrogate: Some(direction.surrogate),
             raw: Some(direction.raw),
@@ -97,6 +99,7 @@ impl TryFrom<v1::Direction> for Direction {
                 .unwrap_or(default.selection),
             margin: direction.margin.or(default.margin),
             recall: direction.recall,
+            calibration: direction.calibration_uri.map(|uri| Calibration { uri }),
             edit: choice::<v1::EditChoice, _>(direction.edit, "edit")?.unwrap_or(default.edit),
             surrogate: direction.surrogate.unwrap_or(default.surrogate),
             raw: direction.raw.unwrap_or(default.raw),

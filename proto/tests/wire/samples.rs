@@ -4,9 +4,9 @@ use lethe_domain::{
     ArtifactPaths, ArtifactRef, Assignment, Attempt, Better, Cut, DirectionOutput, DirectionSummary,
     EditMethod, EditOutput, EditSummary, ErrorCode, EvaluateOutput, Failure, Figure, FineTuneOutput,
     GangRole, Generation, Input, InputRole, Inputs, JobId, JobResult, JobSpec, JobState, JudgeSummary,
-    LeaseId, Phase, PoolSummary, ProbeOutput, Progress, PublishOutput, RESULT_VERSION, Rank, ReportOutput,
-    SampleOutput, SampleRange, ShardIndex, Task, TaskOutput, TrainSummary, Unit, Versions, Warning,
-    WarningCode,
+    JudgingModel, LeaseId, Phase, PoolSummary, ProbeOutput, Progress, PublishOutput, RESULT_VERSION, Rank,
+    ReportOutput, SampleOutput, SampleRange, ShardIndex, Task, TaskOutput, TrainSummary, Unit, Versions,
+    Warning, WarningCode,
 };
 
 pub(crate) fn spec() -> JobSpec {
@@ -118,7 +118,12 @@ pub(crate) fn warning() -> Warning {
 }
 
 fn judge() -> JudgeSummary {
-    JudgeSummary { uri: "/m/thickness.pt".to_owned(), sha256: "ab".repeat(32), same_as_labeller: true }
+    JudgeSummary {
+        uri: "/m/thickness.pt".to_owned(),
+        sha256: "ab".repeat(32),
+        others: vec![JudgingModel { uri: "/m/other.pt".to_owned(), sha256: "cd".repeat(32) }],
+        same_as_labeller: true,
+    }
 }
 
 pub(crate) fn outputs() -> Vec<TaskOutput> {

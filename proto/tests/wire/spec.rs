@@ -1,10 +1,10 @@
 //! The job spec: every valid one survives; absence means what it means in YAML; faults are named by path.
 
 use lethe_domain::spec::{
-    BatchNorm, Checkpoint, Classes, Classifier, ClassifierOutput, Device, Direction, DirectionMethod,
-    EditChoice, Effort, Evaluate, Feature, Generator, ImageOutput, Judge, Labels, Latent, LossReduction,
-    LrSchedule, ModelFormat, Plateau, Pool, Positive, Prior, Publish, Queue, Reference, Resources, Sample,
-    Scorer, Selection, Size, SlotRange, Threshold, Unlearn, Until,
+    BatchNorm, Calibration, Checkpoint, Classes, Classifier, ClassifierOutput, Device, Direction,
+    DirectionMethod, EditChoice, Effort, Evaluate, Feature, Generator, ImageOutput, Judge, Labels, Latent,
+    LossReduction, LrSchedule, ModelFormat, Plateau, Pool, Positive, Prior, Publish, Queue, Reference,
+    Resources, Sample, Scorer, Selection, Size, SlotRange, Threshold, Unlearn, Until,
 };
 use lethe_domain::{JobSpec, SpecError};
 use lethe_proto::v1;
@@ -107,12 +107,17 @@ fn direction() -> impl Strategy<Value = Direction> {
         Just((Selection::Classifier, false))
     ];
     let edit = prop_oneof![Just(EditChoice::Auto), Just(EditChoice::Line), Just(EditChoice::Student)];
-    (method, threshold, selection, of(0.0..100.0_f64), of(0.0..100.0_f64), (edit, 0.0..1.0_f64)).prop_map(
-        |(method, threshold, (selection, raw), margin, recall, (edit, surrogate))| Direction {
+    let recall = prop_oneof![
+        of(0.0..100.0_f64).prop_map(|recall| (recall, None)),
+        uri().prop_map(|uri| (None, Some(Calibration { uri })))
+    ];
+    (method, threshold, selection, of(0.0..100.0_f64), recall, (edit, 0.0..1.0_f64)).prop_map(
+        |(method, threshold, (selection, raw), margin, (recall, calibration), (edit, surrogate))| Direction {
             method,
             threshold,
             selection,
             recall,
+            calibration: calibration.filter(|_| selection == Selection::Classifier),
             edit,
             surrogate,
             margin,
@@ -210,24 +215,38 @@ fn resources() -> impl Strategy<Value = Resources> {
     )
 }
 
+/// Several that differ.
+fn classifiers() -> impl Strategy<Value = Vec<Classifier>> {
+    prop::collection::vec(classifier(), 2..=4).prop_map(|mut several| {
+        several.iter_mut().enumerate().for_each(|(place, one)| one.uri += &format!("-{place}"));
+        several
+    })
+}
+
 /// How a job can be labelled decides what else it may say: labels from a file need a judge, a projection and a total.
 fn labelled() -> impl Strategy<Value = (Feature, Sample, Direction, Evaluate)> {
     let by_model = (
-        prop_oneof![classifier().prop_map(|c| (Some(c), None)), scorer().prop_map(|s| (None, Some(s)))],
+        prop_oneof![
+            classifier().prop_map(|one| (Some(one), vec![], None)),
+            classifiers().prop_map(|several| (None, several, None)),
+            scorer().prop_map(|scorer| (None, vec![], Some(scorer)))
+        ],
         (sample(), direction(), evaluate()),
     )
-        .prop_map(|((classifier, scorer), rest)| ((classifier, scorer, None), rest));
+        .prop_map(|((classifier, classifiers, scorer), rest)| {
+            ((classifier, classifiers, scorer, None), rest)
+        });
     let by_file = (uri(), sample(), direction(), evaluate(), judge(), 2..u64::MAX).prop_map(
         |(uri, sample, direction, evaluate, judge, total)| {
             let sample = Sample { until: Until::Total(total), at_most: None, ..sample };
-            let direction = Direction { selection: Selection::Projection, ..direction };
+            let direction = Direction { selection: Selection::Projection, calibration: None, ..direction };
             let evaluate = Evaluate { judge: Some(judge), ..evaluate };
-            ((None, None, Some(Labels { uri })), (sample, direction, evaluate))
+            ((None, vec![], None, Some(Labels { uri })), (sample, direction, evaluate))
         },
     );
     ("\\PC{1,20}", prop_oneof![2 => by_model, 1 => by_file]).prop_map(
-        |(name, ((classifier, scorer, labels), (sample, direction, evaluate)))| {
-            (Feature { name, classifier, scorer, labels }, sample, direction, evaluate)
+        |(name, ((classifier, classifiers, scorer, labels), (sample, direction, evaluate)))| {
+            (Feature { name, classifier, classifiers, scorer, labels }, sample, direction, evaluate)
         },
     )
 }
@@ -344,7 +363,7 @@ fn a_latent_of_one_entry_is_a_dimension_and_equal_sides_are_a_square() {
 #[test]
 fn a_field_that_makes_no_sense_is_named_by_its_path() {
     type Spoil = fn(&mut v1::JobSpec);
-    let cases: [(Spoil, &str); 13] = [
+    let cases: [(Spoil, &str); 14] = [
         (|s| s.generator = None, "generator: missing"),
         (|s| s.feature = None, "feature: missing"),
         (|s| s.generator.as_mut().unwrap().format = 0, "generator.format: missing"),
@@ -358,6 +377,15 @@ fn a_field_that_makes_no_sense_is_named_by_its_path() {
                 s.feature.as_mut().unwrap().labeller = Some(labeller);
             },
             "feature.classifier.output: missing",
+        ),
+        (
+            |s| {
+                let good = v1::Classifier { output: 1, ..Default::default() };
+                let members = vec![good, v1::Classifier::default()];
+                let labeller = v1::feature::Labeller::Classifiers(v1::Classifiers { members });
+                s.feature.as_mut().unwrap().labeller = Some(labeller);
+            },
+            "feature.classifiers.1.output: missing",
         ),
         (
             |s| {

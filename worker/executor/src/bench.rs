@@ -187,7 +187,7 @@ pub(crate) fn sample(args: &Sample, settings: DeviceSettings) -> Result<()> {
     };
     run(0, args.warmup)?;
     let begun = Instant::now();
-    let scores = run(args.warmup, args.count)?.scores;
+    let scores = run(args.warmup, args.count)?.scores.together;
     let seconds = begun.elapsed().as_secs_f64();
     print(&json!({
         "threads": threads,

@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 
-use lethe_domain::spec::{self, Judge, Reference as ReferenceSpec};
+use lethe_domain::spec::{self, Calibration, Labeller as LabellerSpec, Reference as ReferenceSpec};
 use lethe_domain::{ArtifactRef, Inputs};
 use lethe_models::{
     Classes, Features, Generator, GeneratorFile, Guide, Labeller, Pool, RawModel, Reference, Target, Tensors,
@@ -15,7 +15,7 @@ use tch::Device;
 
 use crate::error::Result;
 use crate::input::{self, Pins, State};
-use crate::verdict;
+use crate::verdict::{Judge, Model};
 
 /// The original generator: its file, from which copies are made, and the frozen model.
 #[derive(Debug)]
@@ -27,12 +27,13 @@ pub(crate) struct Original {
 /// The models of the last job or so.
 #[derive(Debug, Default)]
 pub(crate) struct Models {
-    originals: Shelf<spec::Generator, Original>,
-    labellers: Shelf<Judge, Labeller>,
-    classes: Shelf<spec::Classes, Classes>,
-    differentiable: Shelf<Judge, Labeller>,
-    features: Shelf<(), Features>,
-    references: Shelf<[i64; 3], Reference>,
+    originals: Shelf<Key<spec::Generator>, Original>,
+    labellers: Shelf<Vec<Key<Model>>, Labeller>,
+    classes: Shelf<Key<spec::Classes>, Classes>,
+    differentiable: Shelf<Vec<Key<Model>>, Labeller>,
+    features: Shelf<Key<()>, Features>,
+    references: Shelf<Key<[i64; 3]>, Reference>,
+    calibrations: Shelf<Key<[i64; 3]>, Reference>,
     trained: Option<Trained>,
     target: Option<(ArtifactRef, Rc<Target>)>,
     pool: Option<(Vec<ArtifactRef>, Rc<Pool>)>,
@@ -70,8 +71,7 @@ impl Models {
         inputs: &Inputs,
         device: Device,
     ) -> Result<Rc<Labeller>> {
-        let (spec, uri) = (verdict::as_labeller(judge)?, verdict::uri(judge)?);
-        self.labellers.get(uri, inputs, device, judge.clone(), |raw| Ok(Labeller::new(spec, raw, device)?))
+        self.labellers.look(judge, inputs, device, Labeller::new)
     }
 
     /// Who looks at images while they are edited, and while a copy is trained.
@@ -79,10 +79,7 @@ impl Models {
     /// # Errors
     /// As [`input::read`] and [`Labeller::new`].
     pub(crate) fn guide(&mut self, judge: &Judge, inputs: &Inputs, device: Device) -> Result<Guide> {
-        let (spec, uri) = (verdict::as_labeller(judge)?, verdict::uri(judge)?);
-        let differentiable = self.differentiable.get(uri, inputs, device, judge.clone(), |raw| {
-            Ok(Labeller::differentiable(spec, raw, device)?)
-        })?;
+        let differentiable = self.differentiable.look(judge, inputs, device, Labeller::differentiable)?;
         Ok(Guide { labeller: self.labeller(judge, inputs, device)?, differentiable })
     }
 
@@ -115,6 +112,21 @@ impl Models {
     ) -> Result<Rc<Reference>> {
         self.references.get(&spec.uri, inputs, Device::Cpu, shape, |raw| {
             Ok(Reference::from_bytes(&raw.bytes, &raw.name, shape)?)
+        })
+    }
+
+    /// Images of this [C, H, W] that somebody says show the feature; they stay on the cpu.
+    ///
+    /// # Errors
+    /// As [`input::read`] and [`Reference::labelled`].
+    pub(crate) fn calibration(
+        &mut self,
+        spec: &Calibration,
+        inputs: &Inputs,
+        shape: [i64; 3],
+    ) -> Result<Rc<Reference>> {
+        self.calibrations.get(&spec.uri, inputs, Device::Cpu, shape, |raw| {
+            Ok(Reference::labelled(&raw.bytes, &raw.name, shape)?)
         })
     }
 
@@ -193,19 +205,48 @@ struct Key<S> {
     pins: Pins,
 }
 
+impl<S> Key<S> {
+    /// The state first: what changes after it is noticed by the next task.
+    fn new(uri: &str, inputs: &Inputs, device: Device, spec: S) -> Result<Self> {
+        let (state, pins) = (input::state_of(uri)?, Pins::of(inputs, uri));
+        Ok(Self { spec, device, uri: uri.to_owned(), state, pins })
+    }
+
+    fn load<T>(&self, load: impl FnOnce(RawModel) -> Result<T>) -> Result<T> {
+        let (file, raw) = input::read(&self.uri, &self.pins)?;
+        load(raw).map_err(|error| error.about(&self.uri, &file))
+    }
+}
+
 /// The last two of a kind: a job has a labeller and a judge.
 #[derive(Debug)]
-struct Shelf<S, T>(Vec<(Key<S>, Rc<T>)>);
+struct Shelf<K, T>(Vec<(K, Rc<T>)>);
 
-impl<S, T> Default for Shelf<S, T> {
+impl<K, T> Default for Shelf<K, T> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<S: PartialEq, T> Shelf<S, T> {
+impl<K: PartialEq, T> Shelf<K, T> {
     const ROOM: usize = 2;
 
+    fn find(&mut self, key: K, load: impl FnOnce(&K) -> Result<T>) -> Result<Rc<T>> {
+        if let Some(place) = self.0.iter().position(|(known, _)| *known == key) {
+            let found = self.0.remove(place);
+            self.0.insert(0, found);
+        } else {
+            // Room first: two generations of a large model need not be in memory together.
+            self.0.truncate(Self::ROOM - 1);
+            let loaded = Rc::new(load(&key)?);
+            self.0.insert(0, (key, loaded));
+        }
+        Ok(Rc::clone(&self.0[0].1))
+    }
+}
+
+impl<S: PartialEq, T> Shelf<Key<S>, T> {
+    /// What one file holds.
     fn get(
         &mut self,
         uri: &str,
@@ -214,20 +255,28 @@ impl<S: PartialEq, T> Shelf<S, T> {
         spec: S,
         load: impl FnOnce(RawModel) -> Result<T>,
     ) -> Result<Rc<T>> {
-        // The state first: what changes after it is noticed by the next task.
-        let (state, pins) = (input::state_of(uri)?, Pins::of(inputs, uri));
-        let key = Key { spec, device, uri: uri.to_owned(), state, pins };
-        if let Some(place) = self.0.iter().position(|(known, _)| *known == key) {
-            let found = self.0.remove(place);
-            self.0.insert(0, found);
-        } else {
-            // Room first: two generations of a large model need not be in memory together.
-            self.0.truncate(Self::ROOM - 1);
-            let (file, raw) = input::read(uri, &key.pins)?;
-            let loaded = Rc::new(load(raw).map_err(|error| error.about(uri, &file))?);
-            self.0.insert(0, (key, loaded));
-        }
-        Ok(Rc::clone(&self.0[0].1))
+        self.find(Key::new(uri, inputs, device, spec)?, |key| key.load(load))
+    }
+}
+
+impl Shelf<Vec<Key<Model>>, Labeller> {
+    /// Who looks, of one file or several; `load` makes each of them.
+    fn look(
+        &mut self,
+        judge: &Judge,
+        inputs: &Inputs,
+        device: Device,
+        load: impl Fn(LabellerSpec<'_>, RawModel, Device) -> lethe_models::Result<Labeller>,
+    ) -> Result<Rc<Labeller>> {
+        let key = |model: &Model| Key::new(model.uri(), inputs, device, model.clone());
+        let keys = judge.models().iter().map(key).collect::<Result<_>>()?;
+        self.find(keys, |keys: &Vec<Key<Model>>| {
+            let member = |key: &Key<Model>| {
+                let model = key.load(|raw| Ok(load(key.spec.labeller(), raw, device)?))?;
+                Ok((model, key.spec.threshold()))
+            };
+            Ok(Labeller::together(keys.iter().map(member).collect::<Result<Vec<_>>>()?))
+        })
     }
 }
 
@@ -243,7 +292,7 @@ mod tests {
         let file = folder.path().join("model.pt");
         fs::write(&file, "one").unwrap();
         let uri = file.to_str().unwrap();
-        let mut shelf: Shelf<u8, String> = Shelf::default();
+        let mut shelf: Shelf<Key<u8>, String> = Shelf::default();
         let mut loads = 0;
         let mut get = |spec, device| {
             let loaded = shelf.get(uri, &Inputs::default(), device, spec, |raw| {

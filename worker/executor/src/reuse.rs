@@ -16,7 +16,6 @@ use serde_json::{Value, json};
 use crate::device::Arithmetic;
 use crate::error::Result;
 use crate::storage::Storage;
-use crate::verdict;
 use crate::work::Work;
 
 const END: &str = ".safetensors";
@@ -84,15 +83,19 @@ fn key(
     arithmetic: &Arithmetic,
 ) -> Option<String> {
     let file = |role| inputs.get(role).map(|input| input.sha256.as_str());
+    let _ = file(InputRole::Labeller)?;
+    let labellers: Vec<_> = InputRole::LABELLERS.into_iter().map(file).collect();
+    let feature = &spec.feature;
     let Arithmetic { device, instructions, threads, tf32, torch } = arithmetic;
     let content = json!({
         "version": EDIT_VERSION,
         "generator": [file(InputRole::Generator)?, file(InputRole::Sidecar), contract(json!(spec.generator))],
-        "labeller": [file(InputRole::Labeller)?, contract(json!(verdict::looking_labeller(spec)))],
+        "labeller": [labellers, contract(json!([feature.classifier, feature.classifiers, feature.scorer]))],
         // It holds the direction, the cut, the goal, the way to edit, and the student.
         "target": target.sha256,
         "selection": spec.direction.selection,
         "raw": spec.direction.raw,
+        "surrogate": spec.direction.surrogate,
         "seed": spec.sample.seed,
         "batch": spec.pool.batch,
         "range": [range.start, range.count],
@@ -110,9 +113,13 @@ fn key(
 
 /// What a spec says about a model, less where its file is.
 fn contract(mut model: Value) -> Value {
-    if let Value::Object(entries) = &mut model {
-        let _ = entries.remove("uri");
-        entries.values_mut().for_each(|entry| *entry = contract(entry.take()));
+    match &mut model {
+        Value::Object(entries) => {
+            let _ = entries.remove("uri");
+            entries.values_mut().for_each(|entry| *entry = contract(entry.take()));
+        }
+        Value::Array(entries) => entries.iter_mut().for_each(|entry| *entry = contract(entry.take())),
+        _ => {}
     }
     model
 }

@@ -2,7 +2,7 @@
 //!
 //! Not here: loading them (`models`).
 
-use lethe_domain::spec::{self, Classes, Classifier, Judge, Labeller, Positive};
+use lethe_domain::spec::{self, Classes, Classifier, Labeller, Positive, Scorer};
 use lethe_domain::{Cut, JobSpec};
 
 use crate::error::{Error, Result};
@@ -37,10 +37,14 @@ impl Line {
     }
 }
 
+/// Of several classifiers each score is less its own threshold.
+const TOGETHER: Line = Line::At(Cut { sign: 1.0, threshold: 0.0 });
+
 /// Where positive begins by the spec alone.
 pub(crate) fn line(labeller: Labeller<'_>) -> Line {
     match labeller {
         Labeller::Classifier(classifier) => Line::At(classifier.cut()),
+        Labeller::Classifiers(_) => TOGETHER,
         Labeller::Scorer(scorer) => match scorer.positive {
             Positive::Above(threshold) => Line::At(Cut { sign: 1.0, threshold }),
             Positive::Below(threshold) => Line::At(Cut { sign: -1.0, threshold }),
@@ -59,15 +63,77 @@ pub(crate) fn labeller(spec: &JobSpec) -> Result<Labeller<'_>> {
     spec.feature.labeller().ok_or_else(|| Error::internal("the job spec names no labeller"))
 }
 
-/// The labeller when it is a model, which can look at new images.
-pub(crate) fn looking_labeller(spec: &JobSpec) -> Option<Judge> {
-    match spec.feature.labeller()? {
-        Labeller::Classifier(classifier) => {
-            Some(Judge { classifier: Some(classifier.clone()), scorer: None })
+/// A model that looks at images.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Model {
+    Classifier(Classifier),
+    Scorer(Scorer),
+}
+
+impl Model {
+    /// In the form in which it is loaded.
+    pub(crate) fn labeller(&self) -> Labeller<'_> {
+        match self {
+            Model::Classifier(classifier) => Labeller::Classifier(classifier),
+            Model::Scorer(scorer) => Labeller::Scorer(scorer),
         }
-        Labeller::Scorer(scorer) => Some(Judge { classifier: None, scorer: Some(scorer.clone()) }),
-        Labeller::Labels(_) => None,
     }
+
+    /// What its score is less among others; of a scorer nothing, which labels alone.
+    pub(crate) fn threshold(&self) -> f64 {
+        match self {
+            Model::Classifier(classifier) => classifier.cut().threshold,
+            Model::Scorer(_) => 0.0,
+        }
+    }
+
+    /// Where its file is.
+    pub(crate) fn uri(&self) -> &str {
+        match self {
+            Model::Classifier(classifier) => &classifier.uri,
+            Model::Scorer(scorer) => &scorer.uri,
+        }
+    }
+}
+
+/// Who looks at images and says which show the feature: one model, or several classifiers as one. The labeller is one, and the judge.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Judge(Vec<Model>);
+
+impl Judge {
+    /// None for labels of a file, which cannot look.
+    pub(crate) fn of(labeller: Labeller<'_>) -> Option<Self> {
+        let classifier = |classifier: &Classifier| Model::Classifier(classifier.clone());
+        match labeller {
+            Labeller::Classifier(one) => Some(Self(vec![classifier(one)])),
+            Labeller::Classifiers(several) => Some(Self(several.iter().map(classifier).collect())),
+            Labeller::Scorer(scorer) => Some(Self(vec![Model::Scorer(scorer.clone())])),
+            Labeller::Labels(_) => None,
+        }
+    }
+
+    /// At least one.
+    pub(crate) fn models(&self) -> &[Model] {
+        &self.0
+    }
+
+    /// Where positive begins by the spec alone.
+    fn line(&self) -> Line {
+        match self.models() {
+            [alone] => line(alone.labeller()),
+            _ => TOGETHER,
+        }
+    }
+}
+
+/// The labeller when it can look at new images.
+pub(crate) fn looking_labeller(spec: &JobSpec) -> Option<Judge> {
+    spec.feature.labeller().and_then(Judge::of)
+}
+
+/// The judge that the spec names besides the labeller.
+pub(crate) fn named_judge(spec: &JobSpec) -> Option<Judge> {
+    spec.evaluate.judge.as_ref().and_then(spec::Judge::labeller).and_then(Judge::of)
 }
 
 /// Who counts the feature in the result, and by which line. The labeller keeps the cut it had when the samples were
@@ -78,43 +144,21 @@ pub(crate) fn looking_labeller(spec: &JobSpec) -> Option<Judge> {
 /// For a spec that was never checked.
 pub(crate) fn judge(spec: &JobSpec, labelled_at: Cut) -> Result<(Judge, Line)> {
     let labeller = looking_labeller(spec);
-    let judge = spec.evaluate.judge.clone().or_else(|| labeller.clone());
+    let judge = named_judge(spec).or_else(|| labeller.clone());
     let judge = judge.ok_or_else(|| Error::internal("the job spec names no judge"))?;
-    if labeller.as_ref() == Some(&judge) {
-        return Ok((judge, Line::At(labelled_at)));
-    }
-    let line = line(as_labeller(&judge)?);
+    let line = if labeller.as_ref() == Some(&judge) { Line::At(labelled_at) } else { judge.line() };
     Ok((judge, line))
 }
 
 /// Whose classes should stay where the feature is not: the classifier that the spec names for it, else the judge, else the labeller. Of
 /// these, one that has a class for the feature has others too.
 pub(crate) fn classes(spec: &JobSpec) -> Option<Classes> {
-    let judge = spec.evaluate.judge.as_ref().and_then(|judge| judge.classifier.as_ref());
     let several = |classifier: &&Classifier| classifier.class.is_some();
-    let found = judge.filter(several).or(spec.feature.classifier.as_ref().filter(several));
+    let judge = spec.evaluate.judge.as_ref().and_then(|judge| judge.classifier.as_ref());
+    let labellers = spec.feature.classifier.iter().chain(&spec.feature.classifiers);
+    let found = judge.into_iter().chain(labellers).find(several);
     let whole = |found: &Classifier| Classes { uri: found.uri.clone(), output: found.output };
     spec.evaluate.classifier.clone().or_else(|| found.map(whole))
-}
-
-/// The judge in the form in which models are loaded.
-///
-/// # Errors
-/// For a spec that was never checked.
-pub(crate) fn as_labeller(judge: &Judge) -> Result<spec::Labeller<'_>> {
-    judge.labeller().ok_or_else(|| Error::internal("evaluate.judge names no model"))
-}
-
-/// Where the judge's model is.
-///
-/// # Errors
-/// For a spec that was never checked.
-pub(crate) fn uri(judge: &Judge) -> Result<&str> {
-    Ok(match as_labeller(judge)? {
-        Labeller::Classifier(classifier) => &classifier.uri,
-        Labeller::Scorer(scorer) => &scorer.uri,
-        Labeller::Labels(labels) => &labels.uri,
-    })
 }
 
 #[cfg(test)]
@@ -123,12 +167,30 @@ mod tests {
 
     const AT: Cut = Cut { sign: 1.0, threshold: 4.5 };
 
-    fn spec(judge: &str) -> JobSpec {
+    fn of(labeller: &str, judge: &str) -> JobSpec {
         let text = format!(
             "{{name: x, generator: {{uri: g, format: safetensors, latent: {{dimension: 2}}, output: {{range: [0, 1], \
-             channels: 1, size: 8}}}}, feature: {{name: f, scorer: {{uri: s, positive: {{top: 0.1}}}}}}{judge}}}"
+             channels: 1, size: 8}}}}, feature: {{name: f, {labeller}}}{judge}}}"
         );
         JobSpec::parse(&text).unwrap()
+    }
+
+    fn spec(judge: &str) -> JobSpec {
+        of("scorer: {uri: s, positive: {top: 0.1}}", judge)
+    }
+
+    #[test]
+    fn several_classifiers_judge_together_where_they_label_and_nobody_else_is_named() {
+        let several =
+            "classifiers: [{uri: a, output: logits, threshold: 0.9}, {uri: b, output: logits, class: 3}]";
+        let (together, at) = judge(&of(several, ""), Cut { sign: 1.0, threshold: 0.0 }).unwrap();
+        let uris: Vec<&str> = together.models().iter().map(Model::uri).collect();
+        assert_eq!((uris, at, together.line()), (vec!["a", "b"], TOGETHER, TOGETHER));
+        assert_eq!(classes(&of(several, "")).unwrap().uri, "b", "the first with several classes");
+        let named =
+            of(several, ", evaluate: {judge: {classifier: {uri: a, output: logits, threshold: 0.75}}}");
+        let (alone, at) = judge(&named, AT).unwrap();
+        assert_eq!((alone.models().len(), at), (1, Line::At(Cut { sign: 1.0, threshold: 3f64.ln() })));
     }
 
     #[test]

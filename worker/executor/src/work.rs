@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use lethe_domain::{ArtifactRef, Inputs, JobSpec, LeaseId, Progress};
-use lethe_models::{Classes, Features, Labeller, Latents, Target};
+use lethe_models::{Classes, Features, Labeller, Latents, Reference, Target};
 use lethe_proto::executor::ExecutorEvent;
 use tch::Device;
 
@@ -15,7 +15,7 @@ use crate::link::{Events, Stop, Yielding};
 use crate::models::{Models, Original};
 use crate::phase::fine_tune::{GangSettings, Kept};
 use crate::storage::Storage;
-use crate::verdict;
+use crate::verdict::{self, Judge};
 
 /// Between two words about progress: five a second are enough to look at.
 const QUIET: Duration = Duration::from_millis(200);
@@ -69,7 +69,7 @@ impl Work<'_> {
 
     /// # Errors
     /// As [`Models::labeller`].
-    pub(crate) fn labeller(&mut self, judge: &lethe_domain::spec::Judge) -> Result<Rc<Labeller>> {
+    pub(crate) fn labeller(&mut self, judge: &Judge) -> Result<Rc<Labeller>> {
         self.models.labeller(judge, &self.inputs, self.device)
     }
 
@@ -89,6 +89,16 @@ impl Work<'_> {
     pub(crate) fn features(&mut self) -> Result<Option<Rc<Features>>> {
         let uri = self.spec.evaluate.features.as_deref();
         uri.map(|uri| self.models.features(uri, &self.inputs, self.device)).transpose()
+    }
+
+    /// Images that somebody says show the feature, if the spec names some.
+    ///
+    /// # Errors
+    /// As [`Models::calibration`].
+    pub(crate) fn calibration(&mut self) -> Result<Option<Rc<Reference>>> {
+        let (calibration, shape) =
+            (self.spec.direction.calibration.as_ref(), self.spec.generator.output.shape());
+        calibration.map(|spec| self.models.calibration(spec, &self.inputs, shape)).transpose()
     }
 
     /// # Errors

@@ -3,8 +3,8 @@
 //! Not here: whether files exist and models fit (coordinator, executor).
 
 use super::{
-    Classifier, Direction, Feature, Generator, JobSpec, Judge, Labeller, Latent, Positive, Prior, Sample,
-    Scorer, Selection, SpecError, SpecProblem, Threshold, Unlearn, Until,
+    CLASSIFIERS, Classifier, Direction, Feature, Generator, JobSpec, Judge, Labeller, Latent, Positive,
+    Prior, Sample, Scorer, Selection, SpecError, SpecProblem, Threshold, Unlearn, Until,
 };
 use crate::{Phase, Portions, Shape};
 
@@ -115,6 +115,9 @@ impl JobSpec {
 
     fn check_combinations(&self, problems: &mut Problems) {
         if let Some(Labeller::Labels(_)) = self.feature.labeller() {
+            problems.require(self.direction.calibration.is_none(), "direction.calibration", || {
+                "found images, but feature.labels is a file and cannot look at them: leave it out".to_owned()
+            });
             problems.require(self.direction.selection == Selection::Projection, "direction.selection", || {
                 "found classifier, but feature.labels is a file and cannot look at new images: expected projection".to_owned()
             });
@@ -168,19 +171,41 @@ fn check_feature(feature: &Feature, problems: &mut Problems) {
     problems.require(feature.labeller().is_some(), "feature", || {
         let given: Vec<&str> = [
             ("classifier", feature.classifier.is_some()),
+            ("classifiers", !feature.classifiers.is_empty()),
             ("scorer", feature.scorer.is_some()),
             ("labels", feature.labels.is_some()),
         ]
         .into_iter()
         .filter_map(|(name, given)| given.then_some(name))
         .collect();
-        format!("found {}, expected exactly one of classifier, scorer, labels", listed(&given))
+        format!("found {}, expected exactly one of classifier, classifiers, scorer, labels", listed(&given))
     });
     if let Some(classifier) = &feature.classifier {
         check_classifier(classifier, "feature.classifier", problems);
     }
+    check_classifiers(&feature.classifiers, problems);
     if let Some(scorer) = &feature.scorer {
         check_scorer(scorer, "feature.scorer", problems);
+    }
+}
+
+/// Several that are one: of one there is nothing to take the mean of.
+fn check_classifiers(classifiers: &[Classifier], problems: &mut Problems) {
+    let (key, most) = ("feature.classifiers", CLASSIFIERS.len());
+    problems.require(classifiers.is_empty() || (2..=most).contains(&classifiers.len()), key, || {
+        format!("found {}, expected 2 to {most}; one alone is feature.classifier", classifiers.len())
+    });
+    for (place, classifier) in classifiers.iter().enumerate() {
+        let path = format!("{key}.{place}");
+        check_classifier(classifier, &path, problems);
+        let same = |other: &&Classifier| (&other.uri, other.class) == (&classifier.uri, classifier.class);
+        let before = classifiers.iter().take(place).position(|other| same(&other));
+        problems.require(before.is_none(), &path, || {
+            format!(
+                "found the file and class of {key}.{} again, expected another",
+                before.unwrap_or_default()
+            )
+        });
     }
 }
 
@@ -305,6 +330,16 @@ fn check_direction(direction: &Direction, problems: &mut Problems) {
     problems.require((0.0..=1.0).contains(&direction.surrogate), "direction.surrogate", || {
         format!("found {}, expected 0 <= surrogate <= 1", direction.surrogate)
     });
+    let key = "direction.calibration";
+    problems.require(direction.calibration.is_none() || direction.recall.is_none(), key, || {
+        "found direction.recall too, which says how much is edited in its place: expected one of them"
+            .to_owned()
+    });
+    problems.require(
+        direction.calibration.is_none() || direction.selection == Selection::Classifier,
+        key,
+        || "only meant for selection: classifier; with projection, leave it out".to_owned(),
+    );
     problems.require(
         !(direction.raw && direction.selection == Selection::Classifier),
         "direction.raw",
@@ -511,6 +546,58 @@ feature:
         let mut spec = JobSpec::from_value(good()).unwrap();
         spec.generator.output.range[1] = f64::INFINITY;
         assert_eq!(spec.check().unwrap_err().problems[0].path, "generator.output.range");
+    }
+
+    #[test]
+    fn a_calibration_is_for_a_labeller_that_looks_and_selects_by_itself() {
+        let calibration = json!({"uri": "known.safetensors"});
+        let spec = JobSpec::from_value(with("direction.calibration", calibration.clone())).unwrap();
+        assert_eq!(spec.files()[2], ("direction.calibration.uri", "known.safetensors"));
+        assert_eq!(spec.map_uris(|uri| format!("/m/{uri}")).files()[2].1, "/m/known.safetensors");
+        let refused = |direction: Value, words: &str| {
+            let error = JobSpec::from_value(with("direction", direction)).unwrap_err();
+            let [problem] = error.problems.as_slice() else { panic!("{error}") };
+            assert!(problem.path == "direction.calibration" && problem.message.contains(words), "{error}");
+        };
+        refused(json!({"calibration": calibration, "recall": 1}), "found direction.recall too");
+        refused(json!({"calibration": calibration, "selection": "projection"}), "leave it out");
+        let mut spec = with("direction", json!({"calibration": calibration, "selection": "projection"}));
+        spec["feature"] = json!({"name": "thick", "labels": {"uri": "labels.csv"}});
+        let said = JobSpec::from_value(spec).unwrap_err().to_string();
+        assert!(said.contains("direction.calibration: found images, but feature.labels is a file"), "{said}");
+    }
+
+    #[test]
+    fn several_classifiers_are_two_to_four_that_differ() {
+        let one = |uri: &str, class: i64| json!({"uri": uri, "output": "logits", "class": class});
+        let of = |list: Value| {
+            let mut spec = good();
+            spec["feature"] = json!({"name": "smile", "classifiers": list});
+            JobSpec::from_value(spec).map_err(|error| error.to_string())
+        };
+        let spec = of(json!([one("a.pt", 3), one("b.pt", 1), one("a.pt", 4)])).unwrap();
+        let Some(Labeller::Classifiers(several)) = spec.feature.labeller() else { panic!("no labeller") };
+        assert_eq!(several.len(), 3);
+        assert_eq!(JobSpec::from_value(serde_json::to_value(&spec).unwrap()).unwrap(), spec);
+        assert_eq!(spec.files()[3], ("feature.classifiers.2.uri", "a.pt"));
+        assert_eq!(spec.classifier_at("feature.classifiers.1.uri").unwrap().class, Some(1));
+        let moved = spec.map_uris(|uri| format!("/m/{uri}"));
+        assert_eq!(moved.files()[2].1, "/m/b.pt");
+
+        let five = Value::Array((0..5).map(|class| one("a.pt", class)).collect());
+        for (list, words) in [
+            (json!([one("a.pt", 3)]), "feature.classifiers: found 1, expected 2 to 4; one alone is"),
+            (five, "feature.classifiers: found 5, expected 2 to 4"),
+            (json!([one("a.pt", 3), one("a.pt", 3)]), "feature.classifiers.1: found the file and class of"),
+            (json!([]), "found none of them, expected exactly one of classifier, classifiers, scorer"),
+        ] {
+            let said = of(list).unwrap_err();
+            assert!(said.contains(words), "{words} is not in {said}");
+        }
+        let error = JobSpec::from_value(with("feature.classifiers", json!([one("a.pt", 0), one("b.pt", 0)])));
+        assert!(
+            error.unwrap_err().to_string().contains("found classifiers and scorer, expected exactly one")
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::task::Cut;
 
-/// The feature to remove. Exactly one of classifier, scorer and labels says which images show it.
+/// The feature to remove. Exactly one of classifier, classifiers, scorer and labels says which images show it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Feature {
@@ -14,6 +14,11 @@ pub struct Feature {
     /// A model that gives class logits or probabilities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classifier: Option<Classifier>,
+    /// Several of them, 2 to 4, each with the keys of `classifier`, that are the labeller together: the score of an image is the mean of
+    /// theirs, each less the log-odds of its own threshold, and above 0 the feature is there. Where they disagree decides how many latents
+    /// are edited (`direction.recall`). They are the judge too, unless another is named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classifiers: Vec<Classifier>,
     /// A model that gives one number per image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scorer: Option<Scorer>,
@@ -45,6 +50,14 @@ impl Classifier {
         Cut { sign: 1.0, threshold: (self.threshold / (1.0 - self.threshold)).ln() }
     }
 }
+
+/// Where the files of `feature.classifiers` are named, in their order; more there cannot be.
+pub const CLASSIFIERS: [&str; 4] = [
+    "feature.classifiers.0.uri",
+    "feature.classifiers.1.uri",
+    "feature.classifiers.2.uri",
+    "feature.classifiers.3.uri",
+];
 
 fn half() -> f64 {
     0.5
@@ -95,6 +108,8 @@ pub struct Labels {
 pub enum Labeller<'a> {
     /// A classifier.
     Classifier(&'a Classifier),
+    /// Several classifiers together.
+    Classifiers(&'a [Classifier]),
     /// A scorer.
     Scorer(&'a Scorer),
     /// A file of labels.
@@ -104,10 +119,11 @@ pub enum Labeller<'a> {
 impl Feature {
     /// Who labels; none when the spec names no labeller or several (refused by the check).
     pub fn labeller(&self) -> Option<Labeller<'_>> {
-        match (&self.classifier, &self.scorer, &self.labels) {
-            (Some(classifier), None, None) => Some(Labeller::Classifier(classifier)),
-            (None, Some(scorer), None) => Some(Labeller::Scorer(scorer)),
-            (None, None, Some(labels)) => Some(Labeller::Labels(labels)),
+        match (&self.classifier, self.classifiers.as_slice(), &self.scorer, &self.labels) {
+            (Some(classifier), [], None, None) => Some(Labeller::Classifier(classifier)),
+            (None, several @ [_, ..], None, None) => Some(Labeller::Classifiers(several)),
+            (None, [], Some(scorer), None) => Some(Labeller::Scorer(scorer)),
+            (None, [], None, Some(labels)) => Some(Labeller::Labels(labels)),
             _ => None,
         }
     }

@@ -21,7 +21,9 @@ static SOUND: LazyLock<Value> = LazyLock::new(|| {
         "name": "name",
         "generator": {"uri": "generator", "format": "torchscript", "latent": {"dimension": 1}, "prior": "normal",
                       "output": {"range": [0, 1], "channels": 1, "size": 28}},
-        "feature": {"name": "feature", "classifier": classifier, "scorer": scorer, "labels": {"uri": "labels"}},
+        "feature": {"name": "feature", "classifier": classifier, "classifiers": [classifier, {"uri": "other", "output": "logits"}],
+                    "scorer": scorer, "labels": {"uri": "labels"}},
+        "direction": {"calibration": {"uri": "calibration"}},
         "evaluate": {"judge": {"classifier": classifier, "scorer": scorer}, "classifier": classifier,
                      "reference": {"uri": "reference"}},
         "unlearn": {"plateau": {"patience": 1, "min_delta": 0}},
@@ -65,6 +67,14 @@ impl Form {
     /// Keys that nobody knows go; those that are missing come.
     fn keys(&mut self, value: &mut Value, schema: &Value, path: &mut Vec<String>) {
         let schema = resolved(schema);
+        if let Some(entries) = value.as_array_mut() {
+            for (place, entry) in entries.iter_mut().enumerate() {
+                path.push(place.to_string());
+                self.keys(entry, &schema["items"], path);
+                path.pop();
+            }
+            return;
+        }
         let (Some(keys), Some(known)) = (value.as_object_mut(), schema["properties"].as_object()) else {
             return;
         };
@@ -117,31 +127,19 @@ impl Form {
                 Ok(spec) => return Some(spec),
                 Err(error) => error,
             };
-            let named = error.path().to_string();
-            let path: Vec<String> =
+            // An entry of a list is named like a key: a.1 for a[1].
+            let named = error.path().to_string().replace('[', ".").replace(']', "");
+            let mut place: Vec<String> =
                 named.split('.').filter(|part| !part.is_empty()).map(str::to_owned).collect();
-            let known = path.join(".");
+            let known = place.join(".");
             if !self.is_said(&known) {
                 let message = in_words(&error.into_inner().to_string());
                 self.problems.push(SpecProblem { path: known, message });
             }
             // A part of a list cannot be left out: the list is.
-            let mut place: Vec<String> = path
-                .iter()
-                .map_while(|part| part.split('[').next().map(|key| (key.to_owned(), part.contains('['))))
-                .scan(false, |ended, (key, part_of_list)| {
-                    let take = !*ended;
-                    *ended |= part_of_list;
-                    take.then_some(key)
-                })
-                .collect();
-            while tried.contains(&place) {
-                place.pop();
+            while tried.contains(&place) || !repair(&mut self.value, &place) {
+                place.pop()?;
             }
-            if place.is_empty() {
-                return None;
-            }
-            repair(&mut self.value, &place);
             tried.push(place);
         }
         None
@@ -160,29 +158,29 @@ impl Form {
 /// Whether one of two keys lies within the other: then what is wrong with one may follow from the other.
 pub(super) fn related(one: &str, other: &str) -> bool {
     let within = |inner: &str, outer: &str| {
-        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
     within(one, other) || within(other, one)
 }
 
-fn repair(value: &mut Value, place: &[String]) {
-    let Some((key, parents)) = place.split_last() else { return };
-    let mut at = value;
-    for parent in parents {
-        match at.get_mut(parent) {
-            Some(next) => at = next,
-            None => return,
-        }
-    }
-    let Some(keys) = at.as_object_mut() else { return };
+/// Puts something sound in a place, or leaves it out. False where there is no such key.
+fn repair(value: &mut Value, place: &[String]) -> bool {
+    let Some((key, parents)) = place.split_last() else { return false };
+    let parent = parents.iter().try_fold(value, |at, key| {
+        if at.is_array() { at.get_mut(key.parse::<usize>().ok()?) } else { at.get_mut(key) }
+    });
+    let Some(keys) = parent.and_then(Value::as_object_mut) else { return false };
     match sound(place) {
         Some(sound) => drop(keys.insert(key.clone(), sound.clone())),
         None => drop(keys.remove(key)),
     }
+    true
 }
 
+/// Of a list, any entry is as good as another.
 fn sound(path: &[String]) -> Option<&'static Value> {
-    path.iter().try_fold(&*SOUND, |at, key| at.get(key))
+    path.iter()
+        .try_fold(&*SOUND, |at, key| at.as_array().map_or_else(|| at.get(key), |entries| entries.first()))
 }
 
 /// A schema behind references and behind what may be absent.
@@ -282,9 +280,11 @@ mod tests {
     #[test]
     fn what_stands_in_for_what_is_missing_is_sound() {
         let mut sound = SOUND.clone();
-        sound["feature"].as_object_mut().unwrap().retain(|key, _| key != "classifier" && key != "labels");
+        sound["feature"].as_object_mut().unwrap().retain(|key, _| ["name", "scorer"].contains(&key.as_str()));
         sound["evaluate"]["judge"].as_object_mut().unwrap().remove("classifier");
         sound["evaluate"]["features"] = json!("features");
+        JobSpec::from_value(sound.clone()).unwrap();
+        sound["feature"] = json!({"name": "f", "classifiers": SOUND["feature"]["classifiers"]});
         JobSpec::from_value(sound).unwrap();
     }
 
@@ -329,6 +329,42 @@ mod tests {
             assert!(told, "expected {key}: {part}\nfound {found:#?}");
         }
         assert_eq!(found.len(), expected.len(), "{found:#?}");
+    }
+
+    #[test]
+    fn faults_within_a_list_are_told_by_their_place_in_it() {
+        let mut spec = SOUND.clone();
+        spec.as_object_mut().unwrap().remove("evaluate");
+        spec["feature"] = json!({"name": "f", "classifiers": [
+            {"uri": "a.pt", "output": "logit", "threshold": 2},
+            {"output": "logits", "clas": 1, "index": -1},
+            {"uri": "b.pt", "output": "logits", "threshold": "low", "class": "three"},
+        ]});
+        let said = JobSpec::from_value(spec.clone()).unwrap_err().to_string();
+        let expected = [
+            "feature.classifiers.1.clas: unknown key; did you mean class?",
+            "feature.classifiers.1.uri: missing",
+            "feature.classifiers.0.output: found logit, expected",
+            "feature.classifiers.2.class: found the text \"three\", expected a whole number",
+            "feature.classifiers.2.threshold: found the text \"low\", expected a number",
+            "feature.classifiers.0.threshold: found 2, expected a number between 0 and 1",
+            "feature.classifiers.1.class: found -1, expected a class",
+        ];
+        for line in expected {
+            assert!(said.lines().any(|found| found.starts_with(line)), "{line} is not in\n{said}");
+        }
+        assert_eq!(said.lines().count(), expected.len(), "{said}");
+        for (list, line) in [
+            (json!(3), "feature.classifiers: found 3, expected a list"),
+            (
+                json!([{"uri": "a.pt", "output": "logits"}, 7]),
+                "feature.classifiers.1: found 7, expected a mapping",
+            ),
+        ] {
+            spec["feature"]["classifiers"] = list;
+            let said = JobSpec::from_value(spec.clone()).unwrap_err().to_string();
+            assert!(said.starts_with(line) && said.lines().count() == 1, "{said}");
+        }
     }
 
     #[test]

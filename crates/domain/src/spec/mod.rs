@@ -16,15 +16,16 @@ pub use budget::Costs;
 pub use draft::Draft;
 pub use effort::Effort;
 pub use feature::{
-    Classes, Classifier, ClassifierOutput, Evaluate, Feature, Judge, Labeller, Labels, Positive, Reference,
-    Scorer,
+    CLASSIFIERS, Classes, Classifier, ClassifierOutput, Evaluate, Feature, Judge, Labeller, Labels, Positive,
+    Reference, Scorer,
 };
 pub(crate) use form::in_words;
 pub use generator::{Generator, ImageOutput, Latent, ModelFormat, Prior, Size};
 pub use load::{SpecError, SpecProblem, json_schema, value};
 pub use work::{
-    BatchNorm, Checkpoint, Device, Direction, DirectionMethod, EditChoice, LossReduction, LrSchedule,
-    Plateau, Pool, Publish, Queue, Resources, Sample, Selection, SlotRange, Threshold, Unlearn, Until,
+    BatchNorm, Calibration, Checkpoint, Device, Direction, DirectionMethod, EditChoice, LossReduction,
+    LrSchedule, Plateau, Pool, Publish, Queue, Resources, Sample, Selection, SlotRange, Threshold, Unlearn,
+    Until,
 };
 
 use schemars::JsonSchema;
@@ -138,11 +139,16 @@ impl JobSpec {
         if let Some(classifier) = &self.feature.classifier {
             files.push(("feature.classifier.uri", &classifier.uri));
         }
+        let several = self.feature.classifiers.iter().map(|classifier| classifier.uri.as_str());
+        files.extend(CLASSIFIERS.into_iter().zip(several));
         if let Some(scorer) = &self.feature.scorer {
             files.push(("feature.scorer.uri", &scorer.uri));
         }
         if let Some(labels) = &self.feature.labels {
             files.push(("feature.labels.uri", &labels.uri));
+        }
+        if let Some(calibration) = &self.direction.calibration {
+            files.push(("direction.calibration.uri", &calibration.uri));
         }
         if let Some(judge) = &self.evaluate.judge {
             if let Some(classifier) = &judge.classifier {
@@ -164,6 +170,15 @@ impl JobSpec {
         files
     }
 
+    /// The classifier whose file is named under this key, where one of its classes is the feature.
+    pub fn classifier_at(&self, key: &str) -> Option<&Classifier> {
+        match key {
+            "feature.classifier.uri" => self.feature.classifier.as_ref(),
+            "evaluate.judge.classifier.uri" => self.evaluate.judge.as_ref()?.classifier.as_ref(),
+            _ => self.feature.classifiers.get(CLASSIFIERS.iter().position(|known| *known == key)?),
+        }
+    }
+
     /// The same spec with every file's uri passed through `map` (to make paths absolute, say).
     pub fn map_uris(mut self, mut map: impl FnMut(&str) -> String) -> Self {
         let mut apply = |uri: &mut String| *uri = map(uri);
@@ -171,11 +186,17 @@ impl JobSpec {
         if let Some(classifier) = &mut self.feature.classifier {
             apply(&mut classifier.uri);
         }
+        for classifier in &mut self.feature.classifiers {
+            apply(&mut classifier.uri);
+        }
         if let Some(scorer) = &mut self.feature.scorer {
             apply(&mut scorer.uri);
         }
         if let Some(labels) = &mut self.feature.labels {
             apply(&mut labels.uri);
+        }
+        if let Some(calibration) = &mut self.direction.calibration {
+            apply(&mut calibration.uri);
         }
         if let Some(judge) = &mut self.evaluate.judge {
             if let Some(classifier) = &mut judge.classifier {

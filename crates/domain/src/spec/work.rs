@@ -52,9 +52,14 @@ pub struct Direction {
     pub selection: Selection,
     /// How many of the latents that the labeller calls negative are edited too, down from its threshold: this times the share that it calls
     /// positive, as a share of them. What it is not sure of, another one calls positive. They are moved by degrees less far. Unless set, 1
-    /// with a classifier as labeller and 0.2 with a scorer (selection: classifier).
+    /// with a classifier as labeller and 0.2 with a scorer; with several classifiers, so many that 99 % of the samples that any of them calls
+    /// positive are among those edited, but none that scores below where edits lead (selection: classifier).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recall: Option<f64>,
+    /// Images of which somebody knows whether they show the feature. Of those that do, 99 % score beyond where latents are selected from then,
+    /// unless that is above the labeller's threshold or below where edits lead (selection: classifier). In place of recall.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
     /// How an image is taken to where the feature is gone (selection: classifier).
     pub edit: EditChoice,
     /// How much a surrogate has to say in where edits by a gradient go, from 0 (nothing) to 1 (all): a small network that learns from the
@@ -76,12 +81,22 @@ impl Default for Direction {
             threshold: Threshold::Midpoint,
             selection: Selection::Classifier,
             recall: None,
+            calibration: None,
             edit: EditChoice::Auto,
             surrogate: 0.8,
             margin: None,
             raw: false,
         }
     }
+}
+
+/// Labelled images, as a safetensors file with a tensor `images`: [N, C, H, W], u8 in 0..=255 or f32 in [0, 1], and a tensor `labels`: `[N]`,
+/// u8 or bool, 1 where the image shows the feature. At least 20 must show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Calibration {
+    /// The file.
+    pub uri: String,
 }
 
 /// How the direction is found.

@@ -7,6 +7,7 @@
 
 mod auc;
 mod logistic;
+mod recalled;
 mod rows;
 mod target;
 
@@ -17,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::latents::{Latents, Stream};
 
 pub use auc::roc_auc;
+pub use recalled::recalled;
 pub use target::Target;
 
 use rows::{FOLDS, Part, Rows};
@@ -30,8 +32,25 @@ pub struct Located {
     pub warnings: Vec<Warning>,
 }
 
-/// Finds the feature from the scores of the samples 0 .. scores.len() of [`Stream::Sample`]. Unless `spec.margin` says, an edited image is
-/// to score as the `typical` quantile of the images without the feature. The target carries `lr` to whoever trains.
+/// What counts where the spec leaves it open.
+#[derive(Debug, Clone, Copy)]
+pub struct Defaults {
+    /// Which latents are edited; `spec.recall` says it as [`Select::More`].
+    pub select: Select,
+    /// An edited image is to score as this quantile of the images without the feature; `spec.margin` says it otherwise.
+    pub typical: f64,
+}
+
+/// Which latents are edited: those with the feature, and of the others some that come near it, but none from the goal of edits on.
+#[derive(Debug, Clone, Copy)]
+pub enum Select {
+    /// This times the share of those with the feature, as a share of the others.
+    More(f64),
+    /// Those whose score is beyond this.
+    Beyond(f64),
+}
+
+/// Finds the feature from the scores of the samples 0 .. scores.len() of [`Stream::Sample`]. The target carries `lr` to whoever trains.
 ///
 /// # Errors
 /// [`Error::NotFinite`]; [`Error::NoPositives`] and [`Error::NoNegatives`] when either group is too small to be split.
@@ -40,7 +59,7 @@ pub fn locate(
     scores: &[f64],
     cut: Cut,
     spec: &spec::Direction,
-    typical: f64,
+    defaults: Defaults,
     lr: f64,
 ) -> Result<Located> {
     if scores.iter().any(|score| !score.is_finite()) {
@@ -64,7 +83,7 @@ pub fn locate(
     }
     let threshold = threshold(&projections, &positive, spec.threshold);
     let deviation = deviation(scores);
-    let Aims { select, goal } = aims(scores, cut, deviation, spec, typical);
+    let Aims { select, goal } = aims(scores, cut, deviation, spec, defaults);
     let is_selected = |score: &&f64| Cut { threshold: select, ..cut }.is_positive(**score);
     let (method, edited) = match spec.selection {
         Selection::Projection => {
@@ -139,19 +158,23 @@ struct Aims {
     goal: f64,
 }
 
-fn aims(scores: &[f64], cut: Cut, deviation: f64, spec: &spec::Direction, typical: f64) -> Aims {
+fn aims(scores: &[f64], cut: Cut, deviation: f64, spec: &spec::Direction, defaults: Defaults) -> Aims {
     let signed = |score: &f64| cut.sign * score;
     let negatives: Vec<f64> = scores.iter().filter(|score| !cut.is_positive(**score)).map(signed).collect();
     let of_negatives = |q| quantile(negatives.clone(), q);
     let threshold = signed(&cut.threshold);
     let goal = match spec.margin {
         Some(margin) => threshold - margin * deviation,
-        None => of_negatives(typical),
+        None => of_negatives(defaults.typical),
     };
-    let recall = spec.recall.unwrap_or(0.0);
-    let more = recall * (scores.len() - negatives.len()) as f64 / scores.len() as f64;
-    let wider = of_negatives((1.0 - more).max(0.0)).max(goal);
-    let select = if recall > 0.0 { wider } else { threshold };
+    let select = match spec.recall.map_or(defaults.select, Select::More) {
+        Select::More(recall) if recall > 0.0 => {
+            let more = recall * (scores.len() - negatives.len()) as f64 / scores.len() as f64;
+            of_negatives((1.0 - more).max(0.0)).max(goal)
+        }
+        Select::More(_) => threshold,
+        Select::Beyond(score) => signed(&score).max(goal).min(threshold),
+    };
     let [select, goal] = [select, goal].map(|score| cut.sign * score);
     Aims { select, goal }
 }

@@ -153,7 +153,7 @@ impl Descent {
             let outputs = self.guide.outputs_with_gradient(&images)?;
             let slope = self.guide.read(&outputs)?.f_mul_scalar(aim.sign)?;
             if rivals.is_none() {
-                *rivals = self.guide.rivals(&outputs.f_detach()?)?;
+                *rivals = self.guide.rivals(&outputs)?;
             }
             let height = match rivals {
                 Some(rivals) => self.guide.lead(&outputs, rivals)?.f_mul_scalar(aim.sign)?,
@@ -194,7 +194,7 @@ impl Descent {
         let z = z.f_set_requires_grad(true)?;
         let opinions = surrogate.opinions(&z)?;
         let height = match rivals {
-            Some(rivals) => self.guide.lead(&opinions, rivals)?,
+            Some(rivals) => self.guide.lead_of(&opinions, rivals)?,
             None => aim.labeller.score_of(&opinions)?,
         };
         let sum = height.f_mul_scalar(aim.sign)?.f_sum(Kind::Double)?;

@@ -40,6 +40,24 @@ fn guide(spec: LabellerSpec<'_>, path: &Path) -> Guide {
     }
 }
 
+/// Several who look as one, in both forms.
+fn together(members: &[(&Classifier, &Path)]) -> Guide {
+    type Load = fn(LabellerSpec<'_>, RawModel, Device) -> lethe_models::Result<Labeller>;
+    let of = |load: Load| {
+        let member = |(spec, path): &(&Classifier, &Path)| {
+            let raw = RawModel::read(path).unwrap();
+            let labeller = load(LabellerSpec::Classifier(spec), raw, Device::Cpu).unwrap();
+            (labeller, spec.cut().threshold)
+        };
+        Rc::new(Labeller::together(members.iter().map(member)))
+    };
+    Guide { labeller: of(Labeller::new), differentiable: of(Labeller::differentiable) }
+}
+
+fn classifier(class: Option<i64>, threshold: f64) -> Classifier {
+    Classifier { uri: String::new(), output: ClassifierOutput::Logits, class, threshold }
+}
+
 struct Setting {
     original: Generator,
     folder: tempfile::TempDir,
@@ -402,9 +420,7 @@ fn a_classifiers_score_falls_in_favour_of_what_else_the_image_shows() {
         let z = x.flatten(1, -1).logit(1e-6) * 4.0;
         Tensor::stack(&[-z.select(1, 1), z.select(1, 0), z.select(1, 2)], 1)
     });
-    let classifier =
-        Classifier { uri: String::new(), output: ClassifierOutput::Logits, class: Some(1), threshold: 0.5 };
-    let guide = guide(LabellerSpec::Classifier(&classifier), &path);
+    let guide = guide(LabellerSpec::Classifier(&classifier(Some(1), 0.5)), &path);
     let target = Target {
         cut: Cut { sign: 1.0, threshold: 0.0 },
         select: 0.0,
@@ -421,6 +437,78 @@ fn a_classifiers_score_falls_in_favour_of_what_else_the_image_shows() {
     let moved = values(&(&edited.latents - &z));
     assert!(moved[2] > 0.05 && moved[1].abs() < moved[2], "towards the third: {moved:?}");
     assert!(moved[5] < -0.05 && moved[6].abs() < -moved[5], "towards the first: {moved:?}");
+}
+
+/// A classifier of one logit, the entry of the latent times `slope`.
+fn entry(setting: &Setting, place: i64, slope: f64) -> std::path::PathBuf {
+    let example = Tensor::full([3, 1, 2, 2], 0.5, (Kind::Float, Device::Cpu));
+    traced(setting.folder.path(), &format!("entry{place}"), example, |x| {
+        x.flatten(1, -1).narrow(1, place, 1).logit(1e-6) * slope
+    })
+}
+
+#[test]
+fn several_classifiers_lead_down_the_mean_of_their_scores() {
+    let mut setting = setting();
+    setting.prior = Prior::Uniform(-9.0, 9.0);
+    let (one, other) = (classifier(None, 0.5), classifier(None, 0.75));
+    let guide = together(&[(&one, &entry(&setting, 0, 1.0)), (&other, &entry(&setting, 1, 3.0))]);
+    let target = Target {
+        cut: Cut { sign: 1.0, threshold: 0.0 },
+        select: 0.0,
+        goal: -0.5,
+        method: EditMethod::Gradient,
+        ..setting.target.clone()
+    };
+    // By (z_0 + 3 z_1 - ln 3) / 2: the second sees nothing in the first image, which shows the feature all the same.
+    let score = |z: &[f64]| (z[0] + 3.0 * z[1] - 3f64.ln()) / 2.0;
+    let z = latents(&[[2.0, 0.2, 1.0, 1.0], [0.5, 0.1, 1.0, 1.0]]);
+    for method in [EditMethod::Gradient, EditMethod::Line] {
+        let target = Target { method, ..target.clone() };
+        let editor =
+            Editor::new(&target, &Direction::default(), setting.prior, Some(guide.clone()), Device::Cpu)
+                .unwrap();
+        let edited = setting.edit(&editor, &z);
+        assert_eq!((to_edit(&edited), unresolved(&edited)), (vec![1.0, 0.0], vec![0.0]), "{method:?}");
+        let (scores, ended) = (values(&edited.scores), values(&edited.latents));
+        assert!((scores[0] - score(&[2.0, 0.2])).abs() < 1e-4, "{scores:?}");
+        assert!(score(&ended[..2]) <= -0.5 + 1e-4, "{method:?}: {ended:?}");
+        if method == EditMethod::Gradient {
+            let moved = values(&(&edited.latents - &z));
+            assert!((moved[1] / moved[0] - 3.0).abs() < 1e-3 && moved[0] < -0.05, "{moved:?}");
+            assert!(moved[2].abs() < 1e-5 && moved[3].abs() < 1e-5, "{moved:?}");
+        }
+    }
+    assert!(gradient_leads(&target, &setting.original, &guide, setting.prior, &z).unwrap());
+}
+
+#[test]
+fn each_of_several_classifiers_has_a_rival_of_its_own_or_none() {
+    let mut setting = setting();
+    setting.prior = Prior::Uniform(-9.0, 9.0);
+    let example = Tensor::full([3, 1, 2, 2], 0.5, (Kind::Float, Device::Cpu));
+    let path = traced(setting.folder.path(), "classifier", example, |x| {
+        let z = x.flatten(1, -1).logit(1e-6) * 4.0;
+        Tensor::stack(&[-z.select(1, 1), z.select(1, 0), z.select(1, 2)], 1)
+    });
+    let (many, one) = (classifier(Some(1), 0.5), classifier(None, 0.5));
+    let target = Target {
+        cut: Cut { sign: 1.0, threshold: 0.0 },
+        select: 0.0,
+        goal: -1.0,
+        method: EditMethod::Gradient,
+        ..setting.target.clone()
+    };
+    let entry = entry(&setting, 3, 4.0);
+    let z = latents(&[[1.0, 0.5, 0.8, 0.3]]);
+    for members in [[(&many, path.as_path()), (&one, &entry)], [(&one, &entry), (&many, &path)]] {
+        let editor =
+            Editor::new(&target, &Direction::default(), setting.prior, Some(together(&members)), Device::Cpu);
+        let edited = setting.edit(&editor.unwrap(), &z);
+        let moved = values(&(&edited.latents - &z));
+        assert!(moved[0] < -0.05 && moved[3] < -0.05, "away from the feature by both: {moved:?}");
+        assert!(moved[2] > 0.05 && moved[1].abs() < 1e-5, "towards the likeliest class: {moved:?}");
+    }
 }
 
 #[test]
@@ -493,6 +581,33 @@ fn a_student_learns_the_scores_and_leads_edits_where_the_labeller_has_no_gradien
     assert!(edited.count() > 30 && unresolved(&edited).iter().sum::<f64>() == 0.0, "{}", edited.count());
     let reached = values(&edited.latents.index_select(0, &edited.places).select(1, 0));
     assert!(reached.iter().all(|score| *score < 0.45 + 1e-6 && *score > -0.2), "{reached:?}");
+}
+
+/// Of two classifiers one says the same of every image, in three logits; the other counts half all the same.
+#[test]
+fn a_teacher_hears_each_of_several_classifiers_alike() {
+    let setting = setting();
+    let example = Tensor::full([3, 1, 2, 2], 0.5, (Kind::Float, Device::Cpu));
+    let path = traced(setting.folder.path(), "constant", example, |x| {
+        x.flatten(1, -1).narrow(1, 0, 1).repeat([1, 3]) * 0.0
+    });
+    let (seeing, constant) = (classifier(None, 0.5), classifier(Some(0), 1.0 / 3.0));
+    let guide = together(&[(&seeing, &entry(&setting, 0, 1.0)), (&constant, &path)]);
+    let target = Target { goal: 0.4, score_deviation: 0.5, ..setting.target.clone() };
+    let sum = |teacher: Option<Teacher>, images: &Tensor, targets: &Tensor| {
+        let loss = Loss::new(&Unlearn::default(), [1, 2, 2], Device::Cpu).unwrap().with(teacher);
+        let (places, weights) = (Tensor::from_slice(&[1_i64]), Tensor::from_slice(&[1.0_f32, 1.0]));
+        f64::try_from(loss.sum(images, targets, &places, &weights).unwrap()).unwrap()
+    };
+    let images =
+        |scores: [f32; 2]| Tensor::from_slice(&scores).sigmoid().view([2, 1, 1, 1]).repeat([1, 1, 2, 2]);
+    let (copy, wanted) = (images([0.75, 2.2]), images([0.7, 0.6]));
+    // The score of the second is (2.2 + 0) / 2 = 1.1, a deviation above the bar of 0.6.
+    let (small, large, above) = (0.1 * 0.1 / (2.0 * 0.2), 3.2 - 0.2 / 2.0, 1.0);
+    let expected = 2.0 * ((small + large) / 2.0 + above);
+    let teacher = Teacher::new(&target, guide.differentiable, 2.0);
+    let found = sum(Some(teacher), &copy, &wanted) - sum(None, &copy, &wanted);
+    assert!((found - expected).abs() < 1e-4, "{found} {expected}");
 }
 
 #[test]

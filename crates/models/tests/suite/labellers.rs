@@ -38,6 +38,48 @@ fn a_score_does_not_depend_on_the_batch_around_it() {
 }
 
 #[test]
+fn the_score_of_several_is_the_mean_of_theirs_each_less_its_threshold() {
+    let images = Tensor::rand([9, 1, 12, 12], (Kind::Float, Device::Cpu));
+    let of = |class, threshold| Classifier { threshold, ..classifier(ClassifierOutput::Logits, Some(class)) };
+    let specs = [of(0, 0.3), of(2, 0.6), of(1, 0.5)];
+    let alone: Vec<Vec<f64>> =
+        specs.iter().map(|spec| open(spec).unwrap().scores(&images).unwrap()).collect();
+    for count in [2, 3] {
+        let members = specs[..count].iter().map(|spec| (open(spec).unwrap(), spec.cut().threshold));
+        let together = Labeller::together(members);
+        let (scores, _) = together.look(&images).unwrap();
+        assert_eq!(scores.together, together.scores(&images).unwrap());
+        for (image, score) in scores.together.iter().enumerate() {
+            let less: Vec<f64> =
+                (0..count).map(|place| alone[place][image] - specs[place].cut().threshold).collect();
+            assert!((score - less.iter().sum::<f64>() / count as f64).abs() < 1e-9, "{score} {less:?}");
+            assert!((0..count).all(|place| (scores.each[place][image] - less[place]).abs() < 1e-9));
+        }
+    }
+    let one = Labeller::together([(open(&specs[0]).unwrap(), specs[0].cut().threshold)]);
+    let (scores, _) = one.look(&images).unwrap();
+    assert_eq!((scores.together, scores.each), (alone[0].clone(), vec![]), "one alone stays as it is");
+
+    let error = Labeller::open(spec::Labeller::Classifiers(&specs), &model("classifier.pt"), Device::Cpu);
+    assert!(error.unwrap_err().to_string().contains("3 models, each of which has a file of its own"));
+}
+
+#[test]
+fn each_of_several_is_looked_at_and_named_where_it_is_not_what_the_spec_says() {
+    let good = classifier(ClassifierOutput::Logits, Some(0));
+    let bad = classifier(ClassifierOutput::Probability, Some(0));
+    let together = Labeller::together([&good, &bad].map(|spec| (open(spec).unwrap(), 0.0)));
+    let images = expected("classifier");
+    for error in [
+        together.check(images.get("images").unwrap()).unwrap_err(),
+        together.scores(images.get("images").unwrap()).unwrap_err(),
+    ] {
+        let said = error.to_string();
+        assert!(said.contains("classifier.pt") && said.contains("is it logits?"), "{said}");
+    }
+}
+
+#[test]
 fn a_wrong_number_of_outputs_is_refused() {
     // The sidecar says three classes, so this fails before any image is seen.
     let error = open(&classifier(ClassifierOutput::Logits, Some(3))).unwrap_err();

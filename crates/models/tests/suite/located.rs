@@ -1,12 +1,13 @@
 use lethe_domain::spec::{Direction, DirectionMethod, ModelFormat, Selection, Threshold};
 use lethe_domain::{Cut, WarningCode};
-use lethe_models::{Error, Latents, Located, Stream, Target, locate, roc_auc};
+use lethe_models::{Defaults, Error, Latents, Located, Select, Stream, Target, locate, roc_auc};
 use tch::{Device, Kind, Tensor};
 
 use crate::fixture::{spec, values};
 
 const CUT: Cut = Cut { sign: 1.0, threshold: 1.2816 };
 const LR: f64 = 1e-3;
+const DEFAULTS: Defaults = Defaults { select: Select::More(0.0), typical: 0.5 };
 
 fn latents(dimension: i64, seed: u64) -> Latents {
     Latents::new(seed, &spec(ModelFormat::Safetensors, dimension, [1, 4, 4], [0.0, 1.0]))
@@ -28,7 +29,7 @@ fn direction(threshold: Threshold, selection: Selection) -> Direction {
 }
 
 fn found(latents: &Latents, scores: &[f64], spec: &Direction) -> Located {
-    locate(latents, scores, CUT, spec, 0.5, LR).unwrap()
+    locate(latents, scores, CUT, spec, DEFAULTS, LR).unwrap()
 }
 
 /// The mean difference of the latents whose index is (not) in a fold, by tensor operations.
@@ -136,8 +137,10 @@ fn low_scores_can_be_the_positive_ones() {
     let low: Vec<f64> = high.iter().map(|score| -score).collect();
     let below = Cut { sign: -1.0, threshold: -CUT.threshold };
     let spec = Direction::default();
-    let (one, other) =
-        (found(&latents, &high, &spec).target, locate(&latents, &low, below, &spec, 0.5, LR).unwrap().target);
+    let (one, other) = (
+        found(&latents, &high, &spec).target,
+        locate(&latents, &low, below, &spec, DEFAULTS, LR).unwrap().target,
+    );
     assert_eq!((one.unit, one.threshold, one.positives), (other.unit, other.threshold, other.positives));
 }
 
@@ -150,7 +153,7 @@ fn edits_end_among_the_negatives_and_as_many_of_these_are_edited_as_the_feature_
     negatives.sort_by(f64::total_cmp);
     let positives = 1000 - negatives.len();
     for (scores, cut) in [(&high, CUT), (&low, Cut { sign: -1.0, threshold: -CUT.threshold })] {
-        let found = |spec: Direction| locate(&latents, scores, cut, &spec, 0.5, LR).unwrap().target;
+        let found = |spec: Direction| locate(&latents, scores, cut, &spec, DEFAULTS, LR).unwrap().target;
         let target = found(Direction { recall: Some(1.0), ..Direction::default() });
         let beyond = |score: f64| negatives.iter().filter(|other| **other > cut.sign * score).count();
         assert!(beyond(target.goal).abs_diff(negatives.len() / 2) <= 1, "the median");
@@ -170,11 +173,33 @@ fn edits_end_among_the_negatives_and_as_many_of_these_are_edited_as_the_feature_
 }
 
 #[test]
+fn a_score_to_select_from_counts_between_the_cut_and_the_goal_unless_the_spec_says_more() {
+    let latents = latents(12, 7);
+    let high = scores(&latents, 1000, 0.0);
+    let low: Vec<f64> = high.iter().map(|score| -score).collect();
+    for (scores, cut) in [(&high, CUT), (&low, Cut { sign: -1.0, threshold: -CUT.threshold })] {
+        let found = |beyond: f64, recall: Option<f64>| {
+            let spec = Direction { recall, ..Direction::default() };
+            let defaults = Defaults { select: Select::Beyond(cut.sign * beyond), typical: 0.5 };
+            locate(&latents, scores, cut, &spec, defaults, LR).unwrap().target
+        };
+        let target = found(0.8, None);
+        assert_eq!(target.select, cut.sign * 0.8);
+        let beyond = high.iter().filter(|score| **score > 0.8).count();
+        assert_eq!(target.edited_share, beyond as f64 / 1000.0);
+        let positives = target.positives as f64 / 1000.0;
+        assert_eq!((found(2.0, None).select, found(2.0, None).edited_share), (cut.threshold, positives));
+        assert_eq!(found(-9.0, None).select, target.goal, "nobody is edited who is where edits lead");
+        assert_eq!(found(0.8, Some(0.0)).select, cut.threshold, "the spec says so");
+    }
+}
+
+#[test]
 fn groups_that_are_too_small_are_refused() {
     let latents = latents(4, 0);
     let with = |positives: &[usize], count: usize| {
         let scores: Vec<f64> = (0..count).map(|i| if positives.contains(&i) { 2.0 } else { 0.0 }).collect();
-        locate(&latents, &scores, CUT, &Direction::default(), 0.5, LR)
+        locate(&latents, &scores, CUT, &Direction::default(), DEFAULTS, LR)
     };
     assert!(matches!(with(&[], 50), Err(Error::NoPositives { positives: 0, samples: 50, needed: 2 })));
     assert!(matches!(with(&[3], 50), Err(Error::NoPositives { positives: 1, .. })));
@@ -185,7 +210,7 @@ fn groups_that_are_too_small_are_refused() {
     assert!(matches!(with(&all, 50), Err(Error::NoNegatives { negatives: 0, .. })));
     assert!(matches!(with(&all[1..], 50), Err(Error::NoNegatives { negatives: 1, .. })));
     assert!(matches!(
-        locate(&latents, &[f64::NAN; 9], CUT, &Direction::default(), 0.5, LR),
+        locate(&latents, &[f64::NAN; 9], CUT, &Direction::default(), DEFAULTS, LR),
         Err(Error::NotFinite { .. })
     ));
 }

@@ -5,6 +5,7 @@
 
 mod adam;
 mod average;
+mod calibration;
 mod classes;
 mod edits;
 mod fixture;

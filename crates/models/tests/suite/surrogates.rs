@@ -15,7 +15,7 @@ fn latents(seed: u64) -> Latents {
 fn taught(seed: u64, opinions: impl Fn(&Tensor) -> Tensor) -> (Surrogate, f64) {
     let latents = latents(seed);
     let z = latents.batch(Stream::Sample, 0, 2_000, DEVICE).unwrap();
-    Surrogate::teach(&latents, &opinions(&z), DEVICE, |_, _| Ok::<_, Error>(())).unwrap()
+    Surrogate::teach(&latents, &[opinions(&z)], DEVICE, |_, _| Ok::<_, Error>(())).unwrap()
 }
 
 /// Two classes: a bend along the first entry, and what is left of it.
@@ -38,7 +38,7 @@ fn the_same_samples_teach_the_same_bits_and_a_step_may_break_it_off() {
     let (one, again, other) = (taught(1, bent), taught(1, bent), taught(2, bent));
     assert!(one == again && one.0 != other.0);
     let opinions = bent(&latents(1).batch(Stream::Sample, 0, 50, DEVICE).unwrap());
-    let ended = Surrogate::teach(&latents(1), &opinions, DEVICE, |done, all| match done {
+    let ended = Surrogate::teach(&latents(1), &[opinions], DEVICE, |done, all| match done {
         3 => Err(Error::NotFinite { what: format!("step {done} of {all}") }),
         _ => Ok(()),
     });

@@ -4,57 +4,50 @@
 
 use std::rc::Rc;
 
-use lethe_domain::spec::{Direction, EditChoice, Labeller};
+use lethe_domain::spec::{EditChoice, Labeller};
 use lethe_domain::{ArtifactRef, DirectionOutput, EditMethod, JobSpec, SampleRange, Warning, WarningCode};
-use lethe_models::{Lessons, Stream, Student, Surrogate, Target};
+use lethe_models::{Defaults, Lessons, Scores, Select, Stream, Student, Surrogate, Target};
 use tch::{Kind, Tensor};
 
 use super::sample::{self, Samples};
 use super::{cost, edit};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::work::Work;
 use crate::{memory, verdict};
 
-/// Which latents are edited, and how far, unless the spec says.
-struct Aims {
-    /// Latents beyond those the labeller calls positive, as a share of these.
-    recall: f64,
-    /// An edited image is to score as this quantile of the images without the feature.
-    typical: f64,
-}
-
 /// A classifier that is right on 99 of 100 real images misses a tenth and more of what another one sees in generated ones; among twice its
 /// positives it misses one in a hundred. What it calls barely negative the next one calls positive: edits go to the median.
-const OF_CLASSIFIER: Aims = Aims { recall: 1.0, typical: 0.5 };
+const OF_CLASSIFIER: Defaults = Defaults { select: Select::More(1.0), typical: 0.5 };
 /// What a scorer measures is what it measures. A few more are there for the copy, which cannot follow a jump at the threshold.
-const OF_SCORER: Aims = Aims { recall: 0.2, typical: 0.75 };
+const OF_SCORER: Defaults = Defaults { select: Select::More(0.2), typical: 0.75 };
 
 /// # Errors
 /// `NO_POSITIVES` and `NO_NEGATIVES`; those of storage.
 pub(super) fn run(work: &mut Work<'_>, shards: &[ArtifactRef]) -> Result<DirectionOutput> {
-    let Samples { scores, opinions } = sample::read(work, shards)?;
+    let Samples { scores: samples, opinions } = sample::read(work, shards)?;
+    let scores = &samples.together;
     let labeller = verdict::labeller(&work.spec)?;
-    let cut = verdict::line(labeller).among(&scores)?;
-    let Aims { recall, typical } = match labeller {
+    let cut = verdict::line(labeller).among(scores)?;
+    let defaults = match labeller {
         Labeller::Classifier(_) => OF_CLASSIFIER,
+        Labeller::Classifiers(_) => {
+            seen_by_any(&samples).map_or(OF_CLASSIFIER, |select| Defaults { select, ..OF_CLASSIFIER })
+        }
         Labeller::Scorer(_) | Labeller::Labels(_) => OF_SCORER,
     };
-    let recall = Some(work.spec.direction.recall.unwrap_or(recall));
-    let direction = Direction { recall, ..work.spec.direction.clone() };
+    let defaults = known(work, cut.sign)?.map_or(defaults, |select| Defaults { select, ..defaults });
     let latents = work.latents();
     let bytes = (scores.len() * latents.numel() * size_of::<f32>()) as u64;
     memory::require(bytes, &format!("the latents of {} samples", scores.len()), "lower sample.until")?;
     let lr = learning_rate(work)?;
-    let located = lethe_models::locate(&latents, &scores, cut, &direction, typical, lr)?;
+    let located = lethe_models::locate(&latents, scores, cut, &work.spec.direction, defaults, lr)?;
     work.stop.check()?;
 
     let (mut target, mut warnings) = (located.target, located.warnings);
     if target.method != EditMethod::Projection {
-        choose(work, &mut target, &scores)?;
+        choose(work, &mut target, scores)?;
     }
-    if matches!(target.method, EditMethod::Gradient | EditMethod::Student)
-        && let Some(opinions) = opinions
-    {
+    if matches!(target.method, EditMethod::Gradient | EditMethod::Student) && !opinions.is_empty() {
         target.surrogate = surrogate(work, &opinions)?.map(Rc::new);
     }
     let costs = cost::measure(work, &target)?;
@@ -107,6 +100,34 @@ fn lowered(asked: &JobSpec, given: &JobSpec) -> Warning {
         message,
         "raise unlearn.slot_minutes (0 = however long it takes), or use a faster device",
     )
+}
+
+/// Where classifiers disagree, one of them is mistaken, and nobody knows which: what any of them calls positive is edited, but for the
+/// hundredth that the others are surest of. None where nobody sees the feature.
+fn seen_by_any(samples: &Scores) -> Option<Select> {
+    let is_seen =
+        |place: usize| samples.each.iter().any(|scores| scores.get(place).is_some_and(|score| *score > 0.0));
+    let seen: Vec<f64> =
+        (0..).zip(&samples.together).filter(|(place, _)| is_seen(*place)).map(|(_, score)| *score).collect();
+    tracing::info!(seen_by_any = seen.len(), "counted what any of the classifiers sees");
+    lethe_models::recalled(&seen, 1.0).map(Select::Beyond)
+}
+
+/// What selects the images that somebody knows to show the feature, but for one in a hundred; none where the spec names no such images.
+fn known(work: &mut Work<'_>, sign: f64) -> Result<Option<Select>> {
+    let Some(images) = work.calibration()? else { return Ok(None) };
+    let judge = verdict::looking_labeller(&work.spec)
+        .ok_or_else(|| Error::internal("direction.calibration without a model that looks"))?;
+    let labeller = work.labeller(&judge)?;
+    let all = SampleRange { start: 0, count: images.len() };
+    let mut scores = Vec::new();
+    for part in all.in_steps_of(work.spec.sample.batch) {
+        work.step(part.start, all.count)?;
+        scores.extend(labeller.scores(&images.batch(part.start, part.count, work.device)?)?);
+    }
+    let select = lethe_models::recalled(&scores, sign);
+    tracing::info!(images = scores.len(), ?select, "scored what is known to show the feature");
+    Ok(select.map(Select::Beyond))
 }
 
 /// The learning rate that suits the generator.
@@ -162,7 +183,7 @@ fn leads(work: &mut Work<'_>, target: &Target, scores: &[f64]) -> Result<bool> {
 const LEAST_EXPLAINED: f64 = 0.1;
 
 /// A surrogate of the labeller, where the spec wants one and there is one to be had.
-fn surrogate(work: &mut Work<'_>, opinions: &Tensor) -> Result<Option<Surrogate>> {
+fn surrogate(work: &mut Work<'_>, opinions: &[Tensor]) -> Result<Option<Surrogate>> {
     let latents = work.latents();
     if work.spec.direction.surrogate == 0.0 || latents.numel() > Surrogate::MOST_ENTRIES {
         return Ok(None);

@@ -36,6 +36,7 @@ pub(super) fn run(work: &mut Work<'_>) -> Result<ProbeOutput> {
         look(work, &original, batch).map_err(|error| error.too_large(&what, SMALLER))?;
     work.step(2, STAGES)?;
     reference(work)?;
+    calibration(work)?;
     work.step(3, STAGES)?;
 
     let unlearn = &work.spec.unlearn;
@@ -97,7 +98,7 @@ fn look(work: &mut Work<'_>, original: &Original, batch: u64) -> Result<([f64; 2
     if let Some(Labeller::Labels(labels)) = work.spec.feature.labeller() {
         both_kinds(&read_labels(labels, &work.inputs, &work.spec.sample.until)?)?;
     }
-    if let Some(judge) = work.spec.evaluate.judge.clone() {
+    if let Some(judge) = verdict::named_judge(&work.spec) {
         work.labeller(&judge)?.check(&images)?;
     }
     // The judge and the labeller were looked at already.
@@ -151,6 +152,16 @@ fn reference(work: &mut Work<'_>) -> Result<()> {
     let some = images.batch(0, work.spec.sample.batch.min(16), work.device)?;
     if let Some(features) = work.features()? {
         let _ = features.of(&some)?;
+    }
+    Ok(())
+}
+
+/// The labelled images have this shape too, and the labeller can look at them.
+fn calibration(work: &mut Work<'_>) -> Result<()> {
+    let Some(images) = work.calibration()? else { return Ok(()) };
+    let some = images.batch(0, work.spec.sample.batch.min(16), work.device)?;
+    if let Some(judge) = verdict::looking_labeller(&work.spec) {
+        let _ = work.labeller(&judge)?.scores(&some)?;
     }
     Ok(())
 }

@@ -4,8 +4,8 @@
 //! made again from their index.
 
 use lethe_domain::spec::{Labels, Until};
-use lethe_domain::{ArtifactRef, Inputs, SampleOutput, SampleRange};
-use lethe_models::{Labeller, Latents, Stream, Tensors};
+use lethe_domain::{ArtifactRef, Cut, Inputs, SampleOutput, SampleRange};
+use lethe_models::{Labeller, Latents, Scores, Stream, Tensors};
 use tch::{Kind, Tensor};
 
 use super::Shard;
@@ -24,25 +24,42 @@ pub(super) fn run(work: &mut Work<'_>, shard: Shard) -> Result<SampleOutput> {
     let range = shard.range;
     let spec = work.spec.clone();
     let labeller = verdict::labeller(&spec)?;
-    let Samples { scores, opinions } = match labeller {
+    let samples = match labeller {
         lethe_domain::spec::Labeller::Labels(labels) => {
-            Samples { scores: given(labels, &work.inputs, &spec.sample.until, range)?, opinions: None }
+            let scores = given(labels, &work.inputs, &spec.sample.until, range)?;
+            Samples { scores, opinions: Vec::new() }
         }
         _ => look(work, shard)?,
     };
     let cut = verdict::line(labeller).cut();
-    let positives = cut.map(|cut| scores.iter().filter(|score| cut.is_positive(**score)).count() as u64);
-    let stored =
-        work.storage.put(&work.shard_path(shard.index), encode(range.start, &scores, opinions.as_ref())?)?;
+    let count = |cut: Cut| samples.scores.together.iter().filter(|score| cut.is_positive(**score)).count();
+    let positives = cut.map(|cut| count(cut) as u64);
+    let stored = work.storage.put(&work.shard_path(shard.index), encode(range.start, &samples)?)?;
     Ok(SampleOutput { samples: range.count, positives, scores: stored })
 }
 
-/// What a labeller says of some samples.
+/// What is said of some samples.
+#[derive(Default)]
 pub(crate) struct Samples {
     /// How much each shows the feature.
-    pub(crate) scores: Vec<f64>,
-    /// All that it says, f32 [N, K]; a file says no more than its labels.
-    pub(crate) opinions: Option<Tensor>,
+    pub(crate) scores: Scores,
+    /// All that each model says of them, f32 [N, K] each; a file says no more than its labels.
+    pub(crate) opinions: Vec<Tensor>,
+}
+
+impl Samples {
+    /// Adds what is said of more.
+    fn extend(&mut self, scores: Scores, opinions: Vec<Tensor>) -> Result<()> {
+        self.scores.extend(scores);
+        self.opinions = match self.opinions.as_slice() {
+            [] => opinions,
+            known => {
+                let both = known.iter().zip(&opinions);
+                both.map(|(known, more)| Ok(Tensor::f_cat(&[known, more], 0)?)).collect::<Result<_>>()?
+            }
+        };
+        Ok(())
+    }
 }
 
 fn look(work: &mut Work<'_>, shard: Shard) -> Result<Samples> {
@@ -70,23 +87,21 @@ pub(crate) fn score(
     mut step: impl FnMut(u64) -> Result<()>,
 ) -> Result<Samples> {
     let generator = &original.generator;
-    let (mut scores, mut opinions) = (Vec::with_capacity(range.count as usize), Vec::new());
+    let mut samples = Samples::default();
     for part in range.in_steps_of(batch) {
-        step(scores.len() as u64)?;
+        step(part.start - range.start)?;
         let z = latents.batch(Stream::Sample, part.start, part.count, generator.device())?;
-        let (next, said) = labeller.look(&generator.to_unit(&generator.forward(&z)?)?)?;
-        scores.extend(next);
-        opinions.push(said);
+        let (scores, opinions) = labeller.look(&generator.to_unit(&generator.forward(&z)?)?)?;
+        samples.extend(scores, opinions)?;
     }
-    let opinions = (!opinions.is_empty()).then(|| Tensor::f_cat(&opinions, 0)).transpose()?;
-    Ok(Samples { scores, opinions })
+    Ok(samples)
 }
 
 /// Labels of a file as scores: 0 or 1.
-fn given(labels: &Labels, inputs: &Inputs, until: &Until, range: SampleRange) -> Result<Vec<f64>> {
+fn given(labels: &Labels, inputs: &Inputs, until: &Until, range: SampleRange) -> Result<Scores> {
     let labels = read_labels(labels, inputs, until)?;
     let mine = labels.iter().skip(range.start as usize).take(range.count as usize);
-    Ok(mine.map(|label| f64::from(u8::from(*label))).collect())
+    Ok(Scores { together: mine.map(|label| f64::from(u8::from(*label))).collect(), each: Vec::new() })
 }
 
 /// The labels of every sample.
@@ -101,12 +116,19 @@ pub(super) fn read_labels(labels: &Labels, inputs: &Inputs, until: &Until) -> Re
         .map_err(|error| Error::from(error).about(&labels.uri, &file))
 }
 
-fn encode(start: u64, scores: &[f64], opinions: Option<&Tensor>) -> Result<Vec<u8>> {
+/// Under which the scores of each of several classifiers are kept, `each.0` and so on, and what each model says.
+const EACH: &str = "each";
+const OPINIONS: &str = "opinions";
+
+fn encode(start: u64, Samples { scores, opinions }: &Samples) -> Result<Vec<u8>> {
     let mut tensors = Tensors::new("scores");
     tensors.insert_f64("start", start as f64);
-    tensors.insert("scores", &Tensor::f_from_slice(scores)?);
-    if let Some(opinions) = opinions {
-        tensors.insert("opinions", opinions);
+    tensors.insert("scores", &Tensor::f_from_slice(&scores.together)?);
+    for (place, scores) in scores.each.iter().enumerate() {
+        tensors.insert(format!("{EACH}.{place}"), &Tensor::f_from_slice(scores)?);
+    }
+    for (place, opinions) in opinions.iter().enumerate() {
+        tensors.insert(format!("{OPINIONS}.{place}"), opinions);
     }
     Ok(tensors.to_bytes()?)
 }
@@ -116,22 +138,23 @@ fn encode(start: u64, scores: &[f64], opinions: Option<&Tensor>) -> Result<Vec<u
 /// # Errors
 /// Those of storage; `INTERNAL` for shards that do not follow one another.
 pub(super) fn read(work: &mut Work<'_>, shards: &[ArtifactRef]) -> Result<Samples> {
-    let (mut scores, mut opinions): (Vec<f64>, _) = (Vec::new(), Some(Vec::new()));
+    let mut samples = Samples::default();
     for (done, shard) in shards.iter().enumerate() {
         work.step(done as u64, shards.len() as u64)?;
         let tensors = work.storage.tensors(shard)?;
-        let (start, expected) = (tensors.get_f64("start")?, scores.len());
+        let (start, expected) = (tensors.get_f64("start")?, samples.scores.together.len());
         if start != expected as f64 {
             let reason = format!("{}: begins at sample {start}, expected {expected}", shard.path);
             return Err(Error::internal(reason));
         }
-        let values = tensors.get("scores")?.f_to_kind(Kind::Double)?;
-        scores.extend(Vec::<f64>::try_from(values)?);
-        opinions = opinions.zip(tensors.find("opinions")).map(|(mut all, next): (Vec<Tensor>, _)| {
-            all.push(next.shallow_clone());
-            all
-        });
+        let numbers =
+            |values: &Tensor| Ok::<_, Error>(Vec::<f64>::try_from(values.f_to_kind(Kind::Double)?)?);
+        let stored = &tensors;
+        let of =
+            |kind: &'static str| (0..).map_while(move |place: usize| stored.find(&format!("{kind}.{place}")));
+        let each = of(EACH).map(numbers).collect::<Result<_>>()?;
+        let opinions = of(OPINIONS).map(Tensor::shallow_clone).collect();
+        samples.extend(Scores { together: numbers(tensors.get("scores")?)?, each }, opinions)?;
     }
-    let opinions = opinions.filter(|all| !all.is_empty()).map(|all| Tensor::f_cat(&all, 0)).transpose()?;
-    Ok(Samples { scores, opinions })
+    Ok(samples)
 }

@@ -27,14 +27,17 @@ pub(super) fn counted(feature: &str, report: &ReportOutput) -> String {
 
 /// Who counted.
 pub(super) fn judged(judge: &JudgeSummary) -> String {
-    let name = judge.uri.rsplit('/').next().unwrap_or(&judge.uri);
-    let digest = &judge.sha256[..judge.sha256.len().min(12)];
+    let model = |(uri, sha256): (&str, &str)| {
+        let name = uri.rsplit('/').next().unwrap_or(uri);
+        format!("{name} (sha256 {})", &sha256[..sha256.len().min(12)])
+    };
+    let models: Vec<String> = judge.models().map(model).collect();
     let same = if judge.same_as_labeller {
         ", the labeller that steered the edit"
     } else {
         ", which is not the labeller"
     };
-    format!("judged by {name} (sha256 {digest}){same}")
+    format!("judged by {}{same}", models.join(" and "))
 }
 
 /// The warnings' names; none without any.
@@ -69,8 +72,12 @@ mod tests {
             ci95_after: left.map(|left| [left / 2.0, left * 2.0]),
             ..share.clone()
         };
-        let judge =
-            JudgeSummary { uri: "/m/t.pt".to_owned(), sha256: "ab".repeat(32), same_as_labeller: true };
+        let judge = JudgeSummary {
+            uri: "/m/t.pt".to_owned(),
+            sha256: "ab".repeat(32),
+            others: vec![],
+            same_as_labeller: true,
+        };
         let warnings = vec![Warning::new(WarningCode::NotRemoved, "", "")];
         ReportOutput { figures: vec![share, remaining], warnings, judge, advice: None }
     }

@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::harness::Executor;
 use crate::job::{Job, mnist, no_report};
 
-fn evaluate(
+pub(crate) fn evaluate(
     job: &Job,
     executor: &mut Executor,
     target: &ArtifactRef,
@@ -32,7 +32,7 @@ fn evaluate(
         .collect()
 }
 
-fn report(
+pub(crate) fn report(
     job: &Job,
     executor: &mut Executor,
     target: &ArtifactRef,
@@ -45,7 +45,7 @@ fn report(
     }
 }
 
-fn publish(
+pub(crate) fn publish(
     job: &Job,
     executor: &mut Executor,
     target: &ArtifactRef,

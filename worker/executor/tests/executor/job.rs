@@ -333,6 +333,11 @@ impl Job {
 
 /// A report of nothing, for tasks that only pass it on.
 pub(crate) fn no_report() -> ReportOutput {
-    let judge = JudgeSummary { uri: "judge.pt".to_owned(), sha256: "00".repeat(32), same_as_labeller: false };
+    let judge = JudgeSummary {
+        uri: "judge.pt".to_owned(),
+        sha256: "00".repeat(32),
+        others: vec![],
+        same_as_labeller: false,
+    };
     ReportOutput { figures: Vec::new(), warnings: Vec::new(), judge, advice: None }
 }

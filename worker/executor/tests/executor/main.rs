@@ -6,6 +6,7 @@
 )]
 
 mod bad_input;
+mod calibration;
 mod edits;
 mod evaluation;
 mod foreign_models;
@@ -17,5 +18,6 @@ mod phases;
 mod recovery;
 mod remote;
 mod reuse;
+mod several;
 mod shards;
 mod standby;

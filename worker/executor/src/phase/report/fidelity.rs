@@ -3,13 +3,14 @@
 //! Beside f every removal looks like a gain where there is no feature, since f has it. The yardstick is rejection: what f gives when
 //! its images with the feature are thrown away and replaced.
 
-use lethe_domain::spec::{Judge, Reference};
+use lethe_domain::spec::Reference;
 use lethe_domain::{Better, Cut, Figure, SampleRange, Unit};
 use lethe_models::{Moments, frechet_distance};
 
 use super::everywhere;
 use crate::error::{Error, Result};
 use crate::measures::Space;
+use crate::verdict::Judge;
 use crate::work::Work;
 
 /// A set of real images in the feature space: all of it, and the part without the feature.
