@@ -188,7 +188,7 @@ mod tests {
             ("/pool/batch", json!(100)),
             ("/pool/latents", json!(100_000_000)),
             ("/generator/latent/dimension", json!(3)),
-            ("/generator/prior", json!("uniform")),
+            ("/generator/prior", json!({"uniform": [-1, 1]})),
             ("/feature/classifier/threshold", json!(0.25)),
             ("/direction/selection", json!("projection")),
             ("/direction/raw", json!(true)),
