@@ -193,12 +193,12 @@ mod tests {
         for (pointer, value) in [
             ("/sample/seed", json!(1)),
             ("/pool/batch", json!(100)),
-            ("/pool/latents", json!(100_000_000)),
+            ("/pool/latents", json!(5_000_000)),
             ("/generator/latent/dimension", json!(3)),
-            ("/generator/prior", json!("uniform")),
+            ("/generator/prior", json!({"uniform": [-1, 1]})),
             ("/feature/classifier/threshold", json!(0.25)),
             ("/direction/selection", json!("projection")),
-            ("/direction/raw", json!(true)),
+            ("/direction", json!({"selection": "projection", "raw": true})),
         ] {
             others.push(of(pointer, value));
         }
