@@ -51,7 +51,7 @@ impl JobSpec {
         let share = STEP.powf((share.ln() / STEP.ln()).floor());
         for ((number, own, _), least) in numbers.into_iter().zip(LEAST) {
             if *number == own {
-                *number = ((own as f64 * share) as u64).clamp(least.min(own), own);
+                *number = ((own as f64 * share).round() as u64).clamp(least.min(own), own);
             }
         }
         Some(lowered)
