@@ -215,14 +215,21 @@ impl Labeller {
     /// How far the feature's logit is above that of its rival for each image, f64 `[N]`: the mean over the models, of those without rivals
     /// the score.
     pub(crate) fn lead(&self, outputs: &Outputs, rivals: &Tensor) -> Result<Tensor> {
-        let lead = |(place, (member, outputs)): (i64, (&Member, &Tensor))| {
-            if member.has_rivals(outputs) {
-                member.lead(outputs, &rivals.f_narrow(1, place, 1)?)
-            } else {
-                member.read(outputs)
-            }
+        self.lead_or(&outputs.0, rivals, Member::read)
+    }
+
+    /// The mean over the models of how far the feature is above their rivals in what they say; of those without, of their `score`.
+    fn lead_or(
+        &self,
+        said: &[Tensor],
+        rivals: &Tensor,
+        score: fn(&Member, &Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let lead = |(place, (member, said)): (i64, (&Member, &Tensor))| match member.has_rivals(said) {
+            true => member.lead(said, &rivals.f_narrow(1, place, 1)?),
+            false => score(member, said),
         };
-        mean((0..).zip(self.zip(outputs)).map(lead))
+        mean((0..).zip(self.members.iter().zip(said)).map(lead))
     }
 
     /// What a sum of scores says of them.
@@ -249,12 +256,7 @@ impl Labeller {
 
     /// As [`Labeller::lead`], by opinions.
     pub(crate) fn lead_of(&self, opinions: &[Tensor], rivals: &Tensor) -> Result<Tensor> {
-        let lead = |(place, (member, opinions)): (i64, (&Member, &Tensor))| match member.has_rivals(opinions)
-        {
-            true => member.lead(opinions, &rivals.f_narrow(1, place, 1)?),
-            false => member.score_of(opinions),
-        };
-        mean((0..).zip(self.members.iter().zip(opinions)).map(lead))
+        self.lead_or(opinions, rivals, Member::score_of)
     }
 
     /// One score for each image, f64 `[N]`.

@@ -29,7 +29,7 @@ impl JobSpec {
     /// effort's own stay: somebody wanted them.
     pub fn within_budget(&self, costs: &Costs) -> Option<Self> {
         let effort = self.unlearn.effort;
-        let minutes = self.unlearn.slot_minutes.unwrap_or(effort.slot_minutes());
+        let minutes = self.unlearn.minutes();
         let mut lowered = self.clone();
         // What was decided stands: a run of the spec in the result is a run of the same numbers.
         lowered.unlearn.slot_minutes = Some(0.0);

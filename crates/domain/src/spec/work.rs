@@ -258,6 +258,11 @@ impl Unlearn {
         }
     }
 
+    /// Minutes of one slot that editing, training and evaluating may take; 0 = however long it takes.
+    pub fn minutes(&self) -> f64 {
+        self.slot_minutes.unwrap_or(self.effort.slot_minutes())
+    }
+
     /// Parts of a step's batch: `micro_batches`, but none of them empty.
     pub fn parts(&self) -> u64 {
         u64::from(self.micro_batches).min(self.global_batch)

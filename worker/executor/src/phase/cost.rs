@@ -20,7 +20,7 @@ use crate::work::Work;
 /// Latents that are edited, or looked at.
 const FEW: u64 = 32;
 
-/// Edits, trains and evaluates on a few latents of the probe's stream.
+/// Edits, trains and evaluates on a few latents.
 ///
 /// # Errors
 /// Those of the models.

@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use lethe_domain::spec::{EditChoice, Labeller};
+use lethe_domain::spec::{Costs, EditChoice, Labeller};
 use lethe_domain::{ArtifactRef, DirectionOutput, EditMethod, JobSpec, SampleRange, Warning, WarningCode};
 use lethe_models::{Defaults, Lessons, Scores, Select, Stream, Student, Surrogate, Target};
 use tch::{Kind, Tensor};
@@ -50,7 +50,9 @@ pub(super) fn run(work: &mut Work<'_>, shards: &[ArtifactRef]) -> Result<Directi
     if matches!(target.method, EditMethod::Gradient | EditMethod::Student) && !opinions.is_empty() {
         target.surrogate = surrogate(work, &opinions)?.map(Rc::new);
     }
-    let costs = cost::measure(work, &target)?;
+    // Where there is no budget nobody asks for them.
+    let budgeted = work.spec.unlearn.minutes() > 0.0;
+    let costs = if budgeted { cost::measure(work, &target)? } else { Costs::default() };
     warnings.extend(work.spec.within_budget(&costs).map(|spec| lowered(&work.spec, &spec)));
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let name = format!("direction/target-a{}.safetensors", work.lease.attempt.0);
@@ -87,7 +89,7 @@ fn lowered(asked: &JobSpec, given: &JobSpec) -> Warning {
     let message = format!(
         "to stay near {} minutes of one slot, {} latents of the pool, {} steps and {} latents of the evaluation were lowered to {}, {} and \
          {}: more of the feature may be left",
-        asked.unlearn.slot_minutes.unwrap_or(asked.unlearn.effort.slot_minutes()),
+        asked.unlearn.minutes(),
         asked.pool.latents,
         asked.unlearn.steps,
         asked.evaluate.samples,
