@@ -1,11 +1,12 @@
-//! A layer of the small networks that are taught here: weights and a bias. Not here: what they are put together to (`student`,
+//! A layer of the small networks that are taught here, weights and a bias, and a step of their lessons. Not here: what they are put together to (`student`,
 //! `surrogate`).
 
 use rand_chacha::rand_core::Rng;
 use rand_distr::{Distribution, StandardUniform};
 use tch::{Device, Kind, Tensor};
 
-use crate::error::Result;
+use crate::adam::Adam;
+use crate::error::{Error, Result};
 use crate::weights::Tensors;
 
 /// Weight and bias, f32.
@@ -45,6 +46,36 @@ impl Layer {
     pub(crate) fn linear(&self, x: &Tensor) -> Result<Tensor> {
         Ok(x.f_linear(&self.weight, Some(&self.bias))?)
     }
+}
+
+/// What changes these weights, which gradients reach from now on.
+///
+/// # Errors
+/// As [`Adam::new`].
+pub(crate) fn pupil(weights: &[(String, Tensor)]) -> Result<Adam> {
+    for (_, weight) in weights {
+        let _ = weight.f_set_requires_grad(true)?;
+    }
+    Adam::new(weights)
+}
+
+/// One step of these weights down a loss.
+///
+/// # Errors
+/// Those of `loss`; [`crate::Error::Memory`].
+pub(crate) fn learn(
+    adam: &mut Adam,
+    weights: &[(String, Tensor)],
+    rate: f64,
+    loss: impl FnOnce() -> Result<Tensor>,
+) -> Result<()> {
+    tch::with_grad(|| {
+        for (_, weight) in weights {
+            weight.shallow_clone().zero_grad();
+        }
+        Ok::<_, Error>(loss()?.f_backward()?)
+    })?;
+    adam.step(rate)
 }
 
 /// Names and weights of layers, sharing storage.

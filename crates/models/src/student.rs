@@ -10,9 +10,9 @@ use tch::{Kind, Reduction, Tensor};
 
 use crate::adam::Adam;
 use crate::direction::{deviation, mean};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::latents::{Latents, Stream, below, sent};
-use crate::layer::{Layer, named};
+use crate::layer::{Layer, learn, named, pupil};
 use crate::weights::Tensors;
 
 /// Channels of the convolutions; the last goes on as often as it takes.
@@ -186,10 +186,7 @@ impl Lessons {
         let wanted: Vec<f32> = scores.iter().map(|score| ((score - mean) / deviation) as f32).collect();
         let mut random = latents.random(Stream::Teach, 0);
         let student = Student::new([size[1], size[2], size[3]], &mut random, device)?;
-        for (_, weight) in student.weights() {
-            let _ = weight.f_set_requires_grad(true)?;
-        }
-        let adam = Adam::new(&student.weights())?;
+        let adam = pupil(&student.weights())?;
         Ok(Self {
             student: Student { mean, deviation, ..student },
             adam,
@@ -229,18 +226,13 @@ impl Lessons {
         let noise = sent(&Tensor::f_from_slice(&noise)?.f_reshape(clean.size())?, device)?;
         let images = clean.f_add(&noise)?.f_clamp(0.0, 1.0)?;
         let wanted = self.wanted.f_index_select(0, &rows)?;
-        tch::with_grad(|| {
-            let found = self.student.standard(&images)?.f_view([-1])?;
-            for (_, weight) in self.student.weights() {
-                weight.shallow_clone().zero_grad();
-            }
-            found.f_smooth_l1_loss(&wanted, Reduction::Mean, Self::SMALL)?.f_backward()?;
-            Ok::<_, Error>(())
-        })?;
         let part = self.done as f64 / self.steps() as f64;
         let fall = ((part - Self::RISE) / (1.0 - Self::RISE)).max(0.0);
         let factor = (part / Self::RISE).clamp(0.04, 1.0) * (0.5 + 0.5 * (std::f64::consts::PI * fall).cos());
-        self.adam.step(Self::RATE * factor)?;
+        learn(&mut self.adam, &self.student.weights(), Self::RATE * factor, || {
+            let found = self.student.standard(&images)?.f_view([-1])?;
+            Ok(found.f_smooth_l1_loss(&wanted, Reduction::Mean, Self::SMALL)?)
+        })?;
         self.done += 1;
         Ok(())
     }

@@ -11,7 +11,7 @@ use tch::{Device, Kind, Reduction, Tensor};
 use crate::adam::Adam;
 use crate::error::{Error, Result};
 use crate::latents::{Latents, Stream, below, sent};
-use crate::layer::{Layer, named};
+use crate::layer::{self, Layer, named};
 use crate::weights::Tensors;
 
 const HIDDEN: i64 = 256;
@@ -58,7 +58,7 @@ impl Surrogate {
         let mut random = latents.random(Stream::Surrogate, 0);
         let (pupil, wanted) = Self::new(latents, opinions, &mut random, device)?;
         let weights = pupil.weights();
-        let mut adam = pupil.begin(&weights)?;
+        let mut adam = layer::pupil(&weights)?;
         for done in 0..Self::STEPS {
             step(done, Self::STEPS)?;
             let rows: Vec<u64> = (0..Self::BATCH).map(|_| below(random.next_u64(), taught) as u64).collect();
@@ -93,13 +93,6 @@ impl Surrogate {
         ))
     }
 
-    fn begin(&self, weights: &[(String, Tensor)]) -> Result<Adam> {
-        for (_, weight) in weights {
-            let _ = weight.f_set_requires_grad(true)?;
-        }
-        Adam::new(weights)
-    }
-
     fn learn(
         &self,
         adam: &mut Adam,
@@ -111,16 +104,11 @@ impl Surrogate {
     ) -> Result<()> {
         let rows: Vec<i64> = rows.iter().map(|row| *row as i64).collect();
         let wanted = wanted.f_index_select(0, &sent(&Tensor::f_from_slice(&rows)?, z.device())?)?;
-        tch::with_grad(|| {
-            for (_, weight) in weights {
-                weight.shallow_clone().zero_grad();
-            }
-            let found = self.standard(&self.input(z)?)?;
-            found.f_smooth_l1_loss(&wanted, Reduction::Mean, Self::SMALL)?.f_backward()?;
-            Ok::<_, Error>(())
-        })?;
         let way = std::f64::consts::PI * done as f64 / Self::STEPS as f64;
-        adam.step(Self::RATE * (0.5 + 0.5 * way.cos()))
+        layer::learn(adam, weights, Self::RATE * (0.5 + 0.5 * way.cos()), || {
+            let found = self.standard(&self.input(z)?)?;
+            Ok(found.f_smooth_l1_loss(&wanted, Reduction::Mean, Self::SMALL)?)
+        })
     }
 
     /// Share of the variance of the opinions about these samples that it explains.
