@@ -147,7 +147,7 @@ fn unlearn() -> impl Strategy<Value = Unlearn> {
         (1e-9..100.0_f64, 0.0..9.0_f64, 0.0..1.0_f64, 0.0..1.0_f64, 0.0..1.0_f64, 0.0..99.0_f64),
         reduction,
         norm,
-        (of(plateau), effort),
+        (of(plateau), effort, 0..9_u32),
     )
         .prop_map(
             |(
@@ -159,7 +159,7 @@ fn unlearn() -> impl Strategy<Value = Unlearn> {
                 (alpha, labeller_term, average, near, anchor, squares),
                 loss_reduction,
                 batch_norm,
-                (plateau, effort),
+                (plateau, effort, trials),
             )| {
                 Unlearn {
                     effort,
@@ -176,6 +176,7 @@ fn unlearn() -> impl Strategy<Value = Unlearn> {
                     near,
                     loss_reduction,
                     batch_norm,
+                    trials,
                     plateau,
                 }
             },

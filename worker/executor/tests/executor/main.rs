@@ -17,5 +17,6 @@ mod phases;
 mod recovery;
 mod remote;
 mod reuse;
+mod search;
 mod shards;
 mod standby;

@@ -49,7 +49,8 @@ fn another_training_uses_the_same_edits_and_other_edits_are_made() {
     // Of a longer pool, the whole shards that it begins with are the same.
     let longer = edited(&first.another("tiny-4").set("pool.latents", 700), &mut executor);
     assert_eq!(reused(&longer), [true, true, false, false]);
-    for (id, key, value) in [("tiny-5", "sample.seed", 8.into()), ("tiny-6", "direction.margin", 0.2.into())] {
+    for (id, key, value) in [("tiny-5", "sample.seed", 8.into()), ("tiny-6", "direction.margin", 0.2.into())]
+    {
         let value: serde_json::Value = value;
         let others = edited(&first.another(id).set(key, value), &mut executor);
         assert_eq!(reused(&others), [false; 3], "{key}");
