@@ -94,7 +94,12 @@ fn train(
             return Ok(None);
         }
     }
-    measure(work, &original, &trainer, target, &whole.held_out(MEASURED, target.cut)).map(Some)
+    match measure(work, &original, &trainer, target, &whole.held_out(MEASURED, target.cut)) {
+        Ok(measured) => Ok(measured.iter().all(|value| value.is_finite()).then_some(measured)),
+        // The last step may have been the one too far.
+        Err(Error::Models(lethe_models::Error::NotFinite { .. })) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Compares the copy with the original on latents that it was not trained on.
