@@ -5,7 +5,7 @@
 use lethe_domain::spec::Costs;
 use lethe_domain::{
     DirectionOutput, EditMethod, EditOutput, EditSummary, EvaluateOutput, FineTuneOutput, Phase, ProbeOutput,
-    PublishOutput, ReportOutput, SampleOutput, Task, TaskOutput, Versions,
+    PublishOutput, ReportOutput, Round, SampleOutput, SearchOutput, Task, TaskOutput, Versions,
 };
 
 use crate::artifacts::{pack, unpack};
@@ -13,8 +13,11 @@ use crate::conversion::{each, enumeration, from_json, list, read, required, requ
 use crate::{ConversionError, v1};
 
 enumeration!(v1::Phase, Phase:
-    Probe = Probe, Sample = Sample, Direction = Direction, Edit = Edit, FineTune = FineTune,
+    Probe = Probe, Sample = Sample, Direction = Direction, Edit = Edit,
+    SearchFirst = SearchFirst, SearchSecond = SearchSecond, SearchLast = SearchLast, FineTune = FineTune,
     Evaluate = Evaluate, Report = Report, Publish = Publish);
+
+enumeration!(v1::SearchRound, Round: First = First, Second = Second, Last = Last);
 
 enumeration!(v1::EditMethod, EditMethod: Projection = Projection, Line = Line, Gradient = Gradient, Student = Student);
 
@@ -31,9 +34,20 @@ impl From<Task> for v1::Task {
             Task::Edit { range, target } => {
                 Wire::Edit(v1::EditTask { range: Some(range.into()), target: Some(target.into()) })
             }
-            Task::FineTune { target, pool, role } => {
+            Task::Search { round, range, target, pool, before } => {
+                let (pool, list) = pack(pool);
+                Wire::Search(v1::SearchTask {
+                    round: v1::SearchRound::from(round).into(),
+                    range: Some(range.into()),
+                    target: Some(target.into()),
+                    pool,
+                    list,
+                    before: each(before),
+                })
+            }
+            Task::FineTune { target, pool, search, role } => {
                 let (target, role, (pool, list)) = (Some(target.into()), Some(role.into()), pack(pool));
-                Wire::FineTune(v1::FineTuneTask { target, role, pool, list })
+                Wire::FineTune(v1::FineTuneTask { target, role, pool, list, search: each(search) })
             }
             Task::Standby { target, pool } => {
                 let (pool, list) = pack(pool);
@@ -70,9 +84,17 @@ impl TryFrom<v1::Task> for Task {
             Wire::Edit(task) => {
                 Task::Edit { range: required(task.range, "range")?, target: required(task.target, "target")? }
             }
+            Wire::Search(task) => Task::Search {
+                round: required_choice::<v1::SearchRound, _>(task.round, "round")?,
+                range: required(task.range, "range")?,
+                target: required(task.target, "target")?,
+                pool: unpack(task.pool, task.list, "pool")?,
+                before: list(task.before, "before")?,
+            },
             Wire::FineTune(task) => Task::FineTune {
                 target: required(task.target, "target")?,
                 pool: unpack(task.pool, task.list, "pool")?,
+                search: list(task.search, "search")?,
                 role: required(task.role, "role")?,
             },
             Wire::Standby(task) => Task::Standby {
@@ -105,6 +127,7 @@ impl From<TaskOutput> for v1::TaskOutput {
             TaskOutput::Sample(output) => Wire::Sample(output.into()),
             TaskOutput::Direction(output) => Wire::Direction(output.into()),
             TaskOutput::Edit(output) => Wire::Edit(output.into()),
+            TaskOutput::Search(output) => Wire::Search(output.into()),
             TaskOutput::FineTune(output) => Wire::FineTune(output.map(Into::into).unwrap_or_default()),
             TaskOutput::Evaluate(output) => Wire::Evaluate(output.into()),
             TaskOutput::Report(output) => Wire::Report(output.into()),
@@ -125,6 +148,7 @@ impl TryFrom<v1::TaskOutput> for TaskOutput {
             Wire::Sample(output) => TaskOutput::Sample(read(output, "sample")?),
             Wire::Direction(output) => TaskOutput::Direction(read(output, "direction")?),
             Wire::Edit(output) => TaskOutput::Edit(read(output, "edit")?),
+            Wire::Search(output) => TaskOutput::Search(read(output, "search")?),
             Wire::FineTune(output) if output == v1::FineTuneOutput::default() => TaskOutput::FineTune(None),
             Wire::FineTune(output) => TaskOutput::FineTune(Some(read(output, "fine_tune")?)),
             Wire::Evaluate(output) => TaskOutput::Evaluate(read(output, "evaluate")?),
@@ -257,6 +281,24 @@ impl TryFrom<v1::EditOutput> for EditOutput {
     }
 }
 
+impl From<SearchOutput> for v1::SearchOutput {
+    fn from(SearchOutput { round, steps, trial }: SearchOutput) -> Self {
+        Self { round: v1::SearchRound::from(round).into(), steps, trial: Some(trial.into()) }
+    }
+}
+
+impl TryFrom<v1::SearchOutput> for SearchOutput {
+    type Error = ConversionError;
+
+    fn try_from(output: v1::SearchOutput) -> Result<Self, ConversionError> {
+        Ok(Self {
+            round: required_choice::<v1::SearchRound, _>(output.round, "round")?,
+            steps: output.steps,
+            trial: required(output.trial, "trial")?,
+        })
+    }
+}
+
 impl From<FineTuneOutput> for v1::FineTuneOutput {
     fn from(output: FineTuneOutput) -> Self {
         Self {
@@ -272,6 +314,7 @@ impl From<FineTuneOutput> for v1::FineTuneOutput {
             loss_last: output.loss_last,
             curve: Some(output.curve.into()),
             edits: Some(output.edits.into()),
+            search_json: output.search.as_ref().map(to_json).unwrap_or_default(),
         }
     }
 }
@@ -293,6 +336,10 @@ impl TryFrom<v1::FineTuneOutput> for FineTuneOutput {
             loss_last: output.loss_last,
             curve: required(output.curve, "curve")?,
             edits: required(output.edits, "edits")?,
+            search: match output.search_json.as_str() {
+                "" => None,
+                json => Some(from_json(json, "search_json")?),
+            },
         })
     }
 }

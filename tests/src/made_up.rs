@@ -194,6 +194,10 @@ fn output(work: &Assignment) -> Result<TaskOutput> {
             let pool = file(format!("edit/shard-{index:05}-a1.safetensors"));
             json!({"Edit": {"samples": count, "pool": pool}})
         }),
+        Task::Search { round, range, .. } => in_shards(work, *range, |index, count| {
+            let trial = file(format!("{}/shard-{index:05}-a1.json", round.phase()));
+            json!({"Search": {"round": round, "steps": count, "trial": trial}})
+        }),
         Task::FineTune { role, .. } if role.rank.0 > 0 => json!({"FineTune": null}),
         Task::Standby { .. } => json!({"FineTune": null}),
         Task::FineTune { role, .. } => json!({"FineTune": {

@@ -10,8 +10,8 @@ use lethe_client::{Client, Options};
 use lethe_domain::{
     ArtifactRef, Assignment, Better, Cut, DirectionOutput, EditMethod, EditOutput, EditSummary, ErrorCode,
     EvaluateOutput, Failure, Figure, FineTuneOutput, HeldLease, JudgeSummary, LeaseId, ProbeOutput, Progress,
-    PublishOutput, REMAINING_SHARE, ReportOutput, SampleOutput, SampleRange, SlotIndex, Task, TaskOutput,
-    Unit, Versions, Warning, WarningCode, WorkerId,
+    PublishOutput, REMAINING_SHARE, ReportOutput, SampleOutput, SampleRange, SearchOutput, SlotIndex, Task,
+    TaskOutput, Unit, Versions, Warning, WarningCode, WorkerId,
 };
 use lethe_proto::session::{Registration, WorkerCommand, WorkerEvent};
 use lethe_proto::{LeaseOutcome, PROTOCOL};
@@ -298,6 +298,10 @@ async fn output(assignment: &Assignment) -> TaskOutput {
                 reused: spec.pool.reuse,
             })
         }),
+        Task::Search { round, .. } => in_shards(assignment, |SampleRange { start, count }| {
+            let trial = named(format!("trial-{start}"));
+            TaskOutput::Search(SearchOutput { round: *round, steps: count, trial })
+        }),
         Task::FineTune { role, .. } if role.rank.0 > 0 => TaskOutput::FineTune(None),
         Task::FineTune { role, .. } => {
             let curve: Vec<(u64, f64)> = (1..=STEPS).map(|step| (step, 1.0 / step as f64)).collect();
@@ -315,6 +319,7 @@ async fn output(assignment: &Assignment) -> TaskOutput {
                 loss_last: 0.025,
                 curve,
                 edits: EditSummary { tried: 400, unresolved: 0, median_step: 0.8, p99_step: 2.1 },
+                search: None,
             }))
         }
         Task::Evaluate { .. } => in_shards(assignment, |SampleRange { start, count }| {

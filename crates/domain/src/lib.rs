@@ -22,6 +22,7 @@ mod portions;
 mod progress;
 mod result;
 pub mod result_files;
+mod search;
 mod sidecar;
 pub mod spec;
 mod task;
@@ -49,6 +50,7 @@ pub use result::{
     ArtifactPaths, DirectionSummary, JobResult, JudgeSummary, JudgingModel, PoolSummary, RESULT_VERSION,
     TrainSummary, Versions,
 };
+pub use search::{Round, SearchSummary, Trial, Values};
 pub use spec::{Draft, JobSpec, SpecError, SpecProblem};
 pub use task::*;
 pub use warning::{Warning, WarningCode};

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{JobSpec, Portions};
+use crate::{JobSpec, Portions, Round};
 
 /// A step of a job. Jobs go through them in this order, less those that a job does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -21,6 +21,12 @@ pub enum Phase {
     Direction,
     /// Edit the latents that training passes over, once.
     Edit,
+    /// Try settings of training, each for a short while.
+    SearchFirst,
+    /// Try the better half for longer.
+    SearchSecond,
+    /// Try the better half of these for longer still.
+    SearchLast,
     /// Train the copy, data-parallel.
     FineTune,
     /// Measure the original and the copy on the same latents.
@@ -57,7 +63,7 @@ struct Row {
     wanted: fn(&JobSpec) -> bool,
 }
 
-const TABLE: [Row; 8] = [
+const TABLE: [Row; 11] = [
     Row {
         phase: Phase::Probe,
         name: "probe",
@@ -95,10 +101,37 @@ const TABLE: [Row; 8] = [
         wanted: always,
     },
     Row {
+        phase: Phase::SearchFirst,
+        name: "search_1",
+        shape: Shape::Sharded,
+        reads: &[Phase::Direction, Phase::Edit],
+        group: "unlearn",
+        portions: |spec| Round::First.portions(spec),
+        wanted: JobSpec::searches,
+    },
+    Row {
+        phase: Phase::SearchSecond,
+        name: "search_2",
+        shape: Shape::Sharded,
+        reads: &[Phase::Direction, Phase::Edit, Phase::SearchFirst],
+        group: "unlearn",
+        portions: |spec| Round::Second.portions(spec),
+        wanted: JobSpec::searches,
+    },
+    Row {
+        phase: Phase::SearchLast,
+        name: "search_3",
+        shape: Shape::Sharded,
+        reads: &[Phase::Direction, Phase::Edit, Phase::SearchFirst, Phase::SearchSecond],
+        group: "unlearn",
+        portions: |spec| Round::Last.portions(spec),
+        wanted: JobSpec::searches,
+    },
+    Row {
         phase: Phase::FineTune,
         name: "fine_tune",
         shape: Shape::Gang,
-        reads: &[Phase::Direction, Phase::Edit],
+        reads: &[Phase::Direction, Phase::Edit, Phase::SearchFirst, Phase::SearchSecond, Phase::SearchLast],
         group: "unlearn",
         portions: whole,
         wanted: always,

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{EditMethod, Failure, Figure, Inputs, JobId, JobSpec, JobState, REMAINING_SHARE, Warning};
+use crate::{
+    EditMethod, Failure, Figure, Inputs, JobId, JobSpec, JobState, REMAINING_SHARE, SearchSummary, Warning,
+};
 
 /// Version of result.json.
 pub const RESULT_VERSION: u32 = 2;
@@ -42,6 +44,9 @@ pub struct JobResult {
     /// The latents that training passed over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<PoolSummary>,
+    /// What the search for settings found, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<SearchSummary>,
     /// How training went.
     pub train: Option<TrainSummary>,
     /// Seconds spent in each phase.

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::spec::Costs;
 use crate::{
-    ArtifactRef, EditMethod, EditSummary, Figure, GangRole, JudgeSummary, Phase, SampleRange, Warning,
+    ArtifactRef, EditMethod, EditSummary, Figure, GangRole, JudgeSummary, Phase, Round, SampleRange,
+    SearchSummary, Warning,
 };
 
 /// Which scores mean the feature is there, fixed after sampling: positive when `sign * score > sign * threshold`.
@@ -50,12 +51,27 @@ pub enum Task {
         /// The target vector.
         target: ArtifactRef,
     },
+    /// Train trials of the search and measure them: one shard, or several in a row.
+    Search {
+        /// Which round.
+        round: Round,
+        /// Steps of its trials, one trial after the other.
+        range: SampleRange,
+        /// The target vector.
+        target: ArtifactRef,
+        /// The edits of each shard, in the order of the shards.
+        pool: Vec<ArtifactRef>,
+        /// What the trials of earlier rounds gave.
+        before: Vec<ArtifactRef>,
+    },
     /// Train as one rank of a gang.
     FineTune {
         /// The target vector.
         target: ArtifactRef,
         /// The edits of each shard, in the order of the shards.
         pool: Vec<ArtifactRef>,
+        /// What the trials of the search gave; empty without one.
+        search: Vec<ArtifactRef>,
         /// The place in the gang.
         role: GangRole,
     },
@@ -97,7 +113,10 @@ impl Task {
     /// The samples that a task of a sharded phase is about.
     pub fn range(&self) -> Option<SampleRange> {
         match self {
-            Task::Sample { range } | Task::Edit { range, .. } | Task::Evaluate { range, .. } => Some(*range),
+            Task::Sample { range }
+            | Task::Edit { range, .. }
+            | Task::Search { range, .. }
+            | Task::Evaluate { range, .. } => Some(*range),
             Task::Probe
             | Task::Direction { .. }
             | Task::FineTune { .. }
@@ -117,11 +136,18 @@ impl Task {
     ) -> Option<Self> {
         let target = || outputs.direction().map(|direction| direction.target.clone());
         let weights = || outputs.fine_tune().map(|trained| trained.weights.clone());
+        let search = |round: Round| {
+            let before = round.before().flat_map(|round| shards(round.phase())).collect();
+            Some(Task::Search { round, range, target: target()?, pool: shards(Phase::Edit), before })
+        };
         Some(match phase {
             Phase::Probe => Task::Probe,
             Phase::Sample => Task::Sample { range },
             Phase::Direction => Task::Direction { scores: shards(Phase::Sample) },
             Phase::Edit => Task::Edit { range, target: target()? },
+            Phase::SearchFirst => search(Round::First)?,
+            Phase::SearchSecond => search(Round::Second)?,
+            Phase::SearchLast => search(Round::Last)?,
             Phase::FineTune => return None,
             Phase::Evaluate => Task::Evaluate { range, target: target()?, weights: weights()? },
             Phase::Report => Task::Report { moments: shards(Phase::Evaluate), target: target()? },
@@ -138,6 +164,7 @@ impl Task {
             Task::Sample { .. } => Phase::Sample,
             Task::Direction { .. } => Phase::Direction,
             Task::Edit { .. } => Phase::Edit,
+            Task::Search { round, .. } => round.phase(),
             Task::FineTune { .. } | Task::Standby { .. } => Phase::FineTune,
             Task::Evaluate { .. } => Phase::Evaluate,
             Task::Report { .. } => Phase::Report,
@@ -217,6 +244,17 @@ pub struct EditOutput {
     pub reused: bool,
 }
 
+/// What a trial of the search gives.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SearchOutput {
+    /// The round.
+    pub round: Round,
+    /// Steps trained.
+    pub steps: u64,
+    /// What was measured: a [`crate::Trial`] as JSON.
+    pub trial: ArtifactRef,
+}
+
 /// What training gives. Rank 0 reports it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FineTuneOutput {
@@ -247,6 +285,9 @@ pub struct FineTuneOutput {
     pub curve: ArtifactRef,
     /// What became of the edits.
     pub edits: EditSummary,
+    /// What the search before it found, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<SearchSummary>,
 }
 
 /// What an evaluation shard gives.
@@ -300,6 +341,8 @@ pub enum TaskOutput {
     Direction(DirectionOutput),
     /// Of a shard of the pool.
     Edit(EditOutput),
+    /// Of a trial of the search.
+    Search(SearchOutput),
     /// Of training; None from ranks other than 0.
     FineTune(Option<FineTuneOutput>),
     /// Of an evaluation shard.
@@ -320,6 +363,7 @@ impl TaskOutput {
             TaskOutput::Sample(_) => Phase::Sample,
             TaskOutput::Direction(_) => Phase::Direction,
             TaskOutput::Edit(_) => Phase::Edit,
+            TaskOutput::Search(output) => output.round.phase(),
             TaskOutput::FineTune(_) => Phase::FineTune,
             TaskOutput::Evaluate(_) => Phase::Evaluate,
             TaskOutput::Report(_) => Phase::Report,
@@ -350,6 +394,9 @@ impl TaskOutput {
             TaskOutput::Edit(EditOutput { samples, pool, reused }) => {
                 Some(ShardOutput { samples: *samples, positives: None, artifact: pool, reused: *reused })
             }
+            TaskOutput::Search(SearchOutput { steps, trial, .. }) => {
+                Some(ShardOutput { samples: *steps, positives: None, artifact: trial, reused: false })
+            }
             TaskOutput::Evaluate(EvaluateOutput { samples, moments, .. }) => {
                 Some(ShardOutput { samples: *samples, positives: None, artifact: moments, reused: false })
             }
@@ -366,6 +413,7 @@ impl TaskOutput {
     pub fn samples(&self) -> u64 {
         match self {
             TaskOutput::Shards(outputs) => outputs.iter().map(TaskOutput::samples).sum(),
+            TaskOutput::Search(_) => 0,
             TaskOutput::Sample(_)
             | TaskOutput::Edit(_)
             | TaskOutput::Evaluate(_)

@@ -4,14 +4,16 @@
 
 use lethe_domain::{
     ArtifactPaths, Better, DirectionSummary, EditMethod, ErrorCode, Failure, Figure, Input, InputRole,
-    Inputs, JobId, JobResult, JobState, JudgeSummary, JudgingModel, PoolSummary, RESULT_VERSION,
-    TrainSummary, Unit, Versions, Warning, WarningCode,
+    Inputs, JobId, JobResult, JobState, JudgeSummary, JudgingModel, PoolSummary, RESULT_VERSION, Round,
+    SearchSummary, TrainSummary, Trial, Unit, Values, Versions, Warning, WarningCode,
 };
 use serde_json::Value;
 
 fn page() -> String {
     std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/result.md")).unwrap()
 }
+
+const VALUES: Values = Values { lr: 0.0, alpha: 0.0, labeller_term: 0.0, anchor: 0.0 };
 
 /// A result in which nothing is left out.
 fn full() -> JobResult {
@@ -55,6 +57,18 @@ fn full() -> JobResult {
             edit: EditMethod::Gradient,
         }),
         pool: Some(PoolSummary { latents: 0, shards: 0, reused: 0 }),
+        search: Some(SearchSummary {
+            trial: 1,
+            values: VALUES,
+            trials: vec![Trial {
+                trial: 1,
+                round: Round::Last,
+                steps: 0,
+                values: VALUES,
+                left: None,
+                changed: None,
+            }],
+        }),
         train: Some(TrainSummary {
             steps: 0,
             world_size: 0,

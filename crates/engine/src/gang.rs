@@ -6,7 +6,8 @@
 //! collectives, what a rank remembers (the executor's).
 
 use lethe_domain::{
-    Attempt, ErrorCode, Failure, GangRole, Generation, JobId, LeaseId, Phase, Rank, ShardIndex, SlotRef, Task,
+    Attempt, ErrorCode, Failure, GangRole, Generation, JobId, LeaseId, Phase, Rank, Round, ShardIndex,
+    SlotRef, Task,
 };
 
 use crate::record::GangRecord;
@@ -193,7 +194,8 @@ impl State {
             floor: if work.stale { u64::MAX } else { work.best_step },
         };
         let (target, pool) = (direction.target.clone(), job.shards_of(Phase::Edit));
-        let task = Task::FineTune { target, pool, role };
+        let search = Round::ALL.into_iter().flat_map(|round| job.shards_of(round.phase())).collect();
+        let task = Task::FineTune { target, pool, search, role };
         let Some(Some(slot)) = gang.slots.get(rank.0 as usize) else { return };
         effects.push(self.start(slot, gang.lease(id, rank.0), &job.record, task));
     }

@@ -51,6 +51,7 @@ impl JobRecord {
             advice: report.and_then(|report| report.advice.clone()),
             direction,
             pool,
+            search: outputs.fine_tune().and_then(|trained| trained.search.clone()),
             train,
             seconds: record
                 .seconds

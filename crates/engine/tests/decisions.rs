@@ -464,6 +464,7 @@ fn rank_zero_moves_the_job_on_while_the_others_still_close() {
         loss_first: 1.0,
         loss_last: 0.1,
         curve: artifact(),
+        search: None,
         edits: EditSummary::default(),
     };
     let effects = bench.finish("w", 0, Ok(TaskOutput::FineTune(Some(trained))));

@@ -14,7 +14,7 @@ use lethe_domain::{
     ArtifactRef, Assignment, Cut, DirectionOutput, EditMethod, EditOutput, EditSummary, Epoch, ErrorCode,
     EvaluateOutput, Failure, FineTuneOutput, HeldLease, Inputs, JobId, JobSpec, JobState, JudgeSummary,
     LeaseId, Phase, ProbeOutput, Progress, PublishOutput, ReportOutput, SampleOutput, SampleRange,
-    ShardIndex, SlotIndex, SlotReport, Task, TaskOutput, Versions, WorkerId,
+    SearchOutput, ShardIndex, SlotIndex, SlotReport, Task, TaskOutput, Versions, WorkerId,
 };
 use lethe_engine::{Chore, Command, Config, Effect, Event, Introduction, JobRecord, Now, State, Write};
 use rand::{RngExt, SeedableRng};
@@ -30,7 +30,8 @@ fn spec(name: &str, until: serde_json::Value, slots: (u32, u32)) -> JobSpec {
         "feature": {"name": "f", "scorer": {"uri": "s.pt", "positive": {"above": 1}}},
         "sample": {"shard_size": 10, "batch": 10, "until": until},
         "pool": {"latents": 45, "shard_size": 10, "batch": 10},
-        "unlearn": {"steps": STEPS, "global_batch": 16},
+        // One job searches, the other does not.
+        "unlearn": {"steps": STEPS, "global_batch": 16, "trials": if name == "b" { 5 } else { 0 }},
         "evaluate": {"samples": 75, "shard_size": 10, "batch": 10},
         "resources": {"slots": {"min": slots.0, "max": slots.1}},
     }))
@@ -79,8 +80,12 @@ fn output(assignment: &Assignment) -> TaskOutput {
             let pool = artifact(format!("e({},{start}+{count})", target.sha256));
             TaskOutput::Edit(EditOutput { samples: count, pool, reused: false })
         }),
-        Task::FineTune { pool, .. } => TaskOutput::FineTune(Some(FineTuneOutput {
-            weights: artifact(format!("w({})", shas(pool))),
+        Task::Search { round, before, .. } => in_shards(assignment, |SampleRange { start, count }| {
+            let trial = artifact(format!("s({round:?},{start}+{count},{})", shas(before)));
+            TaskOutput::Search(SearchOutput { round: *round, steps: count, trial })
+        }),
+        Task::FineTune { pool, search, .. } => TaskOutput::FineTune(Some(FineTuneOutput {
+            weights: artifact(format!("w({};{})", shas(pool), shas(search))),
             checkpoint: "c".to_owned(),
             steps: STEPS,
             world_size: 0,
@@ -92,6 +97,7 @@ fn output(assignment: &Assignment) -> TaskOutput {
             loss_last: 0.1,
             curve: artifact("curve".to_owned()),
             edits: EditSummary { tried: 400, unresolved: 0, median_step: 0.8, p99_step: 2.1 },
+            search: None,
         })),
         Task::Evaluate { .. } => in_shards(assignment, |SampleRange { start, count }| {
             TaskOutput::Evaluate(EvaluateOutput {
@@ -416,7 +422,7 @@ impl World {
                 assert!(place.work.is_none(), "{id}/{slot} is busy and is given {}", assignment.lease);
                 let job = assignment.lease.job.clone();
                 match assignment.task {
-                    Task::Sample { .. } | Task::Edit { .. } | Task::Evaluate { .. } => {
+                    Task::Sample { .. } | Task::Edit { .. } | Task::Search { .. } | Task::Evaluate { .. } => {
                         self.files.insert((job, File::Shard));
                     }
                     Task::Publish { .. } => {

@@ -59,7 +59,7 @@ pub use labels::parse_labels;
 pub use latents::{Latents, Stream};
 pub use losses::{Loss, Teacher, l1};
 pub use moments::Moments;
-pub use pool::{Drawn, Pool, PoolShard};
+pub use pool::{Drawn, HeldOut, Pool, PoolShard};
 pub use rate::learning_rate;
 pub use reference::Reference;
 pub use repeatable::repeat_on_gpu;

@@ -5,8 +5,9 @@
 //! latents drawn evenly. Not here: making an edit (`edit`), who makes which shard (worker/executor).
 
 use std::ops::Range;
+use std::rc::Rc;
 
-use lethe_domain::EditSummary;
+use lethe_domain::{Cut, EditSummary};
 use rand_chacha::rand_core::Rng;
 use tch::{Device, Kind, Tensor};
 
@@ -129,6 +130,20 @@ fn host(tensor: &Tensor) -> Result<Tensor> {
     Ok(tensor.f_to_device(Device::Cpu)?.f_contiguous()?)
 }
 
+/// Whether a latent of the pool is kept from trials of settings, to measure them on: every third.
+fn is_held_out(index: u64) -> bool {
+    index % 3 == 2
+}
+
+/// Latents that a trial was not trained on: indices in [`Stream::Train`], ascending.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldOut {
+    /// Those that the labeller calls positive, and that were edited.
+    pub positive: Vec<u64>,
+    /// Those that were not edited.
+    pub unedited: Vec<u64>,
+}
+
 /// All shards of a job.
 #[derive(Debug)]
 pub struct Pool {
@@ -140,9 +155,11 @@ pub struct Pool {
     /// Share of a batch that is drawn from these, or more where more are near.
     near_share: f64,
     /// For each latent, its place among the edits if it is edited.
-    rows: Vec<Option<usize>>,
+    rows: Rc<Vec<Option<usize>>>,
     /// The edited latents, one after the other.
-    edits: Vec<f32>,
+    edits: Rc<Vec<f32>>,
+    /// How much each latent shows the feature.
+    scores: Rc<Vec<f64>>,
     /// What the copy should show for each latent, f16 [N, C, H, W]; none when a shard came without.
     targets: Option<Tensor>,
     summary: EditSummary,
@@ -209,7 +226,46 @@ impl Pool {
             median_step: quantile(made.clone(), 0.5),
             p99_step: quantile(made, 0.99),
         };
-        Ok(Self { latents, order, near: near.len(), near_share, rows, edits, targets, summary })
+        let (rows, edits, scores) = (Rc::new(rows), Rc::new(edits), Rc::new(scores));
+        Ok(Self { latents, order, near: near.len(), near_share, rows, edits, scores, targets, summary })
+    }
+
+    /// The latents that a trial is trained on: two thirds of them.
+    ///
+    /// # Errors
+    /// [`Error::Tensors`] when that is none.
+    pub fn to_train_on(&self) -> Result<Self> {
+        let (near, far) = self.order.split_at(self.near);
+        let kept =
+            |part: &[u64]| part.iter().copied().filter(|index| !is_held_out(*index)).collect::<Vec<_>>();
+        let (near, far) = (kept(near), kept(far));
+        if near.is_empty() && far.is_empty() {
+            let reason = "no latent is left to try settings on: raise pool.latents".to_owned();
+            return Err(Error::Tensors { file: "the pool of edits".to_owned(), reason });
+        }
+        Ok(Self {
+            latents: self.latents.clone(),
+            near: near.len(),
+            order: [near, far].concat(),
+            near_share: self.near_share,
+            rows: Rc::clone(&self.rows),
+            edits: Rc::clone(&self.edits),
+            scores: Rc::clone(&self.scores),
+            targets: self.targets.as_ref().map(Tensor::shallow_clone),
+            summary: self.summary,
+        })
+    }
+
+    /// At most so many of the others, the first ones; edits that failed are none of them.
+    pub fn held_out(&self, most: usize, cut: Cut) -> HeldOut {
+        let mut indices: Vec<u64> = self.order.iter().copied().filter(|index| is_held_out(*index)).collect();
+        indices.sort_unstable();
+        indices.truncate(most);
+        let (edited, unedited): (Vec<u64>, Vec<u64>) =
+            indices.into_iter().partition(|index| self.rows[*index as usize].is_some());
+        let bar = cut.sign * cut.threshold;
+        let positive = edited.into_iter().filter(|index| self.scores[*index as usize] > bar).collect();
+        HeldOut { positive, unedited }
     }
 
     /// What became of the edits.

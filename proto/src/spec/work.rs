@@ -148,6 +148,7 @@ impl From<Unlearn> for v1::Unlearn {
             near: Some(unlearn.near),
             loss_reduction: v1::LossReduction::from(unlearn.loss_reduction).into(),
             batch_norm: v1::BatchNorm::from(unlearn.batch_norm).into(),
+            trials: Some(unlearn.trials),
             plateau: unlearn
                 .plateau
                 .map(|Plateau { patience, min_delta }| v1::Plateau { patience, min_delta }),
@@ -181,6 +182,7 @@ impl TryFrom<v1::Unlearn> for Unlearn {
                 .unwrap_or(default.loss_reduction),
             batch_norm: choice::<v1::BatchNorm, _>(unlearn.batch_norm, "batch_norm")?
                 .unwrap_or(default.batch_norm),
+            trials: unlearn.trials.unwrap_or(default.trials),
             plateau: unlearn
                 .plateau
                 .map(|v1::Plateau { patience, min_delta }| Plateau { patience, min_delta }),

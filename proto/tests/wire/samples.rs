@@ -5,7 +5,7 @@ use lethe_domain::{
     EditMethod, EditOutput, EditSummary, ErrorCode, EvaluateOutput, Failure, Figure, FineTuneOutput,
     GangRole, Generation, Input, InputRole, Inputs, JobId, JobResult, JobSpec, JobState, JudgeSummary,
     JudgingModel, LeaseId, Phase, PoolSummary, ProbeOutput, Progress, PublishOutput, RESULT_VERSION, Rank,
-    ReportOutput, SampleOutput, SampleRange, ShardIndex, Task, TaskOutput, TrainSummary, Unit, Versions,
+    ReportOutput, Round, SampleOutput, SampleRange, SearchOutput, SearchSummary, ShardIndex, Task, TaskOutput, TrainSummary, Trial, Unit, Values, Versions,
     Warning, WarningCode,
 };
 
@@ -54,13 +54,26 @@ pub(crate) fn tasks() -> Vec<Task> {
     };
     let (target, weights) = (artifact("target"), artifact("weights"));
     let pool = || vec![artifact("pool-0"), artifact("pool-1")];
+    let search = |round| {
+        let before =
+            if round == Round::First { vec![] } else { vec![artifact("trial-0"), artifact("trial-1")] };
+        Task::Search { round, range, target: target.clone(), pool: pool(), before }
+    };
     vec![
         Task::Probe,
         Task::Sample { range },
         Task::Direction { scores: vec![artifact("scores-0"), artifact("scores-1")] },
         Task::Edit { range, target: target.clone() },
-        Task::FineTune { target: target.clone(), pool: pool(), role: role(0, None) },
-        Task::FineTune { target: target.clone(), pool: pool(), role: role(2, Some("10.0.0.7:4512")) },
+        search(Round::First),
+        search(Round::Second),
+        search(Round::Last),
+        Task::FineTune { target: target.clone(), pool: pool(), search: vec![], role: role(0, None) },
+        Task::FineTune {
+            target: target.clone(),
+            pool: pool(),
+            search: vec![artifact("trial-0")],
+            role: role(2, Some("10.0.0.7:4512")),
+        },
         Task::Standby { target: target.clone(), pool: pool() },
         Task::Evaluate { range, target: target.clone(), weights: weights.clone() },
         Task::Report { moments: vec![artifact("moments-0")], target: target.clone() },
@@ -160,6 +173,9 @@ pub(crate) fn outputs() -> Vec<TaskOutput> {
             warnings: vec![warning()],
         }),
         TaskOutput::Edit(EditOutput { samples: 500, pool: artifact("pool-0"), reused: true }),
+        TaskOutput::Search(SearchOutput { round: Round::First, steps: 25, trial: artifact("trial-0") }),
+        TaskOutput::Search(SearchOutput { round: Round::Second, steps: 50, trial: artifact("trial-1") }),
+        TaskOutput::Search(SearchOutput { round: Round::Last, steps: 100, trial: artifact("trial-2") }),
         TaskOutput::FineTune(None),
         TaskOutput::FineTune(Some(FineTuneOutput {
             weights: artifact("weights"),
@@ -174,6 +190,7 @@ pub(crate) fn outputs() -> Vec<TaskOutput> {
             loss_last: 0.012,
             curve: artifact("curve"),
             edits: EditSummary { tried: 812, unresolved: 3, median_step: 0.7, p99_step: 2.5 },
+            search: Some(search()),
         })),
         TaskOutput::Evaluate(EvaluateOutput {
             samples: 500,
@@ -202,6 +219,14 @@ fn versions() -> Versions {
     Versions { lethe: "0.1.0".to_owned(), torch: "2.11.0".to_owned(), device: "cpu".to_owned() }
 }
 
+fn search() -> SearchSummary {
+    let values = Values { lr: 0.002, alpha: 3.0, labeller_term: 0.5, anchor: 0.001 };
+    let trial =
+        Trial { trial: 2, round: Round::Last, steps: 100, values, left: Some(0.25), changed: Some(0.01) };
+    let diverged = Trial { trial: 7, round: Round::First, steps: 25, left: None, changed: None, ..trial };
+    SearchSummary { trial: 2, values, trials: vec![diverged, trial] }
+}
+
 pub(crate) fn result() -> JobResult {
     JobResult {
         schema_version: RESULT_VERSION,
@@ -226,6 +251,7 @@ pub(crate) fn result() -> JobResult {
             edit: EditMethod::Gradient,
         }),
         pool: Some(PoolSummary { latents: 60_000, shards: 120, reused: 7 }),
+        search: Some(search()),
         train: Some(TrainSummary {
             steps: 400,
             world_size: 2,

@@ -153,7 +153,7 @@ fn unlearn() -> impl Strategy<Value = Unlearn> {
         (1e-9..100.0_f64, 0.0..9.0_f64, 0.0..1.0_f64, 0.0..1.0_f64, 0.0..1.0_f64, 0.0..99.0_f64),
         reduction,
         norm,
-        (of(plateau), effort, of(0.0..1e6_f64), 0.0..1.0_f64),
+        (of(plateau), effort, of(0.0..1e6_f64), 0.0..1.0_f64, 0..9_u32),
     )
         .prop_map(
             |(
@@ -165,7 +165,7 @@ fn unlearn() -> impl Strategy<Value = Unlearn> {
                 (alpha, labeller_term, average, near, anchor, squares),
                 loss_reduction,
                 batch_norm,
-                (plateau, effort, slot_minutes, drift),
+                (plateau, effort, slot_minutes, drift, trials),
             )| {
                 Unlearn {
                     effort,
@@ -184,6 +184,7 @@ fn unlearn() -> impl Strategy<Value = Unlearn> {
                     near,
                     loss_reduction,
                     batch_norm,
+                    trials,
                     plateau,
                 }
             },

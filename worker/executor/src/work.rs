@@ -55,10 +55,15 @@ impl Work<'_> {
     /// The path of what this lease gives for a shard, in the folder of its phase, which goes when the job is over: another
     /// lease's has another name, so none is overwritten.
     pub(crate) fn shard_path(&self, shard: u64) -> String {
+        self.shard_file(shard, "safetensors")
+    }
+
+    /// The same for a file of another kind.
+    pub(crate) fn shard_file(&self, shard: u64, end: &str) -> String {
         let folder = self.lease.phase;
         let (first, attempt) = (u64::from(self.lease.shard.0), self.lease.attempt);
         let among = if shard == first { String::new() } else { format!("-of-{first:05}") };
-        self.path(&format!("{folder}/shard-{shard:05}-a{}{among}.safetensors", attempt.0))
+        self.path(&format!("{folder}/shard-{shard:05}-a{}{among}.{end}", attempt.0))
     }
 
     /// # Errors

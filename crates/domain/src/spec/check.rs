@@ -383,6 +383,9 @@ fn check_unlearn(unlearn: &Unlearn, problems: &mut Problems) {
             format!("found {value}, expected 0 <= {} < 1", &path[8..])
         });
     }
+    problems.require(unlearn.trials != 1 && unlearn.trials <= JobSpec::MOST_TRIALS, "unlearn.trials", || {
+        format!("found {}, expected 0 or 2 to {}", unlearn.trials, JobSpec::MOST_TRIALS)
+    });
     if let Some(plateau) = unlearn.plateau {
         problems.positive(plateau.patience, "unlearn.plateau.patience");
         problems.require((0.0..1.0).contains(&plateau.min_delta), "unlearn.plateau.min_delta", || {

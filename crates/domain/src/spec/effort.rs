@@ -15,7 +15,7 @@ pub enum Effort {
     /// What the defaults are meant for.
     #[default]
     Normal,
-    /// Four times as long: nearer to the original elsewhere.
+    /// Four times as long, after a search for the best settings: nearer to the original elsewhere.
     Thorough,
 }
 
@@ -47,13 +47,23 @@ impl Effort {
         }
     }
 
+    /// Settings that are tried before training.
+    pub fn trials(self) -> u32 {
+        match self {
+            Self::Quick | Self::Normal => 0,
+            Self::Thorough => 8,
+        }
+    }
+
     /// Writes it out in a spec as somebody wrote it. What is no spec at all stays as it is.
     pub(super) fn write_out(value: &mut Value) {
         let said = value.pointer("/unlearn/effort").cloned();
         let Some(Ok(effort)) = said.map(serde_json::from_value::<Self>) else { return };
-        for (group, key, number) in
-            [("pool", "latents", effort.latents()), ("unlearn", "steps", effort.steps())]
-        {
+        for (group, key, number) in [
+            ("pool", "latents", effort.latents()),
+            ("unlearn", "steps", effort.steps()),
+            ("unlearn", "trials", effort.trials().into()),
+        ] {
             let Some(spec) = value.as_object_mut() else { return };
             let group = spec.entry(group).or_insert_with(|| json!({}));
             if let Some(group) = group.as_object_mut() {
@@ -71,7 +81,10 @@ mod tests {
     fn what_is_left_out_is_written_out() {
         let mut value = json!({"unlearn": {"effort": "quick", "steps": 7}});
         Effort::write_out(&mut value);
-        assert_eq!(value, json!({"unlearn": {"effort": "quick", "steps": 7}, "pool": {"latents": 12_000}}));
+        assert_eq!(
+            value,
+            json!({"unlearn": {"effort": "quick", "steps": 7, "trials": 0}, "pool": {"latents": 12_000}})
+        );
         for other in [json!({}), json!({"unlearn": {"effort": "lazy"}}), json!([1])] {
             let mut value = other.clone();
             Effort::write_out(&mut value);

@@ -179,8 +179,8 @@ pub enum EditChoice {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Unlearn {
-    /// How much work it may be. It sets `pool.latents` and `unlearn.steps`, unless they are set: quick 12,000 and 400, normal 60,000 and
-    /// 2,000, thorough 240,000 and 8,000.
+    /// How much work it may be. It sets `pool.latents`, `unlearn.steps` and `unlearn.trials`, unless they are set: quick 12,000, 400 and 0,
+    /// normal 60,000, 2,000 and 0, thorough 240,000, 8,000 and 8.
     pub effort: Effort,
     /// How long editing, training and evaluating may take, in minutes of one slot: two slots take about half as long. Where it would be
     /// longer, the numbers of the effort that the spec does not set otherwise (pool.latents, unlearn.steps, evaluate.samples) are lowered
@@ -223,6 +223,12 @@ pub struct Unlearn {
     pub loss_reduction: LossReduction,
     /// Whether batch normalisation keeps its statistics.
     pub batch_norm: BatchNorm,
+    /// Settings that are tried before training: the spec's own and up to seven around them, other learning rates, alphas, labeller terms and
+    /// anchors. All are trained on two thirds of the pool for a sixteenth of the steps, the better half of them for an eighth, the better
+    /// half of these for a quarter; the labeller looks at the rest of the pool. Training then goes by the best (docs/result.md). That is one
+    /// and a half times as much work as training with 8. 0 = the spec's own are taken; 2 to 8 otherwise. Without effect where the selection
+    /// is projection.
+    pub trials: u32,
     /// Stop early when the loss no longer falls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plateau: Option<Plateau>,
@@ -254,6 +260,7 @@ impl Unlearn {
             near: 0.5,
             loss_reduction: LossReduction::Mean,
             batch_norm: BatchNorm::Eval,
+            trials: effort.trials(),
             plateau: None,
         }
     }

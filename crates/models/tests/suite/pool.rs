@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use lethe_domain::Cut;
 use lethe_domain::spec::ModelFormat;
 use lethe_models::{Edited, Latents, Pool, PoolShard, Stream};
 use tch::{Device, Kind, Tensor};
@@ -130,4 +131,32 @@ fn a_pool_of_one_kind_and_a_batch_of_one_are_drawn_evenly() {
         let drawn = Pool::new(latents(), pool, 0.5).unwrap().draw(0, size, 0..size, DEVICE).unwrap();
         assert!(values(&drawn.weights).iter().all(|weight| *weight == 1.0), "{drawn:?}");
     }
+}
+
+#[test]
+fn a_third_of_the_pool_is_kept_from_trials_and_measured() {
+    let pool = Pool::new(latents(), shards(2), 0.5).unwrap();
+    let cut = Cut { sign: 1.0, threshold: 52.5 };
+    let held_out = pool.held_out(1_000, cut);
+    // Scores 53 to 58 of each shard; 59 found no edit, and 50 to 52 were edited though the labeller calls them negative.
+    assert_eq!(held_out.positive, [53, 56, 113, 116]);
+    let unedited: Vec<u64> = (0..120).filter(|index| index % 3 == 2 && index % 60 < 50).collect();
+    assert_eq!(held_out.unedited, unedited);
+    let few = pool.held_out(20, cut);
+    assert_eq!(
+        (few.positive, few.unedited.len()),
+        (vec![53, 56], 17),
+        "the first twenty: {:?}",
+        few.unedited
+    );
+
+    let part = pool.to_train_on().unwrap();
+    let drawn = part.draw(0, 64, 0..64, DEVICE).unwrap();
+    let known: Vec<_> = (0..120)
+        .filter(|index| index % 3 != 2)
+        .map(|index| values(&latents().gather(Stream::Train, &[index], DEVICE).unwrap()))
+        .collect();
+    assert!(values(&drawn.z).chunks(2).all(|z| known.iter().any(|other| other == z)), "{drawn:?}");
+    let edited = values(&drawn.edited.index_select(0, &drawn.places));
+    assert!(!edited.is_empty() && edited.iter().all(|score| (score - 150.0) as u64 % 3 != 0), "{edited:?}");
 }

@@ -148,26 +148,26 @@ pub(super) fn pool(work: &mut Work<'_>, shards: &[ArtifactRef]) -> Result<Rc<Poo
     })
 }
 
-/// The labeller as part of the loss, where the spec wants it and gradients pass through it.
+/// The labeller as part of the loss with this weight, where gradients pass through it.
 ///
 /// # Errors
 /// As [`Models::guide`]; those of storage.
-pub(super) fn teacher(work: &mut Work<'_>, target: &ArtifactRef) -> Result<Option<Teacher>> {
+pub(super) fn teacher(work: &mut Work<'_>, target: &ArtifactRef, weight: f64) -> Result<Option<Teacher>> {
     let target = work.target(target)?;
-    teacher_of(work, &target)
+    teacher_of(work, &target, weight)
 }
 
 /// The same for a target at hand.
 ///
 /// # Errors
 /// As [`Models::guide`].
-pub(super) fn teacher_of(work: &mut Work<'_>, target: &Target) -> Result<Option<Teacher>> {
+pub(super) fn teacher_of(work: &mut Work<'_>, target: &Target, weight: f64) -> Result<Option<Teacher>> {
     let differentiable = matches!(target.method, EditMethod::Gradient | EditMethod::Student);
-    if !differentiable || work.spec.unlearn.labeller_term == 0.0 {
+    if !differentiable || weight == 0.0 {
         return Ok(None);
     }
     let guide = guide(&work.spec, target.student.as_deref(), &work.inputs, work.models, work.device)?;
-    Ok(guide.map(|guide| Teacher::new(target, guide.differentiable, work.spec.unlearn.labeller_term)))
+    Ok(guide.map(|guide| Teacher::new(target, guide.differentiable, weight)))
 }
 
 /// Whether any edit succeeded. One that moved nothing, of an image that did not show the feature, is no success.

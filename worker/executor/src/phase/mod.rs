@@ -9,6 +9,7 @@ mod probe;
 mod publish;
 mod report;
 pub(crate) mod sample;
+mod search;
 mod standby;
 mod wording;
 
@@ -31,8 +32,11 @@ pub(crate) fn run(task: Task, work: &mut Work<'_>) -> Result<TaskOutput> {
         Task::Edit { range, target } => {
             each_shard(work, range, |work, shard| Ok(TaskOutput::Edit(edit::run(work, shard, &target)?)))?
         }
-        Task::FineTune { target, pool, role } => {
-            TaskOutput::FineTune(fine_tune::run(work, &target, &pool, &role)?)
+        Task::Search { round, range, target, pool, before } => each_shard(work, range, |work, shard| {
+            Ok(TaskOutput::Search(search::run(work, shard, round, (&target, &pool, &before))?))
+        })?,
+        Task::FineTune { target, pool, search, role } => {
+            TaskOutput::FineTune(fine_tune::run(work, &target, &pool, &search, &role)?)
         }
         Task::Standby { target, pool } => standby::run(work, &target, &pool)?,
         Task::Evaluate { range, target, weights } => each_shard(work, range, |work, shard| {

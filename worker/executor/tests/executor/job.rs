@@ -25,6 +25,8 @@ pub(crate) struct Job {
     attempt: Cell<u32>,
     /// The edits that its ranks train on.
     pub(crate) pool: RefCell<Vec<ArtifactRef>>,
+    /// What the trials of the search before it gave.
+    pub(crate) search: RefCell<Vec<ArtifactRef>>,
     /// The furthest step that the coordinator knows of.
     pub(crate) floor: Cell<u64>,
 }
@@ -85,6 +87,7 @@ impl Job {
             folder: Rc::new(tempfile::tempdir().unwrap()),
             attempt: Cell::new(0),
             pool: RefCell::default(),
+            search: RefCell::default(),
             floor: Cell::new(0),
         }
     }
@@ -252,7 +255,8 @@ impl Job {
         let (generation_id, floor) = (Generation(generation), self.floor.get());
         let role = GangRole { generation: generation_id, rank: Rank(rank), world, store, floor };
         let (target, pool) = (target.clone(), self.pool.borrow().clone());
-        self.attempt_of(rank, generation, Task::FineTune { target, pool, role })
+        let search = self.search.borrow().clone();
+        self.attempt_of(rank, generation, Task::FineTune { target, pool, search, role })
     }
 
     /// Starts a gang; the assignments are those of the ranks.

@@ -18,6 +18,7 @@ mod phases;
 mod recovery;
 mod remote;
 mod reuse;
+mod search;
 mod several;
 mod shards;
 mod standby;

@@ -1,6 +1,6 @@
 //! Several shards in one lease give what each of them gives alone.
 
-use lethe_domain::{ArtifactRef, Phase, SampleRange, Task, TaskOutput};
+use lethe_domain::{ArtifactRef, Phase, Round, SampleRange, Task, TaskOutput};
 
 use crate::harness::Executor;
 use crate::job::Job;
@@ -9,6 +9,7 @@ fn bulk(output: &TaskOutput) -> &ArtifactRef {
     match output {
         TaskOutput::Sample(output) => &output.scores,
         TaskOutput::Edit(output) => &output.pool,
+        TaskOutput::Search(output) => &output.trial,
         TaskOutput::Evaluate(output) => &output.moments,
         other => panic!("{other:?}"),
     }
@@ -17,7 +18,7 @@ fn bulk(output: &TaskOutput) -> &ArtifactRef {
 /// Two shards in one lease, the second of them short, after one shard that another lease did.
 fn as_alone(job: &Job, executor: &mut Executor, phase: Phase, task: impl Fn(SampleRange) -> Task) {
     let shards = job.shards(phase);
-    assert_eq!(shards.len(), 3);
+    assert_eq!(shards.len(), 3, "{phase}");
     let alone: Vec<TaskOutput> = shards
         .iter()
         .zip(0..)
@@ -60,4 +61,19 @@ fn evaluation_shards_in_a_row_are_what_they_are_alone() {
     let weights = job.train(&mut all, &target, 1).weights;
     let task = |range| Task::Evaluate { range, target: target.clone(), weights: weights.clone() };
     as_alone(&job, &mut all[0], Phase::Evaluate, task);
+}
+
+#[test]
+fn trials_in_a_row_are_what_they_are_alone() {
+    let job = Job::tiny().set("unlearn.trials", 3).set("unlearn.steps", 32);
+    let mut executor = Executor::start();
+    let target = job.target(&mut executor);
+    let pool = job.pool.borrow().clone();
+    as_alone(&job, &mut executor, Phase::SearchFirst, |range| Task::Search {
+        round: Round::First,
+        range,
+        target: target.clone(),
+        pool: pool.clone(),
+        before: Vec::new(),
+    });
 }

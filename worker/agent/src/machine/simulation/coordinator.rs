@@ -36,6 +36,9 @@ pub(super) fn output(assignment: &Assignment) -> TaskOutput {
             "cut": {"sign": 1.0, "threshold": 1.0}, "threshold": 0.5, "edited_share": 0.1, "heldout_auc": 0.9, "warnings": []
         }}),
         Task::Edit { .. } => in_shards(assignment, |count| json!({"Edit": {"samples": count, "pool": file}})),
+        Task::Search { round, .. } => {
+            in_shards(assignment, |count| json!({"Search": {"round": round, "steps": count, "trial": file}}))
+        }
         Task::FineTune { role, .. } if role.rank.0 > 0 => json!({"FineTune": null}),
         Task::FineTune { role, .. } => json!({"FineTune": {
             "weights": file, "checkpoint": "c", "steps": STEPS, "world_size": role.world,

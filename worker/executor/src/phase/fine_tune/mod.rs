@@ -20,7 +20,7 @@ pub(crate) mod trainer;
 
 use lethe_domain::{ArtifactRef, EditSummary, ErrorCode, Failure, FineTuneOutput, GangRole, Rank};
 
-use super::edit;
+use super::{edit, search};
 use crate::error::{Error, Result};
 use crate::work::Work;
 
@@ -32,7 +32,7 @@ use saving::Saving;
 use trainer::Trainer;
 
 /// Losses are looked at this many steps at a time: looking at each would make a GPU wait for this process at every step.
-const WINDOW: usize = 8;
+pub(super) const WINDOW: usize = 8;
 
 /// What to do when a training batch does not fit.
 pub(super) const SMALLER: &str = "lower unlearn.global_batch, or raise unlearn.micro_batches: a rank holds one part of the batch at a time";
@@ -47,20 +47,24 @@ pub(super) fn run(
     work: &mut Work<'_>,
     target: &ArtifactRef,
     pool: &[ArtifactRef],
+    search: &[ArtifactRef],
     role: &GangRole,
 ) -> Result<Option<FineTuneOutput>> {
     // Rank 0 says where to meet before it loads anything: the others load at the same time.
     let meeting = Meeting::open(work, role)?;
     let original = work.original()?;
     let edited = edit::pool(work, pool)?;
-    let teacher = edit::teacher(work, target)?;
+    let search = search::found(work, search)?;
+    let spec = search.as_ref().map_or_else(|| work.spec.clone(), |search| search.values.set_in(&work.spec));
+    let teacher = edit::teacher(work, target, spec.unlearn.labeller_term)?;
     let group = meeting.join(work)?;
     let found = work.target(target)?;
-    let mut trainer = Trainer::new(&work.spec, &found, edited.clone(), original, teacher, group)?;
+    let mut trainer = Trainer::new(&spec, &found, edited.clone(), original, teacher, group)?;
     // Until all have it, every survivor keeps its own.
     let mut curve = resume::resume(work, &mut trainer, (target, pool), role.floor)?;
     *work.kept = None;
     let trained = train_and_publish(work, role, &mut trainer, &mut curve, edited.summary());
+    let trained = trained.map(|output| output.map(|output| FineTuneOutput { search, ..output }));
     trained.map_err(|error| keep(work, (target, pool), trainer, curve, error))
 }
 
@@ -216,5 +220,6 @@ fn publish(
         loss_last,
         curve: stored,
         edits,
+        search: None,
     })
 }
