@@ -213,6 +213,12 @@ impl JobSpec {
     /// The longest list of trials.
     pub const MOST_TRIALS: u32 = 8;
 
+    /// Steps that the search trains, over all its trials.
+    pub fn searched_steps(&self) -> u64 {
+        let rounds = Round::ALL.into_iter().filter(|_| self.searches());
+        rounds.map(|round| round.portions(self).samples).sum()
+    }
+
     /// Whether settings are searched for: only where a labeller looks at the pool, by which they can be told apart.
     pub fn searches(&self) -> bool {
         self.unlearn.trials > 0 && self.direction.selection == crate::spec::Selection::Classifier

@@ -6,7 +6,7 @@
 
 use lethe_domain::spec::{Generator, Prior};
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
 use rand_distr::{Distribution, StandardNormal, StandardUniform};
 use tch::{Device, Tensor};
 
@@ -33,6 +33,8 @@ pub enum Stream {
     Rate = 7,
     /// No latents: what a surrogate is taught with.
     Surrogate = 8,
+    /// No latents: the white noise by which the metric of latents is told.
+    Metric = 9,
 }
 
 /// The latents of one job.
@@ -75,6 +77,24 @@ impl Latents {
         let mut random = ChaCha8Rng::from_seed(key);
         random.set_stream(index);
         random
+    }
+
+    /// -1 or 1 for each entry of a tensor of this size, f32.
+    ///
+    /// # Errors
+    /// Lack of memory.
+    pub(crate) fn signs(&self, stream: Stream, index: u64, size: &[i64], device: Device) -> Result<Tensor> {
+        let mut random = self.random(stream, index);
+        let mut bits = 0;
+        let signs: Vec<f32> = (0..size.iter().product())
+            .map(|entry: i64| {
+                if entry % 64 == 0 {
+                    bits = random.next_u64();
+                }
+                if bits >> (entry % 64) & 1 == 0 { -1.0 } else { 1.0 }
+            })
+            .collect();
+        sent(&Tensor::f_from_slice(&signs)?.f_reshape(size)?, device)
     }
 
     /// Writes one latent, `numel` entries.

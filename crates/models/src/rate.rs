@@ -6,7 +6,6 @@
 //!
 //! Not here: how the rate falls over the steps (`lethe_domain::spec::LrSchedule`).
 
-use rand_chacha::rand_core::Rng;
 use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result};
@@ -42,7 +41,7 @@ pub fn learning_rate(copy: &Generator, latents: &Latents) -> Result<f64> {
             weights.iter().map(Tensor::f_detach_copy).collect::<std::result::Result<_, _>>()?;
         let signs: Vec<Tensor> = (0..)
             .zip(&weights)
-            .map(|(place, weight)| signs(latents, place, weight))
+            .map(|(place, weight)| latents.signs(Stream::Rate, place, &weight.size(), copy.device()))
             .collect::<Result<_>>()?;
         let mut rate = FIRST;
         for _ in 0..=CORRECTIONS {
@@ -60,19 +59,4 @@ pub fn learning_rate(copy: &Generator, latents: &Latents) -> Result<f64> {
         }
         Ok(rate)
     })
-}
-
-/// -1 or 1 for each entry of a weight, the same for every copy of the model.
-fn signs(latents: &Latents, place: u64, weight: &Tensor) -> Result<Tensor> {
-    let mut random = latents.random(Stream::Rate, place);
-    let mut bits = 0;
-    let signs: Vec<f32> = (0..weight.numel())
-        .map(|entry| {
-            if entry % 64 == 0 {
-                bits = random.next_u64();
-            }
-            if bits >> (entry % 64) & 1 == 0 { -1.0 } else { 1.0 }
-        })
-        .collect();
-    Ok(Tensor::f_from_slice(&signs)?.f_reshape(weight.size())?.f_to_device(weight.device())?)
 }

@@ -66,6 +66,7 @@ impl From<Direction> for v1::Direction {
             calibration_uri: direction.calibration.map(|calibration| calibration.uri),
             edit: v1::EditChoice::from(direction.edit).into(),
             surrogate: Some(direction.surrogate),
+            locality: Some(direction.locality),
             raw: Some(direction.raw),
         }
     }
@@ -102,6 +103,7 @@ impl TryFrom<v1::Direction> for Direction {
             calibration: direction.calibration_uri.map(|uri| Calibration { uri }),
             edit: choice::<v1::EditChoice, _>(direction.edit, "edit")?.unwrap_or(default.edit),
             surrogate: direction.surrogate.unwrap_or(default.surrogate),
+            locality: direction.locality.unwrap_or(default.locality),
             raw: direction.raw.unwrap_or(default.raw),
         })
     }

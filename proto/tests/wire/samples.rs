@@ -5,8 +5,8 @@ use lethe_domain::{
     EditMethod, EditOutput, EditSummary, ErrorCode, EvaluateOutput, Failure, Figure, FineTuneOutput,
     GangRole, Generation, Input, InputRole, Inputs, JobId, JobResult, JobSpec, JobState, JudgeSummary,
     JudgingModel, LeaseId, Phase, PoolSummary, ProbeOutput, Progress, PublishOutput, RESULT_VERSION, Rank,
-    ReportOutput, Round, SampleOutput, SampleRange, SearchOutput, SearchSummary, ShardIndex, Task, TaskOutput, TrainSummary, Trial, Unit, Values, Versions,
-    Warning, WarningCode,
+    ReportOutput, Round, SampleOutput, SampleRange, SearchOutput, SearchSummary, ShardIndex, Task,
+    TaskOutput, TrainSummary, Trial, Unit, Values, Versions, Warning, WarningCode,
 };
 
 pub(crate) fn spec() -> JobSpec {

@@ -111,8 +111,15 @@ fn direction() -> impl Strategy<Value = Direction> {
         of(0.0..100.0_f64).prop_map(|recall| (recall, None)),
         uri().prop_map(|uri| (None, Some(Calibration { uri })))
     ];
-    (method, threshold, selection, of(0.0..100.0_f64), recall, (edit, 0.0..1.0_f64)).prop_map(
-        |(method, threshold, (selection, raw), margin, (recall, calibration), (edit, surrogate))| Direction {
+    (method, threshold, selection, of(0.0..100.0_f64), recall, (edit, 0.0..1.0_f64, 0.0..9.0_f64)).prop_map(
+        |(
+            method,
+            threshold,
+            (selection, raw),
+            margin,
+            (recall, calibration),
+            (edit, surrogate, locality),
+        )| Direction {
             method,
             threshold,
             selection,
@@ -120,6 +127,7 @@ fn direction() -> impl Strategy<Value = Direction> {
             calibration: calibration.filter(|_| selection == Selection::Classifier),
             edit,
             surrogate,
+            locality,
             margin,
             raw,
         },
@@ -153,7 +161,7 @@ fn unlearn() -> impl Strategy<Value = Unlearn> {
         (1e-9..100.0_f64, 0.0..9.0_f64, 0.0..1.0_f64, 0.0..1.0_f64, 0.0..1.0_f64, 0.0..99.0_f64),
         reduction,
         norm,
-        (of(plateau), effort, of(0.0..1e6_f64), 0.0..1.0_f64, 0..9_u32),
+        (of(plateau), effort, of(0.0..1e6_f64), 0.0..1.0_f64, prop_oneof![Just(0), 2..9_u32]),
     )
         .prop_map(
             |(

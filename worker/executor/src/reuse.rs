@@ -96,6 +96,7 @@ fn key(
         "selection": spec.direction.selection,
         "raw": spec.direction.raw,
         "surrogate": spec.direction.surrogate,
+        "locality": spec.direction.locality,
         "seed": spec.sample.seed,
         "batch": spec.pool.batch,
         "range": [range.start, range.count],

@@ -33,7 +33,9 @@ impl JobSpec {
         let mut lowered = self.clone();
         // What was decided stands: a run of the spec in the result is a run of the same numbers.
         lowered.unlearn.slot_minutes = Some(0.0);
-        let batch = self.unlearn.global_batch as f64;
+        // Settings are searched for in proportion to the steps that are trained.
+        let searched = self.searched_steps() as f64 / self.unlearn.steps.max(1) as f64;
+        let batch = self.unlearn.global_batch as f64 * (1.0 + searched);
         let numbers = [
             (&mut lowered.pool.latents, Pool::of(effort).latents, costs.edit),
             (&mut lowered.unlearn.steps, Unlearn::of(effort).steps, batch * costs.train),
@@ -84,8 +86,10 @@ mod tests {
         let lowered = spec("", "").within_budget(&slow).unwrap();
         assert_eq!(numbers(&lowered), [15_000, 500, 2_500]);
         assert_eq!(lowered.within_budget(&slow), None, "it was decided");
-        let thorough = spec("effort: thorough", "");
+        let thorough = spec("effort: thorough, trials: 0", "");
         assert_eq!(thorough.within_budget(&fits), None);
+        let searching = spec("trials: 8", "").within_budget(&fits).unwrap();
+        assert_eq!(numbers(&searching)[1], 1_000, "600 + 2.5 * 1,024 + 100 seconds");
     }
 
     #[test]

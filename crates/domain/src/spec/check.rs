@@ -320,7 +320,11 @@ fn check_direction(direction: &Direction, problems: &mut Problems) {
     if let Threshold::Quantile(q) = direction.threshold {
         problems.share(q, "direction.threshold.quantile");
     }
-    for (value, path) in [(direction.margin, "direction.margin"), (direction.recall, "direction.recall")] {
+    for (value, path) in [
+        (direction.margin, "direction.margin"),
+        (direction.recall, "direction.recall"),
+        (Some(direction.locality), "direction.locality"),
+    ] {
         if let Some(value) = value {
             problems.require(value.is_finite() && value >= 0.0, path, || {
                 format!("found {value}, expected 0 or more")

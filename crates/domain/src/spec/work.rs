@@ -66,6 +66,10 @@ pub struct Direction {
     /// samples what the labeller says of a latent's image, from the latent alone. The labeller's own gradient is exact, and finds what
     /// this labeller alone calls free of the feature; the surrogate's is smooth.
     pub surrogate: f64,
+    /// How much more than its length in the latent space counts what a move changes in the image, for edits by a gradient: a move that changes
+    /// as much as one usually does counts 1 + this. Edits go where the score falls most for what they cost then; with 0 they know
+    /// nothing of images.
+    pub locality: f64,
     /// How far beyond the labeller's threshold an edited image must be, in standard deviations of the scores. Unless set, as far as the
     /// median of the images without the feature: one that is barely negative is positive for the next judge (selection: classifier).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -84,6 +88,7 @@ impl Default for Direction {
             calibration: None,
             edit: EditChoice::Auto,
             surrogate: 0.8,
+            locality: 1.0,
             margin: None,
             raw: false,
         }

@@ -102,6 +102,7 @@ pub fn locate(
         method,
         student: None,
         surrogate: None,
+        metric: None,
         score_deviation: deviation,
         latent_deviation: latents.deviation(),
         lr,

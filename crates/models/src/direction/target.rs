@@ -6,6 +6,7 @@ use lethe_domain::{Cut, EditMethod};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
+use crate::metric::Metric;
 use crate::student::Student;
 use crate::surrogate::Surrogate;
 use crate::weights::Tensors;
@@ -14,6 +15,8 @@ use crate::weights::Tensors;
 const STUDENT: &str = "student";
 /// Likewise a surrogate's.
 const SURROGATE: &str = "surrogate";
+/// And the metric of latents.
+const METRIC: &str = "metric";
 
 /// Where the feature is, and where the edit begins.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +41,8 @@ pub struct Target {
     pub student: Option<Rc<Student>>,
     /// What edits by a gradient ask besides.
     pub surrogate: Option<Rc<Surrogate>>,
+    /// What a move changes, for edits by a gradient.
+    pub metric: Option<Rc<Metric>>,
     /// Standard deviation of the scores.
     pub score_deviation: f64,
     /// Standard deviation of a latent's entry under the prior.
@@ -71,6 +76,9 @@ impl Target {
         if let Some(surrogate) = &self.surrogate {
             tensors.nest(SURROGATE, surrogate.state());
         }
+        if let Some(metric) = &self.metric {
+            tensors.nest(METRIC, metric.state());
+        }
         tensors.to_bytes()
     }
 
@@ -91,8 +99,11 @@ impl Target {
         let surrogate = tensors.nested(SURROGATE);
         let surrogate =
             (!surrogate.is_empty()).then(|| Surrogate::from_state(&surrogate, Device::Cpu)).transpose()?;
+        let metric = tensors.nested(METRIC);
+        let metric = (!metric.is_empty()).then(|| Metric::from_state(&metric, unit.numel(), Device::Cpu));
         Ok(Self {
             student: student.map(Rc::new),
+            metric: metric.transpose()?.map(Rc::new),
             surrogate: surrogate.map(Rc::new),
             shape: unit.size(),
             unit: Vec::try_from(unit.f_reshape([-1])?)?,

@@ -2,7 +2,7 @@
 //!
 //! Latents that the labeller calls free of the feature, but nearly shows, go by degrees less far. A classifier's score is lowered in favour of the class that the image shows most besides the feature: what else it is it stays.
 //! Each step is as long as would reach the goal if the score were linear, within a radius that grows where the gradient kept its promise and
-//! shrinks where it did not. A surrogate has a say in where it goes: what the labeller's own gradient finds is the nearest image that this
+//! shrinks where it did not. What a move changes in the image counts, so that what has nothing to do with the feature stays. A surrogate has a say in where it goes: what the labeller's own gradient finds is the nearest image that this
 //! labeller calls free of the feature, which the next one may not. A
 //! latent of a normal prior keeps its length, one of a uniform prior its support, and none leaves a ball around its origin: beyond
 //! these the generator never saw one. What the last step went too far is taken back by halving.
@@ -18,6 +18,7 @@ use tch::{Kind, Tensor};
 use super::method::{Aim, Method, Reached};
 use crate::error::Result;
 use crate::labeller::Labeller;
+use crate::metric::Metric;
 use crate::surrogate::Surrogate;
 
 /// Most images looked at for one latent, before the last step is halved.
@@ -44,6 +45,8 @@ pub(super) struct Descent {
     pub(super) guide: Rc<Labeller>,
     /// What has a say besides, and how much of it, from 0 to 1.
     pub(super) surrogate: Option<(Surrogate, f64)>,
+    /// What a move changes in the image; where it is missing, every move of a length costs the same.
+    pub(super) metric: Option<Metric>,
     pub(super) prior: Prior,
     /// Standard deviation of an entry of a latent.
     pub(super) deviation: f64,
@@ -172,13 +175,14 @@ impl Descent {
                 slope.f_detach()?
             };
             let gradient = gradient.f_to_kind(Kind::Double)?.f_flatten(1, -1)?;
-            let gradient = match &self.surrogate {
-                Some((surrogate, share)) => {
-                    let smooth = self.smooth(aim, surrogate, &z.f_detach()?, rivals.as_ref())?;
-                    between(&gradient, &smooth, *share)?
-                }
-                None => gradient,
-            };
+            let mut way = gradient.shallow_clone();
+            if let Some((surrogate, share)) = &self.surrogate {
+                way = between(&way, &self.smooth(aim, surrogate, &z.f_detach()?, rivals.as_ref())?, *share)?;
+            }
+            if let Some(metric) = &self.metric {
+                way = metric.natural(&way)?;
+            }
+            let gradient = along(&gradient, &way)?;
             Ok(Slope { scores, heights: height.f_detach()?, gradient })
         })
     }
@@ -245,13 +249,21 @@ impl Path {
     }
 }
 
-/// What points up between the exact gradient and a smooth one, f64 [N, D]: as long as the exact one is along it.
+/// What points up between the exact gradient and a smooth one, f64 [N, D].
 fn between(exact: &Tensor, smooth: &Tensor, share: f64) -> Result<Tensor> {
-    let unit = |rows: &Tensor| Ok::<_, crate::Error>(rows.f_div(&norm(rows)?.f_clamp_min(FLAT)?)?);
-    let way = unit(exact)?.f_mul_scalar(1.0 - share)?.f_add(&unit(smooth)?.f_mul_scalar(share)?)?;
-    let (way, length) = (unit(&way)?, norm(exact)?);
+    Ok(unit(exact)?.f_mul_scalar(1.0 - share)?.f_add(&unit(smooth)?.f_mul_scalar(share)?)?)
+}
+
+/// `way`, as long as the exact gradient is along it, f64 [N, D].
+fn along(exact: &Tensor, way: &Tensor) -> Result<Tensor> {
+    let (way, length) = (unit(way)?, norm(exact)?);
     let along = exact.f_mul(&way)?.f_sum_dim_intlist([1_i64].as_slice(), true, Kind::Double)?;
     Ok(way.f_mul(&along.f_maximum(&length.f_mul_scalar(LEAST_ALONG)?)?)?)
+}
+
+/// The rows, f64 [N, D], of length 1.
+fn unit(rows: &Tensor) -> Result<Tensor> {
+    Ok(rows.f_div(&norm(rows)?.f_clamp_min(FLAT)?)?)
 }
 
 /// Lengths of the rows, f64 [N, 1].
@@ -278,7 +290,10 @@ mod tests {
     fn the_way_lies_between_the_two_and_the_exact_gradient_says_how_steep_it_is() {
         let exact = rows(&[2.0, 0.0, 2.0, 0.0, 3.0, 0.0, 0.0, 0.0]);
         let smooth = rows(&[0.0, 5.0, 0.0, 5.0, -1.0, 0.0, 0.0, 5.0]);
-        let of = |share| Vec::<f64>::try_from(between(&exact, &smooth, share).unwrap().view([-1])).unwrap();
+        let of = |share| {
+            let way = between(&exact, &smooth, share).unwrap();
+            Vec::<f64>::try_from(along(&exact, &way).unwrap().view([-1])).unwrap()
+        };
         let half = of(0.5);
         assert!((half[0] - 1.0).abs() < 1e-9 && (half[1] - 1.0).abs() < 1e-9, "{half:?}");
         assert_eq!(of(0.0)[..4], [2.0, 0.0, 2.0, 0.0]);

@@ -32,7 +32,7 @@ pub use line::Search;
 
 /// Goes up with every change by which some latent gets another edit, or a shard of the pool other bytes: what an older program made is not
 /// used again.
-pub const EDIT_VERSION: u32 = 1;
+pub const EDIT_VERSION: u32 = 2;
 
 /// Edits latents along a target vector.
 #[derive(Debug)]
@@ -170,7 +170,8 @@ fn descent(
 ) -> Result<Descent> {
     let surrogate = target.surrogate.as_ref().filter(|_| share > 0.0);
     let surrogate = surrogate.map(|surrogate| Ok::<_, Error>((surrogate.on(device)?, share))).transpose()?;
-    Ok(Descent { guide, surrogate, prior, deviation: target.latent_deviation })
+    let metric = target.metric.as_ref().map(|metric| metric.on(device)).transpose()?;
+    Ok(Descent { guide, surrogate, metric, prior, deviation: target.latent_deviation })
 }
 
 /// Whether one step along the gradient lowers the scores of these latents more, on average, than one as long along the direction. Not

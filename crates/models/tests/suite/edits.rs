@@ -9,8 +9,8 @@ use lethe_domain::spec::{
 };
 use lethe_domain::{Cut, EditMethod};
 use lethe_models::{
-    Edited, Editor, Generator, GeneratorFile, Guide, Labeller, Latents, Lessons, Loss, RawModel, Search,
-    Stream, Student, Target, Teacher, gradient_leads,
+    Edited, Editor, Error, Generator, GeneratorFile, Guide, Labeller, Latents, Lessons, Loss, Metric,
+    RawModel, Search, Stream, Student, Target, Teacher, gradient_leads,
 };
 use tch::{CModule, Device, Kind, Tensor};
 
@@ -81,6 +81,7 @@ fn setting() -> Setting {
         method: EditMethod::Line,
         student: None,
         surrogate: None,
+        metric: None,
         score_deviation: 0.4,
         latent_deviation: 1.0,
         lr: 1e-3,
@@ -409,6 +410,48 @@ fn a_descent_stays_where_a_uniform_prior_has_support_and_no_further_away_than_it
     let edited = setting.edit(&setting.to(EditMethod::Gradient, 0.0, 0.0, -0.5), &far);
     assert_eq!(unresolved(&edited), [1.0]);
     assert!(same(&edited.latents, &far), "what stays positive stays put");
+}
+
+#[test]
+fn a_move_that_changes_the_whole_image_is_made_less_than_one_that_changes_what_counts() {
+    let setting = setting();
+    let example = Tensor::zeros([3, 4], (Kind::Float, Device::Cpu));
+    // The first entry is in every pixel, the second in the first one alone, which the scorer looks at. The others are in none.
+    let path = traced(setting.folder.path(), "wide", example, |z| {
+        let rest = z.narrow(1, 0, 1).repeat([1, 3]);
+        Tensor::cat(&[z.narrow(1, 0, 1) + z.narrow(1, 1, 1), rest], 1).sigmoid()
+    });
+    let spec = spec(ModelFormat::TorchScript, 4, [1, 2, 2], [0.0, 1.0]);
+    let wide = GeneratorFile::open(&path, &spec).unwrap().frozen(Device::Cpu).unwrap();
+    let metric = |locality| {
+        Metric::of(&wide, &Latents::new(1, &spec), locality, |_, _| Ok::<_, Error>(())).unwrap().unwrap()
+    };
+    assert!(metric(2.0) == metric(2.0) && metric(2.0) != metric(1.0));
+    tch::manual_seed(3);
+    let z = Tensor::randn([300, 4], (Kind::Float, Device::Cpu));
+    let scorer = || setting.scorer(1.0, Positive::Above(1.0));
+    let edit = |metric: Option<Metric>| {
+        let metric = metric.map(Rc::new);
+        let target = Target { goal: 0.4, method: EditMethod::Gradient, metric, ..setting.target.clone() };
+        let kept = Target::from_bytes(&target.to_bytes().unwrap(), "target").unwrap();
+        assert_eq!(kept, target);
+        let direction = Direction::default();
+        let editor = Editor::new(&kept, &direction, Prior::Normal, Some(scorer()), Device::Cpu).unwrap();
+        let edited = editor.edit(&wide, &z).unwrap();
+        assert!(edited.count() > 30 && unresolved(&edited).iter().sum::<f64>() == 0.0);
+        let moved = (&edited.latents - &z).index_select(0, &edited.places).abs();
+        values(&moved.mean_dim([0_i64].as_slice(), false, Kind::Float))
+    };
+    let (blind, seeing) = (edit(None), edit(Some(metric(2.0))));
+    assert!((blind[0] / blind[1] - 1.0).abs() < 0.3, "{blind:?}");
+    assert!(seeing[1] > 1.5 * seeing[0], "{seeing:?}");
+    let still =
+        traced(setting.folder.path(), "still", Tensor::zeros([3, 4], (Kind::Float, Device::Cpu)), |z| {
+            z * 0.0
+        });
+    let still = GeneratorFile::open(&still, &spec).unwrap().frozen(Device::Cpu).unwrap();
+    let none = Metric::of(&still, &Latents::new(1, &spec), 1.0, |_, _| Ok::<_, Error>(())).unwrap();
+    assert!(none.is_none(), "images that nothing changes");
 }
 
 /// Three logits: -z_1, z_0 and z_2. Class 1 is the feature.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use lethe_domain::spec::{Costs, EditChoice, Labeller};
 use lethe_domain::{ArtifactRef, DirectionOutput, EditMethod, JobSpec, SampleRange, Warning, WarningCode};
-use lethe_models::{Defaults, Lessons, Scores, Select, Stream, Student, Surrogate, Target};
+use lethe_models::{Defaults, Lessons, Metric, Scores, Select, Stream, Student, Surrogate, Target};
 use tch::{Kind, Tensor};
 
 use super::sample::{self, Samples};
@@ -49,6 +49,9 @@ pub(super) fn run(work: &mut Work<'_>, shards: &[ArtifactRef]) -> Result<Directi
     }
     if matches!(target.method, EditMethod::Gradient | EditMethod::Student) && !opinions.is_empty() {
         target.surrogate = surrogate(work, &opinions)?.map(Rc::new);
+    }
+    if matches!(target.method, EditMethod::Gradient | EditMethod::Student) {
+        target.metric = metric(work)?.map(Rc::new);
     }
     // Where there is no budget nobody asks for them.
     let budgeted = work.spec.unlearn.minutes() > 0.0;
@@ -198,6 +201,16 @@ fn surrogate(work: &mut Work<'_>, opinions: &[Tensor]) -> Result<Option<Surrogat
         100.0 * explained
     );
     Ok((explained >= LEAST_EXPLAINED).then_some(surrogate))
+}
+
+/// How images change when latents move, where the spec wants to know and it can be told.
+fn metric(work: &mut Work<'_>) -> Result<Option<Metric>> {
+    let (latents, locality) = (work.latents(), work.spec.direction.locality);
+    if locality == 0.0 || latents.numel() > Metric::MOST_ENTRIES {
+        return Ok(None);
+    }
+    let original = work.original()?;
+    Metric::of(&original.generator, &latents, locality, |done, all| work.step(done, all))
 }
 
 /// Most bytes that the images of a student's lessons take.

@@ -172,6 +172,7 @@ fn target() -> Target {
         method: EditMethod::Projection,
         student: None,
         surrogate: None,
+        metric: None,
         score_deviation: 1.0,
         latent_deviation: 1.0,
         lr: 1e-3,
