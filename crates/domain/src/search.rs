@@ -18,11 +18,12 @@ struct Multipliers {
     alpha: f64,
     labeller_term: f64,
     anchor: f64,
+    squares: f64,
 }
 
-const OWN: Multipliers = Multipliers { lr: 1.0, alpha: 1.0, labeller_term: 1.0, anchor: 1.0 };
+const OWN: Multipliers = Multipliers { lr: 1.0, alpha: 1.0, labeller_term: 1.0, anchor: 1.0, squares: 1.0 };
 
-/// Each turns one thing up or down, towards forgetting or towards keeping; the last one goes fast on a short lead.
+/// Each turns one thing up or down, towards forgetting or towards keeping; the last one keeps as best it can.
 const TRIALS: [Multipliers; JobSpec::MOST_TRIALS as usize] = [
     OWN,
     Multipliers { lr: 2.0, ..OWN },
@@ -31,7 +32,7 @@ const TRIALS: [Multipliers; JobSpec::MOST_TRIALS as usize] = [
     Multipliers { alpha: 0.5, ..OWN },
     Multipliers { labeller_term: 2.0, ..OWN },
     Multipliers { anchor: 3.0, ..OWN },
-    Multipliers { lr: 2.0, anchor: 3.0, ..OWN },
+    Multipliers { alpha: 0.5, squares: 3.0, ..OWN },
 ];
 
 /// One round of the search.
@@ -117,6 +118,8 @@ pub struct Values {
     pub labeller_term: f64,
     /// `unlearn.anchor`.
     pub anchor: f64,
+    /// `unlearn.squares`.
+    pub squares: f64,
 }
 
 impl Values {
@@ -134,13 +137,14 @@ impl Values {
             alpha: times(spec.alpha, by.alpha),
             labeller_term: times(spec.labeller_term, by.labeller_term),
             anchor: times(spec.anchor, by.anchor).min(LARGEST_ANCHOR),
+            squares: times(spec.squares, by.squares),
         }
     }
 
     /// A spec that says so.
     pub fn set_in(self, spec: &JobSpec) -> JobSpec {
-        let Self { lr, alpha, labeller_term, anchor } = self;
-        let unlearn = Unlearn { lr: Some(lr), alpha, labeller_term, anchor, ..spec.unlearn.clone() };
+        let Self { lr, alpha, labeller_term, anchor, squares } = self;
+        let unlearn = Unlearn { lr: Some(lr), alpha, labeller_term, anchor, squares, ..spec.unlearn.clone() };
         JobSpec { unlearn, ..spec.clone() }
     }
 }

@@ -13,7 +13,7 @@ fn page() -> String {
     std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/result.md")).unwrap()
 }
 
-const VALUES: Values = Values { lr: 0.0, alpha: 0.0, labeller_term: 0.0, anchor: 0.0 };
+const VALUES: Values = Values { lr: 0.0, alpha: 0.0, labeller_term: 0.0, anchor: 0.0, squares: 0.0 };
 
 /// A result in which nothing is left out.
 fn full() -> JobResult {

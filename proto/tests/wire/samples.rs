@@ -220,7 +220,7 @@ fn versions() -> Versions {
 }
 
 fn search() -> SearchSummary {
-    let values = Values { lr: 0.002, alpha: 3.0, labeller_term: 0.5, anchor: 0.001 };
+    let values = Values { lr: 0.002, alpha: 3.0, labeller_term: 0.5, anchor: 0.001, squares: 10.0 };
     let trial =
         Trial { trial: 2, round: Round::Last, steps: 100, values, left: Some(0.25), changed: Some(0.01) };
     let diverged = Trial { trial: 7, round: Round::First, steps: 25, left: None, changed: None, ..trial };

@@ -88,7 +88,7 @@ impl Default for Direction {
             calibration: None,
             edit: EditChoice::Auto,
             surrogate: 0.8,
-            locality: 1.0,
+            locality: 0.5,
             margin: None,
             raw: false,
         }

@@ -63,7 +63,7 @@ fn any_slots_come_to_the_same_settings_and_a_job_that_is_given_them_to_the_same_
     let values: serde_json::Value =
         serde_json::from_str(&serde_json::to_string(&alone.values).unwrap()).unwrap();
     let mut repeated = searching().set("unlearn.trials", 0);
-    for key in ["lr", "alpha", "labeller_term", "anchor"] {
+    for key in ["lr", "alpha", "labeller_term", "anchor", "squares"] {
         repeated = repeated.set(&format!("unlearn.{key}"), values[key].clone());
     }
     let mut executors = [Executor::start()];
@@ -83,7 +83,7 @@ fn a_rate_at_which_training_diverges_loses() {
         trial,
         round: Round::Second,
         steps: 1,
-        values: lethe_domain::Values { lr: 1.0, alpha: 1.0, labeller_term: 0.0, anchor: 0.0 },
+        values: lethe_domain::Values { lr: 1.0, alpha: 1.0, labeller_term: 0.0, anchor: 0.0, squares: 0.0 },
         left,
         changed: left,
     };
