@@ -216,14 +216,11 @@ fn details(phase: &PhaseStatus) -> String {
         PhaseState::Done => parts.push(format!("done in {}", duration(phase.seconds))),
         PhaseState::Running => {}
     }
+    let [item, part] = if phase.phase.round().is_some() { ["step", "trial"] } else { ["sample", "shard"] };
     match phase.phase.shape() {
         Shape::Sharded => {
-            parts.push(format!("{}/{}", count(phase.done), counted(phase.total, "sample")));
-            parts.push(format!(
-                "{}/{}",
-                count(phase.shards_done.into()),
-                counted(phase.shards.into(), "shard")
-            ));
+            parts.push(format!("{}/{}", count(phase.done), counted(phase.total, item)));
+            parts.push(format!("{}/{}", count(phase.shards_done.into()), counted(phase.shards.into(), part)));
         }
         Shape::Gang => parts.push(format!("{}/{}", count(phase.done), counted(phase.total, "step"))),
         Shape::Single if phase.state == PhaseState::Running => parts.push(duration(phase.seconds)),
@@ -233,7 +230,7 @@ fn details(phase: &PhaseStatus) -> String {
         parts.push(format!("loss {loss:.4}"));
     }
     if phase.samples_per_second > 0.0 {
-        parts.push(format!("{} samples/s", count(phase.samples_per_second as u64)));
+        parts.push(format!("{} {item}s/s", count(phase.samples_per_second as u64)));
     }
     if let (PhaseState::Running, Some(eta)) = (phase.state, phase.eta_seconds) {
         parts.push(format!("{} left", duration(eta)));

@@ -1,6 +1,6 @@
 //! A job's result as a table for people. It shows whatever figures there are.
 
-use lethe_domain::{Figure, JobResult, JudgeSummary, Phase, PoolSummary, Unit};
+use lethe_domain::{Figure, JobResult, JudgeSummary, Phase, PoolSummary, Round, Unit, Values};
 
 use crate::output::columns;
 use crate::units::{count, counted, duration};
@@ -96,6 +96,14 @@ fn story(result: &JobResult) -> Vec<String> {
             "  pool                {} in {}{reused}",
             counted(latents, "latent"),
             counted(shards.into(), "shard")
+        ));
+    }
+    if let Some(search) = &result.search {
+        let Values { lr, alpha, labeller_term, anchor, squares } = search.values;
+        let first = search.trials.iter().filter(|trial| trial.round == Round::First).count();
+        lines.push(format!(
+            "  search              trial {} of {first}: lr {lr}, alpha {alpha}, labeller_term {labeller_term}, anchor {anchor}, squares {squares}",
+            search.trial
         ));
     }
     if let Some(train) = &result.train {

@@ -107,6 +107,13 @@ impl Round {
     }
 }
 
+impl Phase {
+    /// The round of the search that it is, if it is one: its shards are trials then, its samples steps.
+    pub fn round(self) -> Option<Round> {
+        Round::ALL.into_iter().find(|round| round.phase() == self)
+    }
+}
+
 /// The values that are searched for.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Values {
@@ -189,6 +196,13 @@ impl SearchSummary {
         let best = *ranked(Round::Last, &trials).first()?;
         let found = trials.iter().find(|trial| trial.round == Round::Last && trial.trial == best)?;
         Some(Self { trial: best, values: found.values, trials })
+    }
+
+    /// The spec of a job that trains the same copy without a search.
+    pub fn settle(&self, spec: &JobSpec) -> JobSpec {
+        let mut settled = self.values.set_in(spec);
+        settled.unlearn.trials = 0;
+        settled
     }
 }
 
@@ -278,6 +292,8 @@ mod tests {
         let found = SearchSummary::of(all.into_iter().rev().collect()).unwrap();
         assert_eq!((found.trial, found.trials.len()), (2, 10), "the lower number of equals");
         assert!(found.trials.is_sorted_by_key(|trial| (trial.round, trial.trial)));
+        let settled = found.settle(&spec(5));
+        assert_eq!((settled.unlearn.lr, settled.searches()), (Some(0.002), false));
     }
 
     #[test]

@@ -37,6 +37,8 @@ impl JobRecord {
             loss_first: trained.loss_first,
             loss_last: trained.loss_last,
         });
+        let search = outputs.fine_tune().and_then(|trained| trained.search.clone());
+        let spec = search.as_ref().map_or_else(|| record.spec.clone(), |search| search.settle(&record.spec));
         let report = outputs.report();
         JobResult {
             schema_version: RESULT_VERSION,
@@ -51,7 +53,7 @@ impl JobRecord {
             advice: report.and_then(|report| report.advice.clone()),
             direction,
             pool,
-            search: outputs.fine_tune().and_then(|trained| trained.search.clone()),
+            search,
             train,
             seconds: record
                 .seconds
@@ -66,7 +68,7 @@ impl JobRecord {
                 checkpoint: outputs.fine_tune().map(|trained| trained.checkpoint.clone()),
                 target_sha256: outputs.direction().map(|direction| direction.target.sha256.clone()),
             },
-            spec: Some(Box::new(record.spec.clone())),
+            spec: Some(Box::new(spec)),
         }
     }
 }

@@ -9,8 +9,8 @@
 use lethe_domain::{
     ArtifactRef, Cut, DirectionOutput, EditMethod, EditOutput, EditSummary, Epoch, ErrorCode, Failure,
     FineTuneOutput, HeldLease, Input, InputRole, Inputs, JobId, JobSpec, JobState, LeaseId, Phase,
-    ProbeOutput, Progress, SampleOutput, ShardIndex, SlotIndex, SlotReport, Task, TaskOutput, Waiting,
-    WorkerId, WorkerOrder, WorkerState,
+    ProbeOutput, Progress, SampleOutput, SearchSummary, ShardIndex, SlotIndex, SlotReport, Task, TaskOutput,
+    Values, Waiting, WorkerId, WorkerOrder, WorkerState,
 };
 use lethe_engine::{
     Chore, Command, Config, Effect, Event, Introduction, JobRecord, Metric, Now, State, Write,
@@ -452,6 +452,7 @@ fn a_cancelled_job_keeps_its_slots_until_they_answer() {
 #[test]
 fn rank_zero_moves_the_job_on_while_the_others_still_close() {
     let mut bench = Bench::training(Config::default());
+    let values = Values { lr: 0.002, alpha: 1.5, labeller_term: 2.0, anchor: 0.003, squares: 10.0 };
     let trained = FineTuneOutput {
         weights: artifact(),
         checkpoint: "c".to_owned(),
@@ -464,10 +465,13 @@ fn rank_zero_moves_the_job_on_while_the_others_still_close() {
         loss_first: 1.0,
         loss_last: 0.1,
         curve: artifact(),
-        search: None,
+        search: Some(SearchSummary { trial: 5, values, trials: Vec::new() }),
         edits: EditSummary::default(),
     };
     let effects = bench.finish("w", 0, Ok(TaskOutput::FineTune(Some(trained))));
+    let result = bench.state.record(&job()).unwrap().result();
+    let unlearn = result.spec.unwrap().unlearn;
+    assert_eq!((unlearn.lr, unlearn.alpha, unlearn.trials), (Some(0.002), 1.5, 0), "what was found is set");
     assert!(matches!(starts(&effects)[..], [(_, 0, Task::Evaluate { .. })]));
     bench.finish("w", 1, Ok(TaskOutput::FineTune(None)));
     assert_eq!(bench.lease("w", 1).unwrap().phase, Phase::Evaluate);

@@ -42,7 +42,7 @@ impl Effort {
     pub fn slot_minutes(self) -> f64 {
         match self {
             Self::Quick => 10.0,
-            Self::Normal => 30.0,
+            Self::Normal => 27.0,
             Self::Thorough => 120.0,
         }
     }

@@ -189,7 +189,7 @@ pub struct Unlearn {
     pub effort: Effort,
     /// How long editing, training and evaluating may take, in minutes of one slot: two slots take about half as long. Where it would be
     /// longer, the numbers of the effort that the spec does not set otherwise (pool.latents, unlearn.steps, evaluate.samples) are lowered
-    /// by the same share, once the feature is located and it is known what a latent costs. Unless set: quick 10, normal 30, thorough 120.
+    /// by the same share, once the feature is located and it is known what a latent costs. Unless set: quick 10, normal 27, thorough 120.
     /// 0 = however long it takes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slot_minutes: Option<f64>,
