@@ -107,13 +107,16 @@ fn story(result: &JobResult) -> Vec<String> {
         ));
     }
     if let Some(train) = &result.train {
+        let strength =
+            train.strength.map_or_else(String::new, |strength| format!(", strength {strength:.2}"));
         lines.push(format!(
-            "  training            {} on {}, {} samples/s, loss {:.4} -> {:.4}",
+            "  training            {} on {}, {} samples/s, loss {:.4} -> {:.4}, lr {:.2e}{strength}",
             counted(train.steps, "step"),
             counted(u64::from(train.world_size), "slot"),
             count(train.samples_per_second as u64),
             train.loss_first,
-            train.loss_last
+            train.loss_last,
+            train.lr
         ));
     }
     let total: f64 = result.seconds.values().sum();

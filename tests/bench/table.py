@@ -18,7 +18,7 @@ EXAMPLES = ROOT / "examples" / "mnist"
 JOBS = ["thick-vae", "thick-dcgan", "slant-vae", "slant-dcgan", "digit-dcgan"]
 # Moon, Cho and Kim (AAAI 2024) as printed: every latent beyond the mean projection is edited, by the raw vector; no term of ours.
 PAPER = {"method": "mean_difference", "threshold": "pooled", "selection": "projection", "raw": True}
-PAPER_LOSS = {"labeller_term": 0, "squares": 0, "anchor": 0, "average": 0, "near": 0}
+PAPER_LOSS = {"alpha": 3, "labeller_term": 0, "squares": 0, "anchor": 0, "average": 0, "near": 0, "strength": 1}
 RULES = {
     "defaults": {},
     "quick": {"unlearn": {"effort": "quick"}},
@@ -58,7 +58,7 @@ def runs_of(job: str, rule: str, seeds: list[int], slots: int) -> list[dict]:
         spec |= RULES[rule]
         with tempfile.TemporaryDirectory() as folder:
             result = run_lethe(spec, pathlib.Path(folder), slots=slots)
-        run = {"job": job, "rule": rule, "seed": seed, "edited_share": result["direction"]["edited_share"]}
+        run = {"job": job, "rule": rule, "seed": seed, "edited_share": result["direction"]["edited_share"], "strength": result["train"]["strength"]}
         run |= {name: figure(result, *place)["after"] for name, place in FIGURES.items()}
         run["seconds"] = sum(result["seconds"].values())
         print(json.dumps(run), flush=True)
@@ -78,16 +78,16 @@ def main() -> None:
         for rule in arguments.rule or RULES:
             rows.append((job, rule, runs_of(job, rule, arguments.seeds, arguments.slots)))
     print(
-        "\n| job | rule | edited | remaining (worst) | missed | edit | fit | new | distance over rejection (worst) "
+        "\n| job | rule | edited | strength | remaining (worst) | missed | edit | fit | new | distance over rejection (worst) "
         "| classes changed (worst) | ideal: remaining | distance | changed | seconds |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|")
     for job, rule, runs in rows:
         mean = lambda key: statistics.fmean(run[key] for run in runs)  # noqa: E731
         worst = lambda key: max(run[key] for run in runs)  # noqa: E731
         parts = " | ".join(f"{mean(part):.3f}" for part in ("missed", "edit", "fit", "new"))
         print(
-            f"| {job} | {rule} | {mean('edited_share'):.1%} | {mean('remaining_share'):.3f} ({worst('remaining_share'):.3f}) | {parts} "
+            f"| {job} | {rule} | {mean('edited_share'):.1%} | {mean('strength'):.2f} | {mean('remaining_share'):.3f} ({worst('remaining_share'):.3f}) | {parts} "
             f"| {mean('over_rejection'):.3f} ({worst('over_rejection'):.3f}) "
             f"| {mean('class_changed'):.2%} ({worst('class_changed'):.2%}) | {mean('missed') + mean('edit'):.3f} "
             f"| {mean('ideal_over_rejection'):.3f} | {mean('ideal_class_changed'):.2%} | {mean('seconds'):.0f} |"

@@ -169,6 +169,15 @@ pub struct TrainSummary {
     /// How often the learning rate was halved because that was above unlearn.drift.
     #[serde(default)]
     pub halved: u32,
+    /// The weight of the unlearning terms: unlearn.alpha, or its default for how edits were made.
+    #[serde(default)]
+    pub alpha: f64,
+    /// The weight of the labeller term: unlearn.labeller_term, likewise.
+    #[serde(default)]
+    pub labeller_term: f64,
+    /// How far the published weights are along the way from the original's to the trained ones: unlearn.strength, or what was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strength: Option<f64>,
     /// Loss of the first step.
     pub loss_first: f64,
     /// Loss of the last step.

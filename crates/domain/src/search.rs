@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::spec::Unlearn;
-use crate::{JobSpec, Phase, Portions};
+use crate::{EditMethod, JobSpec, Phase, Portions};
 
 /// What a trial multiplies the spec's own values with.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -130,9 +130,9 @@ pub struct Values {
 }
 
 impl Values {
-    /// Those of a trial, by its number, where training goes by `spec` and the learning rate was measured as this. They have six digits, so
+    /// Those of a trial, by its number, where training goes by `spec`, edits are made like this and the learning rate was measured as that. They have six digits, so
     /// that they are the same however they are written down.
-    pub fn of(number: u32, spec: &Unlearn, measured_lr: f64) -> Self {
+    pub fn of(number: u32, spec: &Unlearn, method: EditMethod, measured_lr: f64) -> Self {
         let by = TRIALS.get(number.saturating_sub(1) as usize).copied().unwrap_or(OWN);
         let times = |value: f64, factor: f64| {
             let rounded = format!("{:.5e}", value * factor);
@@ -141,8 +141,8 @@ impl Values {
         };
         Self {
             lr: times(spec.lr.unwrap_or(measured_lr), by.lr),
-            alpha: times(spec.alpha, by.alpha),
-            labeller_term: times(spec.labeller_term, by.labeller_term),
+            alpha: times(spec.alpha(method), by.alpha),
+            labeller_term: times(spec.labeller_term(method), by.labeller_term),
             anchor: times(spec.anchor, by.anchor).min(LARGEST_ANCHOR),
             squares: times(spec.squares, by.squares),
         }
@@ -151,7 +151,8 @@ impl Values {
     /// A spec that says so.
     pub fn set_in(self, spec: &JobSpec) -> JobSpec {
         let Self { lr, alpha, labeller_term, anchor, squares } = self;
-        let unlearn = Unlearn { lr: Some(lr), alpha, labeller_term, anchor, squares, ..spec.unlearn.clone() };
+        let (lr, alpha, labeller_term) = (Some(lr), Some(alpha), Some(labeller_term));
+        let unlearn = Unlearn { lr, alpha, labeller_term, anchor, squares, ..spec.unlearn.clone() };
         JobSpec { unlearn, ..spec.clone() }
     }
 }
@@ -257,7 +258,7 @@ mod tests {
     }
 
     fn trial(round: Round, trial: u32, left: f64, changed: f64) -> Trial {
-        let values = Values::of(trial, &Unlearn::default(), 0.001);
+        let values = Values::of(trial, &Unlearn::default(), EditMethod::Gradient, 0.001);
         let measured = |value: f64| value.is_finite().then_some(value);
         Trial { trial, round, steps: 1, values, left: measured(left), changed: measured(changed) }
     }
@@ -309,12 +310,17 @@ mod tests {
     fn values_are_the_same_however_they_are_written_down() {
         let unlearn = Unlearn { lr: None, ..Unlearn::default() };
         for number in 1..=JobSpec::MOST_TRIALS {
-            let values = Values::of(number, &unlearn, 0.001_234_567_890_123);
+            let values = Values::of(number, &unlearn, EditMethod::Gradient, 0.001_234_567_890_123);
             let text = serde_json::to_string(&values).unwrap();
             assert_eq!(serde_json::from_str::<Values>(&text).unwrap(), values, "{text}");
-            assert_eq!(Values::of(1, &values.set_in(&spec(8)).unlearn, 7.0), values, "its own");
+            assert_eq!(
+                Values::of(1, &values.set_in(&spec(8)).unlearn, EditMethod::Student, 7.0),
+                values,
+                "its own"
+            );
         }
-        assert_eq!(Values::of(1, &unlearn, 0.001_234_567_890_123).lr, 0.001_234_57);
-        assert_eq!(Values::of(2, &unlearn, 0.001).lr, 0.002);
+        let of = |number, measured| Values::of(number, &unlearn, EditMethod::Student, measured);
+        assert_eq!(of(1, 0.001_234_567_890_123).lr, 0.001_234_57);
+        assert_eq!((of(2, 0.001).lr, of(2, 0.001).labeller_term), (0.002, 0.0));
     }
 }

@@ -277,6 +277,15 @@ pub struct FineTuneOutput {
     /// How often the learning rate was halved for it.
     #[serde(default)]
     pub halved: u32,
+    /// The weight of the unlearning terms, and that of the labeller term.
+    #[serde(default)]
+    pub alpha: f64,
+    /// See alpha.
+    #[serde(default)]
+    pub labeller_term: f64,
+    /// How far the weights are along the way from the original's to the trained ones.
+    #[serde(default)]
+    pub strength: Option<f64>,
     /// Loss of the first step.
     pub loss_first: f64,
     /// Loss of the last step.

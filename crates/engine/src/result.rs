@@ -34,6 +34,9 @@ impl JobRecord {
             lr: trained.lr,
             drift: trained.drift,
             halved: trained.halved,
+            alpha: trained.alpha,
+            labeller_term: trained.labeller_term,
+            strength: trained.strength,
             loss_first: trained.loss_first,
             loss_last: trained.loss_last,
         });

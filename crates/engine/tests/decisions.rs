@@ -462,6 +462,9 @@ fn rank_zero_moves_the_job_on_while_the_others_still_close() {
         lr: 0.001,
         drift: None,
         halved: 1,
+        alpha: 3.0,
+        labeller_term: 2.0,
+        strength: Some(1.25),
         loss_first: 1.0,
         loss_last: 0.1,
         curve: artifact(),
@@ -471,7 +474,11 @@ fn rank_zero_moves_the_job_on_while_the_others_still_close() {
     let effects = bench.finish("w", 0, Ok(TaskOutput::FineTune(Some(trained))));
     let result = bench.state.record(&job()).unwrap().result();
     let unlearn = result.spec.unwrap().unlearn;
-    assert_eq!((unlearn.lr, unlearn.alpha, unlearn.trials), (Some(0.002), 1.5, 0), "what was found is set");
+    assert_eq!(
+        (unlearn.lr, unlearn.alpha, unlearn.trials),
+        (Some(0.002), Some(1.5), 0),
+        "what was found is set"
+    );
     assert!(matches!(starts(&effects)[..], [(_, 0, Task::Evaluate { .. })]));
     bench.finish("w", 1, Ok(TaskOutput::FineTune(None)));
     assert_eq!(bench.lease("w", 1).unwrap().phase, Phase::Evaluate);

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use lethe_domain::EditMethod;
 use lethe_domain::spec::{Generator, ImageOutput, Latent, LossReduction, ModelFormat, Prior, Size, Unlearn};
 use lethe_domain::{Architecture, OutputActivation};
 use lethe_models::{Adam, GeneratorFile, Latents, Loss, Result, Similarity, Stream, Tensors, l1};
@@ -126,7 +127,7 @@ fn dcgan(
         })?,
     );
     show("adam", milliseconds(|| adam.step(2e-3))?);
-    let loss = Loss::new(&Unlearn::default(), [channels, side, side], Device::Cpu)?;
+    let loss = Loss::new(&Unlearn::default(), EditMethod::Gradient, [channels, side, side], Device::Cpu)?;
     for edited in [batch / 8, batch] {
         let places = Tensor::arange(edited, (Kind::Int64, Device::Cpu));
         let images = targets.detach().set_requires_grad(true);

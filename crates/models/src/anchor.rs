@@ -28,6 +28,11 @@ impl Anchor {
         })
     }
 
+    /// Where the weights are held, in their order.
+    pub(crate) fn origins(&self) -> &[Tensor] {
+        &self.origins
+    }
+
     /// Takes every weight this share of its way back.
     ///
     /// # Errors

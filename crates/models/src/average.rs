@@ -5,6 +5,7 @@
 
 use tch::{Kind, Tensor};
 
+use crate::anchor::Anchor;
 use crate::error::Result;
 use crate::weights::Tensors;
 
@@ -46,12 +47,18 @@ impl Average {
         Ok(())
     }
 
-    /// `state` with the averages in the place of the weights.
-    pub fn published(&self, mut state: Tensors) -> Tensors {
-        for (name, mean) in self.names.iter().zip(&self.means) {
-            state.insert(name, mean);
+    /// `state` with the averages in the place of the weights, taken `strength` of the way from where `anchor` holds them: at 1 they are
+    /// the averages, above 1 they go on in the same line.
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`].
+    pub fn published(&self, mut state: Tensors, anchor: &Anchor, strength: f64) -> Result<Tensors> {
+        for ((name, mean), origin) in self.names.iter().zip(&self.means).zip(anchor.origins()) {
+            // Exactly the average at 1.
+            let further = mean.f_sub(origin)?.f_mul_scalar(strength - 1.0)?;
+            state.insert(name, &mean.f_add(&further)?);
         }
-        state
+        Ok(state)
     }
 
     /// Averages by the weights' names, sharing storage.

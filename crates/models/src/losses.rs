@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 
+use lethe_domain::EditMethod;
 use lethe_domain::spec::{LossReduction, Unlearn};
 use tch::{Device, Kind, Reduction, Tensor};
 
@@ -80,14 +81,14 @@ impl Teacher {
 }
 
 impl Loss {
-    /// As the job spec says, for images of this [C, H, W].
+    /// As the job spec says where edits are made like this, for images of this [C, H, W].
     ///
     /// # Errors
     /// [`crate::Error::Memory`].
-    pub fn new(spec: &Unlearn, shape: [i64; 3], device: Device) -> Result<Self> {
+    pub fn new(spec: &Unlearn, method: EditMethod, shape: [i64; 3], device: Device) -> Result<Self> {
         let similarity = Similarity::new(shape[1], shape[2], device)?;
         Ok(Self {
-            alpha: spec.alpha,
+            alpha: spec.alpha(method),
             squares: spec.squares,
             reduction: spec.loss_reduction,
             similarity,

@@ -38,16 +38,13 @@ impl Metric {
         locality: f64,
         mut step: impl FnMut(u64, u64) -> std::result::Result<(), E>,
     ) -> std::result::Result<Option<Self>, E> {
-        let mut sum = None;
+        let size = latents.numel() as i64;
+        let sum = Tensor::f_zeros([size, size], (Kind::Double, original.device())).map_err(Error::from)?;
         for place in 0..IMAGES / BATCH {
             step(place, IMAGES / BATCH)?;
-            let seen = tch::with_grad(|| seen(original, latents, place))?;
-            sum = Some(match sum {
-                Some(sum) => seen.f_add(&sum).map_err(Error::from)?,
-                None => seen,
-            });
+            tch::with_grad(|| look(original, latents, place, &sum))?;
         }
-        Ok(sum.map(|sum| Self::from_sum(&sum, locality)).transpose()?.flatten())
+        Ok(Self::from_sum(&sum, locality)?)
     }
 
     fn from_sum(sum: &Tensor, locality: f64) -> Result<Option<Self>> {
@@ -99,22 +96,17 @@ impl PartialEq for Metric {
     }
 }
 
-/// The sum of `(J^T v)(J^T v)^T` over one batch, f64 [D, D].
-fn seen(original: &Generator, latents: &Latents, place: u64) -> Result<Tensor> {
+/// Adds `(J^T v)(J^T v)^T` of the latents of one batch to `sum`, f64 [D, D].
+fn look(original: &Generator, latents: &Latents, place: u64, sum: &Tensor) -> Result<()> {
     let device = original.device();
     let z = latents.batch(Stream::Probe, place * BATCH, BATCH, device)?.f_set_requires_grad(true)?;
     let images = original.to_unit(&original.forward(&z)?)?;
-    let mut sum = None;
     for draw in 0..DRAWS {
         let noise = latents.signs(Stream::Metric, place * DRAWS + draw, &images.size(), device)?;
         let mixed = images.f_mul(&noise)?.f_sum(Kind::Float)?;
         let gradient = Tensor::f_run_backward(&[mixed], &[&z], true, false)?.swap_remove(0);
         let rows = gradient.f_to_kind(Kind::Double)?.f_flatten(1, -1)?;
-        let seen = rows.f_transpose(0, 1)?.f_matmul(&rows)?;
-        sum = Some(match sum {
-            Some(sum) => seen.f_add(&sum)?,
-            None => seen,
-        });
+        let _ = sum.shallow_clone().f_add_(&rows.f_transpose(0, 1)?.f_matmul(&rows)?)?;
     }
-    sum.ok_or_else(|| Error::NotFinite { what: "a metric of no draws".to_owned() })
+    Ok(())
 }

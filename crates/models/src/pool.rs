@@ -135,6 +135,12 @@ fn is_held_out(index: u64) -> bool {
     index % 3 == 2
 }
 
+/// Whether a latent of the pool is kept from all training, to find on it how strong the copy has to be: every ninth, which no trial
+/// has seen either.
+fn is_kept(index: u64) -> bool {
+    index % 9 == 8
+}
+
 /// Latents that a trial was not trained on: indices in [`Stream::Train`], ascending.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldOut {
@@ -150,6 +156,8 @@ pub struct Pool {
     latents: Latents,
     /// Latents that can be drawn, those near the feature first; an edit that failed has no image to teach.
     order: Vec<u64>,
+    /// Those that are never drawn, and whose edit succeeded, in order.
+    kept: Vec<u64>,
     /// How many of them are near it.
     near: usize,
     /// Share of a batch that is drawn from these, or more where more are near.
@@ -212,12 +220,15 @@ impl Pool {
         let stays = |index: &usize| rows[*index].is_none();
         let border = quantile((0..rows.len()).filter(stays).map(|index| scores[index]).collect(), BORDER);
         let is_near = |index: &usize| !stays(index) || scores[*index] > border;
-        let drawn = (0..rows.len()).filter(|index| rows[*index].is_none_or(|row| !failed[row]));
-        let (near, far): (Vec<usize>, Vec<usize>) = drawn.partition(is_near);
+        let sound = (0..rows.len()).filter(|index| rows[*index].is_none_or(|row| !failed[row]));
+        let (kept, drawn): (Vec<usize>, Vec<usize>) = sound.partition(|index| is_kept(*index as u64));
+        let (near, far): (Vec<usize>, Vec<usize>) = drawn.into_iter().partition(is_near);
         if near.is_empty() && far.is_empty() {
             return Err(refuse("no latent is left to train on".to_owned()));
         }
         let order = near.iter().chain(&far).map(|index| *index as u64).collect();
+        let kept =
+            kept.into_iter().filter(|index| rows[*index].is_some()).map(|index| index as u64).collect();
         let made = steps.into_iter().zip(&failed).filter_map(|(step, failed)| (!failed).then_some(step));
         let made: Vec<f64> = made.collect();
         let summary = EditSummary {
@@ -227,7 +238,7 @@ impl Pool {
             p99_step: quantile(made, 0.99),
         };
         let (rows, edits, scores) = (Rc::new(rows), Rc::new(edits), Rc::new(scores));
-        Ok(Self { latents, order, near: near.len(), near_share, rows, edits, scores, targets, summary })
+        Ok(Self { latents, order, kept, near: near.len(), near_share, rows, edits, scores, targets, summary })
     }
 
     /// The latents that a trial is trained on: two thirds of them.
@@ -247,6 +258,7 @@ impl Pool {
             latents: self.latents.clone(),
             near: near.len(),
             order: [near, far].concat(),
+            kept: self.kept.clone(),
             near_share: self.near_share,
             rows: Rc::clone(&self.rows),
             edits: Rc::clone(&self.edits),
@@ -263,9 +275,20 @@ impl Pool {
         indices.truncate(most);
         let (edited, unedited): (Vec<u64>, Vec<u64>) =
             indices.into_iter().partition(|index| self.rows[*index as usize].is_some());
+        HeldOut { positive: self.positive(edited, cut), unedited }
+    }
+
+    /// At most so many of those that nothing is trained on, the first ones that the labeller calls positive and that were edited.
+    pub fn kept(&self, most: usize, cut: Cut) -> Vec<u64> {
+        let mut kept = self.positive(self.kept.clone(), cut);
+        kept.truncate(most);
+        kept
+    }
+
+    fn positive(&self, mut indices: Vec<u64>, cut: Cut) -> Vec<u64> {
         let bar = cut.sign * cut.threshold;
-        let positive = edited.into_iter().filter(|index| self.scores[*index as usize] > bar).collect();
-        HeldOut { positive, unedited }
+        indices.retain(|index| self.scores[*index as usize] > bar);
+        indices
     }
 
     /// What became of the edits.

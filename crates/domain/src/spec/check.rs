@@ -361,15 +361,18 @@ fn check_unlearn(unlearn: &Unlearn, problems: &mut Problems) {
     problems.positive(unlearn.steps, "unlearn.steps");
     problems.positive(unlearn.global_batch, "unlearn.global_batch");
     problems.positive(u64::from(unlearn.micro_batches), "unlearn.micro_batches");
-    if let Some(lr) = unlearn.lr {
+    for (value, path) in [(unlearn.lr, "unlearn.lr"), (unlearn.alpha, "unlearn.alpha")] {
+        let Some(value) = value else { continue };
         problems
-            .require(lr.is_finite() && lr > 0.0, "unlearn.lr", || format!("found {lr}, expected above 0"));
+            .require(value.is_finite() && value > 0.0, path, || format!("found {value}, expected above 0"));
     }
-    problems.require(unlearn.alpha.is_finite() && unlearn.alpha > 0.0, "unlearn.alpha", || {
-        format!("found {}, expected above 0", unlearn.alpha)
-    });
+    if let Some(strength) = unlearn.strength {
+        problems.require(strength > 0.0 && strength <= 2.0, "unlearn.strength", || {
+            format!("found {strength}, expected 0 < strength <= 2")
+        });
+    }
     for (weight, path) in [
-        (unlearn.labeller_term, "unlearn.labeller_term"),
+        (unlearn.labeller_term.unwrap_or_default(), "unlearn.labeller_term"),
         (unlearn.squares, "unlearn.squares"),
         (unlearn.slot_minutes.unwrap_or_default(), "unlearn.slot_minutes"),
     ] {

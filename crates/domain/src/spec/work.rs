@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Effort;
+use crate::edits::EditMethod;
 
 /// How many samples to look at, and in what portions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -211,16 +212,24 @@ pub struct Unlearn {
     /// How far the copy's images of unedited latents may be from the original's, as a mean absolute difference per pixel in [0, 1]: where
     /// they are further over 50 steps, the learning rate is halved. 0 = however far.
     pub drift: f64,
-    /// Weight of the unlearning terms against the reconstruction term.
-    pub alpha: f64,
+    /// Weight of the unlearning terms against the reconstruction term. Unless set, 3, and 1.5 where there is no labeller term.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alpha: Option<f64>,
     /// Weight of squared differences of pixels beside absolute ones: a few pixels that are far off make another image, many that are
     /// hardly off do not. 0 = none.
     pub squares: f64,
     /// Weight of a term that has the labeller (or its student) look at the copy's images and at their targets; 0 = none. Only where
-    /// the labeller can be differentiated.
-    pub labeller_term: f64,
+    /// one of them can be differentiated. Unless set, 2 with the labeller, and 0 with a student, which a copy deceives too easily.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labeller_term: Option<f64>,
     /// Decay of the averaged copy, which is the one that is published; 0 = the last step's is.
     pub average: f64,
+    /// How far the published weights are along the way from the original's to the trained ones: 1 = at these, above 1 = further in the same
+    /// line. Unless set: no further, between 0.75 and 1.25, than it takes for the labeller to see the feature in at most 2.5 % of the images of
+    /// latents that showed it, of a ninth of the pool that nothing is trained on; 1 where the selection is projection, or where these are
+    /// fewer than 50.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strength: Option<f64>,
     /// Share of a batch that is drawn from latents near the feature, or more where more are; weights make up for it. 0 = all are
     /// drawn alike.
     pub near: f64,
@@ -258,10 +267,11 @@ impl Unlearn {
             lr_schedule: LrSchedule::Cosine,
             anchor: 0.003,
             drift: 0.05,
-            alpha: 3.0,
+            alpha: None,
             squares: 10.0,
-            labeller_term: 2.0,
+            labeller_term: None,
             average: 0.998,
+            strength: None,
             near: 0.5,
             loss_reduction: LossReduction::Mean,
             batch_norm: BatchNorm::Eval,
@@ -273,6 +283,16 @@ impl Unlearn {
     /// Minutes of one slot that editing, training and evaluating may take; 0 = however long it takes.
     pub fn minutes(&self) -> f64 {
         self.slot_minutes.unwrap_or(self.effort.slot_minutes())
+    }
+
+    /// The weight of the labeller term where edits are made like this.
+    pub fn labeller_term(&self, method: EditMethod) -> f64 {
+        self.labeller_term.unwrap_or(if method == EditMethod::Gradient { 2.0 } else { 0.0 })
+    }
+
+    /// The weight of the unlearning terms where edits are made like this.
+    pub fn alpha(&self, method: EditMethod) -> f64 {
+        self.alpha.unwrap_or(if self.labeller_term(method) > 0.0 { 3.0 } else { 1.5 })
     }
 
     /// Parts of a step's batch: `micro_batches`, but none of them empty.

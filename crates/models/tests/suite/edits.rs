@@ -638,7 +638,9 @@ fn a_teacher_hears_each_of_several_classifiers_alike() {
     let guide = together(&[(&seeing, &entry(&setting, 0, 1.0)), (&constant, &path)]);
     let target = Target { goal: 0.4, score_deviation: 0.5, ..setting.target.clone() };
     let sum = |teacher: Option<Teacher>, images: &Tensor, targets: &Tensor| {
-        let loss = Loss::new(&Unlearn::default(), [1, 2, 2], Device::Cpu).unwrap().with(teacher);
+        let loss = Loss::new(&Unlearn::default(), EditMethod::Gradient, [1, 2, 2], Device::Cpu)
+            .unwrap()
+            .with(teacher);
         let (places, weights) = (Tensor::from_slice(&[1_i64]), Tensor::from_slice(&[1.0_f32, 1.0]));
         f64::try_from(loss.sum(images, targets, &places, &weights).unwrap()).unwrap()
     };
@@ -658,10 +660,10 @@ fn a_teacher_compares_what_a_labeller_says_of_the_copy_and_of_its_target() {
     let setting = setting();
     let target = Target { goal: 0.4, score_deviation: 0.5, ..setting.target.clone() };
     let scorer = setting.scorer(1.0, Positive::Above(1.0));
-    let spec = Unlearn { alpha: 1.0, ..Unlearn::default() };
+    let spec = Unlearn { alpha: Some(1.0), ..Unlearn::default() };
     let sum = |weight: Option<f64>, images: &Tensor, targets: &Tensor| {
         let teacher = weight.map(|weight| Teacher::new(&target, Rc::clone(&scorer.differentiable), weight));
-        let loss = Loss::new(&spec, [1, 2, 2], Device::Cpu).unwrap().with(teacher);
+        let loss = Loss::new(&spec, EditMethod::Gradient, [1, 2, 2], Device::Cpu).unwrap().with(teacher);
         let (places, weights) = (Tensor::from_slice(&[1_i64]), Tensor::from_slice(&[1.0_f32, 0.5]));
         f64::try_from(loss.sum(images, targets, &places, &weights).unwrap()).unwrap()
     };

@@ -1,3 +1,4 @@
+use lethe_domain::EditMethod;
 use lethe_domain::spec::{LossReduction, Unlearn};
 use lethe_models::{Loss, Similarity, Tensors};
 use tch::{Device, Kind, Tensor};
@@ -76,8 +77,9 @@ fn the_loss_is_the_papers() {
     let [x, y] = ["x", "y"].map(|name| image(&reference, name));
     let edited = reference.get("edited").unwrap();
     for (reduction, name) in [(LossReduction::Mean, "mean"), (LossReduction::Sum, "sum")] {
-        let spec = Unlearn { alpha: 3.0, squares: 0.0, loss_reduction: reduction, ..Unlearn::default() };
-        let loss = Loss::new(&spec, [1, 28, 28], Device::Cpu).unwrap();
+        let spec =
+            Unlearn { alpha: Some(3.0), squares: 0.0, loss_reduction: reduction, ..Unlearn::default() };
+        let loss = Loss::new(&spec, EditMethod::Gradient, [1, 28, 28], Device::Cpu).unwrap();
         let even = |images: &Tensor| Tensor::ones([images.size()[0]], (Kind::Float, Device::Cpu));
         let all = places(edited);
         let found = loss.sum(&x, &y, &all, &even(&x)).unwrap().double_value(&[]);
@@ -96,7 +98,13 @@ fn the_loss_is_the_papers() {
         let by_hand: f64 = (0..).zip(weights).map(|(place, weight)| f64::from(weight) * part(place, 1)).sum();
         assert!((weighted - by_hand).abs() < 1e-5 * by_hand, "{name}: {weighted}, one by one {by_hand}");
         // Squares come to the differences, and count as they do.
-        let more = Loss::new(&Unlearn { squares: 2.0, ..spec.clone() }, [1, 28, 28], Device::Cpu).unwrap();
+        let more = Loss::new(
+            &Unlearn { squares: 2.0, ..spec.clone() },
+            EditMethod::Gradient,
+            [1, 28, 28],
+            Device::Cpu,
+        )
+        .unwrap();
         let squared = (&x - &y).square().flatten(1, -1);
         let squared = match reduction {
             LossReduction::Mean => squared.mean_dim([1_i64].as_slice(), false, Kind::Double),

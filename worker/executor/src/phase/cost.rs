@@ -56,8 +56,8 @@ fn train(work: &mut Work<'_>, target: &Target) -> Result<f64> {
     let (original, unlearn) = (work.original()?, work.spec.unlearn.clone());
     let part = unlearn.global_batch.div_ceil(unlearn.parts());
     let shape = work.spec.generator.output.shape();
-    let teacher = edit::teacher_of(work, target, work.spec.unlearn.labeller_term)?;
-    let loss = Loss::new(&unlearn, shape, work.device)?.with(teacher);
+    let teacher = edit::teacher_of(work, target, &unlearn)?;
+    let loss = Loss::new(&unlearn, target.method, shape, work.device)?.with(teacher);
     let mut copy = original.file.trainable(work.device)?;
     copy.set_batch_norm(unlearn.batch_norm)?;
     let z = work.latents().batch(Stream::Probe, 0, part, work.device)?;

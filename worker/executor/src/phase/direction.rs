@@ -47,10 +47,10 @@ pub(super) fn run(work: &mut Work<'_>, shards: &[ArtifactRef]) -> Result<Directi
     if target.method != EditMethod::Projection {
         choose(work, &mut target, scores)?;
     }
-    if matches!(target.method, EditMethod::Gradient | EditMethod::Student) && !opinions.is_empty() {
-        target.surrogate = surrogate(work, &opinions)?.map(Rc::new);
-    }
     if matches!(target.method, EditMethod::Gradient | EditMethod::Student) {
+        if !opinions.is_empty() {
+            target.surrogate = surrogate(work, &opinions)?.map(Rc::new);
+        }
         target.metric = metric(work)?.map(Rc::new);
     }
     // Where there is no budget nobody asks for them.

@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use lethe_domain::spec::Selection;
+use lethe_domain::spec::{Selection, Unlearn};
 use lethe_domain::{
     ArtifactRef, EditMethod, EditOutput, EditSummary, ErrorCode, Inputs, JobSpec, SampleRange,
 };
@@ -152,16 +152,21 @@ pub(super) fn pool(work: &mut Work<'_>, shards: &[ArtifactRef]) -> Result<Rc<Poo
 ///
 /// # Errors
 /// As [`Models::guide`]; those of storage.
-pub(super) fn teacher(work: &mut Work<'_>, target: &ArtifactRef, weight: f64) -> Result<Option<Teacher>> {
+pub(super) fn teacher(
+    work: &mut Work<'_>,
+    target: &ArtifactRef,
+    unlearn: &Unlearn,
+) -> Result<Option<Teacher>> {
     let target = work.target(target)?;
-    teacher_of(work, &target, weight)
+    teacher_of(work, &target, unlearn)
 }
 
 /// The same for a target at hand.
 ///
 /// # Errors
 /// As [`Models::guide`].
-pub(super) fn teacher_of(work: &mut Work<'_>, target: &Target, weight: f64) -> Result<Option<Teacher>> {
+pub(super) fn teacher_of(work: &mut Work<'_>, target: &Target, unlearn: &Unlearn) -> Result<Option<Teacher>> {
+    let weight = unlearn.labeller_term(target.method);
     let differentiable = matches!(target.method, EditMethod::Gradient | EditMethod::Student);
     if !differentiable || weight == 0.0 {
         return Ok(None);

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use lethe_domain::spec::Labeller;
-use lethe_domain::{ErrorCode, ProbeOutput, Warning, WarningCode, result_files};
+use lethe_domain::{EditMethod, ErrorCode, ProbeOutput, Warning, WarningCode, result_files};
 use lethe_models::{Loss, Stream};
 use nix::sys::statvfs::statvfs;
 use tch::{Kind, Tensor};
@@ -196,7 +196,8 @@ fn train_once(
     let (device, unlearn) = (work.device, &work.spec.unlearn);
     let mut copy = original.file.trainable(device)?;
     copy.set_batch_norm(unlearn.batch_norm)?;
-    let loss = Loss::new(unlearn, work.spec.generator.output.shape(), device)?;
+    // How it weighs is no matter here.
+    let loss = Loss::new(unlearn, EditMethod::default(), work.spec.generator.output.shape(), device)?;
     let z = latents.batch(Stream::Probe, 0, batch, device)?;
     let targets = original.generator.to_unit(&original.generator.forward(&z)?)?;
     let images = copy.to_unit(&copy.forward(&z)?)?;

@@ -7,8 +7,9 @@
 use std::rc::Rc;
 
 use lethe_collective::Group;
+use lethe_domain::spec::LossReduction;
 use lethe_domain::{ArtifactRef, Cut, JobSpec, Round, SearchOutput, SearchSummary, Trial, Values};
-use lethe_models::{HeldOut, Stream, Target};
+use lethe_models::{HeldOut, Stream, Target, l1};
 use tch::Kind;
 
 use super::fine_tune::trainer::Trainer;
@@ -35,7 +36,8 @@ pub(super) fn run(
     let number = trials.get(shard.index as usize).copied();
     let trial = number.ok_or_else(|| Error::internal(format!("{round:?} has no trial {}", shard.index)))?;
     let found = work.target(target)?;
-    let (steps, values) = (round.steps(&work.spec), Values::of(trial, &work.spec.unlearn, found.lr));
+    let (steps, values) =
+        (round.steps(&work.spec), Values::of(trial, &work.spec.unlearn, found.method, found.lr));
     let mut spec = values.set_in(&work.spec);
     spec.unlearn.steps = steps;
     let trained = train(work, shard, &spec, (&found, target), pool);
@@ -78,7 +80,7 @@ fn train(
     pool: &[ArtifactRef],
 ) -> Result<Option<[f64; 2]>> {
     let whole = edit::pool(work, pool)?;
-    let teacher = edit::teacher(work, stored, spec.unlearn.labeller_term)?;
+    let teacher = edit::teacher(work, stored, &spec.unlearn)?;
     let original = work.original()?;
     let pool = Rc::new(whole.to_train_on()?);
     let mut trainer = Trainer::new(spec, target, pool, Rc::clone(&original), teacher, Group::loopback())?;
@@ -112,7 +114,7 @@ fn measure(
 ) -> Result<[f64; 2]> {
     let judge = verdict::looking_labeller(&work.spec);
     let labeller = work.labeller(&judge.ok_or_else(|| Error::internal("nobody looks at the pool"))?)?;
-    let copy = original.file.frozen_with(&trainer.averaged(), work.device)?;
+    let copy = original.file.frozen_with(&trainer.published(1.0)?, work.device)?;
     let bar = Cut { threshold: target.select, ..target.cut };
     let (latents, batch) = (work.latents(), work.spec.pool.batch as usize);
     tch::no_grad(|| {
@@ -128,8 +130,7 @@ fn measure(
             let z = latents.gather(Stream::Train, part, work.device)?;
             let before = original.generator.to_unit(&original.generator.forward(&z)?)?;
             let after = copy.to_unit(&copy.forward(&z)?)?;
-            let apart = after.f_sub(&before)?.f_abs()?.f_to_kind(Kind::Double)?.f_mean(Kind::Double)?;
-            changed += f64::try_from(apart)? * part.len() as f64;
+            changed += f64::try_from(l1(&after, &before, LossReduction::Mean)?.f_sum(Kind::Double)?)?;
         }
         let over = |sum: f64, count: usize| sum / count.max(1) as f64;
         Ok([over(left as f64, held_out.positive.len()), over(changed, held_out.unedited.len())])

@@ -19,7 +19,7 @@ pub(super) fn run(work: &mut Work<'_>, target: &ArtifactRef, pool: &[ArtifactRef
     work.target(target)?;
     work.original()?;
     edit::pool(work, pool)?;
-    edit::teacher(work, target, work.spec.unlearn.labeller_term)?;
+    edit::teacher(work, target, &work.spec.unlearn.clone())?;
     work.speaker.begin();
     loop {
         let seconds = work.speaker.seconds() as u64;

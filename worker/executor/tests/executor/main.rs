@@ -22,3 +22,4 @@ mod search;
 mod several;
 mod shards;
 mod standby;
+mod strength;

@@ -5,7 +5,7 @@
 //! have in memory, or else from the last checkpoint.
 //!
 //! One file each: meeting the other ranks (`gang`, `deadline`), the step itself (`trainer`), what is kept when a gang ends (`kept`), where to go
-//! on from (`resume`), saving beside the training (`saving`, `saver`, `buffers`), the losses so far (`curve`). Not here: the edits (`edit`).
+//! on from (`resume`), saving beside the training (`saving`, `saver`, `buffers`), the losses so far (`curve`), how strong the copy is to be (`strength`). Not here: the edits (`edit`).
 
 mod buffers;
 mod curve;
@@ -16,9 +16,11 @@ mod resume;
 mod saver;
 mod saving;
 pub(crate) mod stall;
+mod strength;
 pub(crate) mod trainer;
 
-use lethe_domain::{ArtifactRef, EditSummary, ErrorCode, Failure, FineTuneOutput, GangRole, Rank};
+use lethe_domain::{ArtifactRef, ErrorCode, Failure, FineTuneOutput, GangRole, Rank};
+use lethe_models::Pool;
 
 use super::{edit, search};
 use crate::error::{Error, Result};
@@ -56,14 +58,14 @@ pub(super) fn run(
     let edited = edit::pool(work, pool)?;
     let search = search::found(work, search)?;
     let spec = search.as_ref().map_or_else(|| work.spec.clone(), |search| search.values.set_in(&work.spec));
-    let teacher = edit::teacher(work, target, spec.unlearn.labeller_term)?;
+    let teacher = edit::teacher(work, target, &spec.unlearn)?;
     let group = meeting.join(work)?;
     let found = work.target(target)?;
     let mut trainer = Trainer::new(&spec, &found, edited.clone(), original, teacher, group)?;
     // Until all have it, every survivor keeps its own.
     let mut curve = resume::resume(work, &mut trainer, (target, pool), role.floor)?;
     *work.kept = None;
-    let trained = train_and_publish(work, role, &mut trainer, &mut curve, edited.summary());
+    let trained = train_and_publish(work, role, &mut trainer, &mut curve, (target, &edited));
     let trained = trained.map(|output| output.map(|output| FineTuneOutput { search, ..output }));
     trained.map_err(|error| keep(work, (target, pool), trainer, curve, error))
 }
@@ -73,7 +75,7 @@ fn train_and_publish(
     role: &GangRole,
     trainer: &mut Trainer,
     curve: &mut Curve,
-    edits: EditSummary,
+    learnt: (&ArtifactRef, &Pool),
 ) -> Result<Option<FineTuneOutput>> {
     // On an error it finishes what it has on its own: the next generation does not wait for storage.
     let mut saving = (role.rank == Rank(0)).then(|| Saving::start(work, role, trainer)).transpose()?;
@@ -84,7 +86,7 @@ fn train_and_publish(
     let speed = trained / work.speaker.seconds().max(1e-9);
     // Nobody leaves while another still waits for the last sum.
     trainer.group().barrier()?;
-    saving.map(|saving| publish(work, role, trainer, curve, edits, saving, speed)).transpose()
+    saving.map(|saving| publish(work, role, trainer, curve, learnt, saving, speed)).transpose()
 }
 
 /// Keeps the state of the last whole step in memory, if it is sound, and says what ended the gang.
@@ -179,13 +181,13 @@ fn yield_here(trainer: &Trainer, curve: &Curve, saving: Option<&mut Saving>) -> 
     Err(Error::refused(ErrorCode::Yielded, message, ""))
 }
 
-/// Writes the weights and the curve, and waits until the last checkpoint is there.
+/// Finds how strong the copy is to be, writes its weights and the curve, and waits until the last checkpoint is there.
 fn publish(
     work: &mut Work<'_>,
     role: &GangRole,
     trainer: &Trainer,
     curve: &Curve,
-    edits: EditSummary,
+    (target, pool): (&ArtifactRef, &Pool),
     mut saving: Saving,
     samples_per_second: f64,
 ) -> Result<FineTuneOutput> {
@@ -194,10 +196,13 @@ fn publish(
     }
     let generation = role.generation;
     let weights = work.path(&format!("fine_tune/weights-g{generation}.safetensors"));
-    let weights = work.storage.put(&weights, trainer.averaged().to_bytes()?)?;
+    let method = work.target(target)?.method;
+    let strength = strength::find(work, trainer, target, pool)?;
+    let weights = work.storage.put(&weights, trainer.published(strength)?.to_bytes()?)?;
     let curve_path = work.path(&format!("fine_tune/curve-g{generation}.json"));
     let stored = work.storage.put(&curve_path, curve.to_json())?;
     let (loss_first, loss_last) = curve.ends();
+    let edits = pool.summary();
     tracing::info!(
         tried = edits.tried,
         unresolved = edits.unresolved,
@@ -216,6 +221,9 @@ fn publish(
         lr: trainer.lr(),
         drift,
         halved,
+        alpha: trainer.unlearn().alpha(method),
+        labeller_term: trainer.unlearn().labeller_term(method),
+        strength: Some(strength),
         loss_first,
         loss_last,
         curve: stored,

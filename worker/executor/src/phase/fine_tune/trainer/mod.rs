@@ -78,7 +78,8 @@ impl Trainer {
         if own.is_empty() {
             return Err(Error::internal(format!("{}: {parts} parts leave it none", group.place())));
         }
-        let loss = Loss::new(&spec.unlearn, spec.generator.output.shape(), device)?.with(teacher);
+        let loss =
+            Loss::new(&spec.unlearn, target.method, spec.generator.output.shape(), device)?.with(teacher);
         let mut copy = original.file.trainable(device)?;
         let trained = trained(&copy, &Latents::new(spec.sample.seed, &spec.generator), device)?;
         copy.set_batch_norm(spec.unlearn.batch_norm)?;
@@ -116,6 +117,11 @@ impl Trainer {
     /// Adam's learning rate at the start.
     pub(crate) fn lr(&self) -> f64 {
         self.lr
+    }
+
+    /// What it goes by.
+    pub(crate) fn unlearn(&self) -> &Unlearn {
+        &self.unlearn
     }
 
     /// Steps done, over the whole run.

@@ -13,9 +13,12 @@ impl Trainer {
         self.copy.state()
     }
 
-    /// What is published: the averaged parameters, and the buffers.
-    pub(crate) fn averaged(&self) -> Tensors {
-        self.average.published(self.copy.state())
+    /// What is published: the averaged parameters, `strength` of the way from the original's to where training took them, and the buffers.
+    ///
+    /// # Errors
+    /// Lack of memory.
+    pub(crate) fn published(&self, strength: f64) -> Result<Tensors> {
+        Ok(self.average.published(self.copy.state(), &self.anchor, strength)?)
     }
 
     /// The state of the optimiser and of the averages, sharing storage.
