@@ -5,7 +5,8 @@
 //! have in memory, or else from the last checkpoint.
 //!
 //! One file each: meeting the other ranks (`gang`, `deadline`), the step itself (`trainer`), what is kept when a gang ends (`kept`), where to go
-//! on from (`resume`), saving beside the training (`saving`, `saver`, `buffers`), the losses so far (`curve`), how strong the copy is to be (`strength`). Not here: the edits (`edit`).
+//! on from (`resume`), saving beside the training (`saving`, `saver`, `buffers`), the losses so far (`curve`), how strong the copy is to be
+//! (`strength`). Not here: the edits (`edit`).
 
 mod buffers;
 mod curve;
