@@ -5,6 +5,7 @@ mod direction;
 pub(crate) mod edit;
 mod evaluate;
 pub(crate) mod fine_tune;
+mod left;
 mod probe;
 mod publish;
 mod report;

@@ -14,7 +14,7 @@ use tch::Kind;
 
 use super::fine_tune::trainer::Trainer;
 use super::fine_tune::{SMALLER, WINDOW};
-use super::{Shard, edit};
+use super::{Shard, edit, left};
 use crate::error::{Error, Result};
 use crate::link::Wishes;
 use crate::models::Original;
@@ -117,14 +117,9 @@ fn measure(
     let copy = original.file.frozen_with(&trainer.published(1.0)?, work.device)?;
     let bar = Cut { threshold: target.select, ..target.cut };
     let (latents, batch) = (work.latents(), work.spec.pool.batch as usize);
+    let left = left::count(work, &copy, &labeller, bar, &held_out.positive, |work| work.stop.check())?;
     tch::no_grad(|| {
-        let (mut left, mut changed) = (0, 0.0);
-        for part in held_out.positive.chunks(batch) {
-            work.stop.check()?;
-            let z = latents.gather(Stream::Train, part, work.device)?;
-            let scores = labeller.scores(&copy.to_unit(&copy.forward(&z)?)?)?;
-            left += scores.iter().filter(|score| bar.is_positive(**score)).count();
-        }
+        let mut changed = 0.0;
         for part in held_out.unedited.chunks(batch) {
             work.stop.check()?;
             let z = latents.gather(Stream::Train, part, work.device)?;

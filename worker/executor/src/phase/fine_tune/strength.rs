@@ -4,10 +4,11 @@
 //! another. The way between the weights, and a little beyond, gives the copies in between for the price of looking at them, on latents that
 //! nothing was trained on. The labeller looks, never the judge. Not here: which latents these are (`lethe_models::Pool`).
 
+use lethe_domain::ArtifactRef;
 use lethe_domain::spec::Selection;
-use lethe_domain::{ArtifactRef, Cut};
-use lethe_models::{Generator, Labeller, Pool, Stream};
+use lethe_models::Pool;
 
+use super::super::left;
 use super::trainer::Trainer;
 use crate::error::Result;
 use crate::verdict;
@@ -40,13 +41,18 @@ pub(super) fn find(work: &mut Work<'_>, trainer: &Trainer, target: &ArtifactRef,
     }
     let (labeller, original) = (work.labeller(&judge)?, work.original()?);
     let allowed = (LEFT * latents.len() as f64) as usize;
-    let strength = weakest(|strength| {
+    let (done, total) = (trainer.steps(), work.spec.unlearn.steps);
+    weakest(|strength| {
         let copy = original.file.frozen_with(&trainer.published(strength)?, work.device)?;
-        let left = left(work, trainer, &copy, &labeller, &latents, cut)?;
+        let left = left::count(work, &copy, &labeller, cut, &latents, |work| {
+            work.stop.check()?;
+            // A word now and then, or the lease would be taken for lost.
+            work.speaker.progress(&work.lease, done, total, 0, None);
+            Ok(())
+        })?;
         tracing::info!(strength, left, of = latents.len(), allowed, "by the labeller");
         Ok(left <= allowed)
-    })?;
-    Ok(strength)
+    })
 }
 
 /// The lowest strength that is enough, when a higher one is, too; the highest when none is.
@@ -64,28 +70,6 @@ fn weakest(mut is_enough: impl FnMut(f64) -> Result<bool>) -> Result<f64> {
         }
     }
     Ok(at(step))
-}
-
-/// In how many of these latents' images the labeller sees the feature.
-fn left(
-    work: &mut Work<'_>,
-    trainer: &Trainer,
-    copy: &Generator,
-    labeller: &Labeller,
-    latents: &[u64],
-    cut: Cut,
-) -> Result<usize> {
-    let (source, steps) = (work.latents(), trainer.steps());
-    let mut left = 0;
-    for part in latents.chunks(work.spec.pool.batch as usize) {
-        work.stop.check()?;
-        // A word now and then, or the lease would be taken for lost.
-        work.speaker.progress(&work.lease, steps, work.spec.unlearn.steps, 0, None);
-        let z = source.gather(Stream::Train, part, work.device)?;
-        let scores = tch::no_grad(|| labeller.scores(&copy.to_unit(&copy.forward(&z)?)?))?;
-        left += scores.iter().filter(|score| cut.is_positive(**score)).count();
-    }
-    Ok(left)
 }
 
 #[cfg(test)]
