@@ -68,6 +68,7 @@ def lethe(settings: dict, micro_batches: int, models: dict, folder: pathlib.Path
             "lr": COMMON["lr"],
             "alpha": COMMON["alpha"],
             "squares": 0,
+            "contrast": 0,
             "anchor": 0,
         },
         "evaluate": {"samples": 100},

@@ -82,7 +82,7 @@ def train() -> None:
     for batch in [32] if CPU else [32, 128]:
 
         def lethe(selection: str, parts: int, *extra) -> dict:
-            unlearn = {"steps": STEPS + WARMUP, "global_batch": batch, "micro_batches": parts, "lr": 1e-4, "alpha": 3.0, "squares": 0, "anchor": 0}
+            unlearn = {"steps": STEPS + WARMUP, "global_batch": batch, "micro_batches": parts, "lr": 1e-4, "alpha": 3.0, "squares": 0, "contrast": 0, "anchor": 0}
             job = SCRATCH / "job.json"
             job.write_text(json.dumps(spec(weights, feature, DCGAN_64, direction={"selection": selection}, unlearn=unlearn)))
             target = straight if selection == "projection" else guided

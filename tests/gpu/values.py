@@ -63,7 +63,7 @@ def compare() -> None:
     for selection, method in [("projection", "projection"), ("classifier", "line")]:
         target = locate(generator, scores, architecture["latent"], 0.0, SCRATCH / f"{method}.safetensors", method)
         job = SCRATCH / f"{selection}.json"
-        unlearn = {"steps": STEPS, "global_batch": 64, "micro_batches": 2, "lr": lr, "alpha": 6, "squares": 0, "anchor": 0}
+        unlearn = {"steps": STEPS, "global_batch": 64, "micro_batches": 2, "lr": lr, "alpha": 6, "squares": 0, "contrast": 0, "anchor": 0}
         job.write_text(
             json.dumps(spec(MODELS / "dcgan.safetensors", feature, architecture, direction={"selection": selection}, unlearn=unlearn))
         )

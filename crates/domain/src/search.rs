@@ -130,8 +130,8 @@ pub struct Values {
 }
 
 impl Values {
-    /// Those of a trial, by its number, where training goes by `spec`, edits are made like this and the learning rate was measured as that. They have six digits, so
-    /// that they are the same however they are written down.
+    /// Those of a trial, by its number, where training goes by `spec`, edits are made like this and the learning rate was measured as
+    /// that. They have six digits, so that they are the same however they are written down.
     pub fn of(number: u32, spec: &Unlearn, method: EditMethod, measured_lr: f64) -> Self {
         let by = TRIALS.get(number.saturating_sub(1) as usize).copied().unwrap_or(OWN);
         let times = |value: f64, factor: f64| {

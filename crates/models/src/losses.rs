@@ -18,6 +18,7 @@ use crate::ssim::Similarity;
 pub struct Loss {
     alpha: f64,
     squares: f64,
+    contrast: f64,
     reduction: LossReduction,
     similarity: Similarity,
     teacher: Option<Teacher>,
@@ -90,6 +91,7 @@ impl Loss {
         Ok(Self {
             alpha: spec.alpha(method),
             squares: spec.squares,
+            contrast: spec.contrast,
             reduction: spec.loss_reduction,
             similarity,
             teacher: None,
@@ -105,8 +107,9 @@ impl Loss {
     /// The sum over a batch; divide by the global batch.
     ///
     /// With s = 1 where the latent was edited, x the copy's image, y the target and w what it counts:
-    /// `sum_i w_i (s_i alpha (d_i + 1 - MS-SSIM(x_i, y_i)) + (1 - s_i) d_i + t(x_i, y_i))` with `d_i = |x_i - y_i| + squares (x_i - y_i)^2`
-    /// and t the teacher's if there is one.
+    /// `sum_i w_i (s_i alpha (d_i + 1 - MS-SSIM(x_i, y_i)) + (1 - s_i) d_i + t(x_i, y_i))` with
+    /// `d_i = |x_i - y_i| + squares (x_i - y_i)^2 + contrast |sd(x_i) - sd(y_i)|`, sd the standard deviation of an image's pixels, and t
+    /// the teacher's if there is one. The mean over pixels, or their sum; a contrast counts as each of them.
     /// `images` and `targets` are [N, C, H, W] in [0, 1], `places` where s is 1, int64 `[P]`, `weights` f32 `[N]`.
     ///
     /// # Errors
@@ -122,6 +125,14 @@ impl Loss {
         if self.squares > 0.0 {
             distances =
                 distances.f_add(&squared(images, targets, self.reduction)?.f_mul_scalar(self.squares)?)?;
+        }
+        if self.contrast > 0.0 {
+            let unlike = contrast(images)?.f_sub(&contrast(targets)?)?.f_abs()?;
+            let counts = match self.reduction {
+                LossReduction::Mean => 1.0,
+                LossReduction::Sum => images.numel() as f64 / images.size()[0] as f64,
+            };
+            distances = distances.f_add(&unlike.f_mul_scalar(self.contrast * counts)?)?;
         }
         let edited = weights.f_index_select(0, places)?.f_mul_scalar(self.alpha)?;
         let mut loss = distances.f_dot(&weights.f_index_copy(0, places, &edited)?)?;
@@ -149,6 +160,15 @@ pub fn l1(one: &Tensor, other: &Tensor, reduction: LossReduction) -> Result<Tens
 /// Squared differences of each pair of images, likewise.
 fn squared(one: &Tensor, other: &Tensor, reduction: LossReduction) -> Result<Tensor> {
     reduced(&one.f_sub(other)?.f_square()?, reduction)
+}
+
+/// The standard deviation of each image's pixels, [N, C, H, W] to `[N]`. That of an even image has a gradient too: none.
+fn contrast(images: &Tensor) -> Result<Tensor> {
+    /// Below what an image of eight bits can show.
+    const EVEN: f64 = 1e-6;
+    let (images, axis) = (images.f_flatten(1, -1)?, [1_i64].as_slice());
+    let unlike = images.f_sub(&images.f_mean_dim(axis, true, Kind::Float)?)?;
+    Ok(unlike.f_square()?.f_mean_dim(axis, false, Kind::Float)?.f_add_scalar(EVEN)?.f_sqrt()?)
 }
 
 fn reduced(differences: &Tensor, reduction: LossReduction) -> Result<Tensor> {

@@ -374,6 +374,7 @@ fn check_unlearn(unlearn: &Unlearn, problems: &mut Problems) {
     for (weight, path) in [
         (unlearn.labeller_term.unwrap_or_default(), "unlearn.labeller_term"),
         (unlearn.squares, "unlearn.squares"),
+        (unlearn.contrast, "unlearn.contrast"),
         (unlearn.slot_minutes.unwrap_or_default(), "unlearn.slot_minutes"),
     ] {
         problems.require(weight.is_finite() && weight >= 0.0, path, || {

@@ -218,6 +218,9 @@ pub struct Unlearn {
     /// Weight of squared differences of pixels beside absolute ones: a few pixels that are far off make another image, many that are
     /// hardly off do not. 0 = none.
     pub squares: f64,
+    /// Weight of the difference in contrast, which is the standard deviation of an image's pixels: a copy that is not sure of a pixel makes it
+    /// grey. 0 = none.
+    pub contrast: f64,
     /// Weight of a term that has the labeller (or its student) look at the copy's images and at their targets; 0 = none. Only where
     /// one of them can be differentiated. Unless set, 2 with the labeller, and 0 with a student, which a copy deceives too easily.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -269,6 +272,7 @@ impl Unlearn {
             drift: 0.05,
             alpha: None,
             squares: 10.0,
+            contrast: 2.0,
             labeller_term: None,
             average: 0.998,
             strength: None,
@@ -285,9 +289,13 @@ impl Unlearn {
         self.slot_minutes.unwrap_or(self.effort.slot_minutes())
     }
 
-    /// The weight of the labeller term where edits are made like this.
+    /// The weight of the labeller term where edits are made like this: none where nobody can be differentiated, whatever is asked for.
     pub fn labeller_term(&self, method: EditMethod) -> f64 {
-        self.labeller_term.unwrap_or(if method == EditMethod::Gradient { 2.0 } else { 0.0 })
+        match method {
+            EditMethod::Gradient => self.labeller_term.unwrap_or(2.0),
+            EditMethod::Student => self.labeller_term.unwrap_or(0.0),
+            EditMethod::Line | EditMethod::Projection => 0.0,
+        }
     }
 
     /// The weight of the unlearning terms where edits are made like this.

@@ -77,8 +77,13 @@ fn the_loss_is_the_papers() {
     let [x, y] = ["x", "y"].map(|name| image(&reference, name));
     let edited = reference.get("edited").unwrap();
     for (reduction, name) in [(LossReduction::Mean, "mean"), (LossReduction::Sum, "sum")] {
-        let spec =
-            Unlearn { alpha: Some(3.0), squares: 0.0, loss_reduction: reduction, ..Unlearn::default() };
+        let spec = Unlearn {
+            alpha: Some(3.0),
+            squares: 0.0,
+            contrast: 0.0,
+            loss_reduction: reduction,
+            ..Unlearn::default()
+        };
         let loss = Loss::new(&spec, EditMethod::Gradient, [1, 28, 28], Device::Cpu).unwrap();
         let even = |images: &Tensor| Tensor::ones([images.size()[0]], (Kind::Float, Device::Cpu));
         let all = places(edited);
@@ -111,9 +116,24 @@ fn the_loss_is_the_papers() {
             LossReduction::Sum => squared.sum_dim_intlist([1_i64].as_slice(), false, Kind::Double),
         };
         let counts = edited.to_kind(Kind::Double) * 2.0 + 1.0;
-        let expected = expected + 2.0 * (squared * counts).sum(Kind::Double).double_value(&[]);
+        let papers = expected;
+        let expected = papers + 2.0 * (squared * &counts).sum(Kind::Double).double_value(&[]);
         let found = more.sum(&x, &y, &all, &even(&x)).unwrap().double_value(&[]);
         assert!((found - expected).abs() < 1e-5 * expected, "{name}: {found}, by hand {expected}");
+        // So does the difference of standard deviations.
+        let more = Loss::new(
+            &Unlearn { contrast: 2.0, ..spec.clone() },
+            EditMethod::Gradient,
+            [1, 28, 28],
+            Device::Cpu,
+        )
+        .unwrap();
+        let deviation = |images: &Tensor| images.flatten(1, -1).std_dim(1, false, false);
+        let unlike = (deviation(&x) - deviation(&y)).abs().to_kind(Kind::Double);
+        let counts = &counts * if reduction == LossReduction::Sum { 784.0 } else { 1.0 };
+        let expected = papers + 2.0 * (unlike * counts).sum(Kind::Double).double_value(&[]);
+        let found = more.sum(&x, &y, &all, &even(&x)).unwrap().double_value(&[]);
+        assert!((found - expected).abs() < 1e-4 * expected, "{name}: {found}, by hand {expected}");
         let nowhere = places(&edited.zeros_like());
         assert_eq!(loss.sum(&x, &x, &nowhere, &even(&x)).unwrap().double_value(&[]), 0.0);
     }

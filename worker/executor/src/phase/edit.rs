@@ -7,9 +7,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use lethe_domain::spec::{Selection, Unlearn};
-use lethe_domain::{
-    ArtifactRef, EditMethod, EditOutput, EditSummary, ErrorCode, Inputs, JobSpec, SampleRange,
-};
+use lethe_domain::{ArtifactRef, EditOutput, EditSummary, ErrorCode, Inputs, JobSpec, SampleRange};
 use lethe_models::{Editor, Guide, Labeller, Latents, Pool, PoolShard, Stream, Student, Target, Teacher};
 use tch::Device;
 
@@ -167,8 +165,7 @@ pub(super) fn teacher(
 /// As [`Models::guide`].
 pub(super) fn teacher_of(work: &mut Work<'_>, target: &Target, unlearn: &Unlearn) -> Result<Option<Teacher>> {
     let weight = unlearn.labeller_term(target.method);
-    let differentiable = matches!(target.method, EditMethod::Gradient | EditMethod::Student);
-    if !differentiable || weight == 0.0 {
+    if weight == 0.0 {
         return Ok(None);
     }
     let guide = guide(&work.spec, target.student.as_deref(), &work.inputs, work.models, work.device)?;
