@@ -228,9 +228,9 @@ pub struct Unlearn {
     /// Decay of the averaged copy, which is the one that is published; 0 = the last step's is.
     pub average: f64,
     /// How far the published weights are along the way from the original's to the trained ones: 1 = at these, above 1 = further in the same
-    /// line. Unless set: no further, between 0.75 and 1.25, than it takes for the labeller to see the feature in at most 2.5 % of the images of
-    /// latents that showed it, of a ninth of the pool that nothing is trained on; 1 where the selection is projection, or where these are
-    /// fewer than 50.
+    /// line. Unless set: no further, between 0.75 and 1.25, than it takes for the labeller to see the feature in at most 2.5 % (4 % without a
+    /// labeller term) of the images of latents that showed it, of a ninth of the pool that nothing is trained on; 1 where the selection is
+    /// projection, or where these are fewer than 50.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strength: Option<f64>,
     /// Share of a batch that is drawn from latents near the feature, or more where more are; weights make up for it. 0 = all are

@@ -16,8 +16,10 @@ use crate::work::Work;
 
 /// Most latents that are looked at for one strength, and fewest by which one can be chosen.
 const LATENTS: [usize; 2] = [1_000, 50];
-/// Share of them in whose images the labeller may see the feature: another one sees up to twice as much.
+/// Share of them in whose images the labeller may see the feature: where training looked through it, another one sees up to twice as much.
 const LEFT: f64 = 0.025;
+/// The same where it did not, and nobody was taught to please it.
+const LEFT_UNASKED: f64 = 0.04;
 /// Strengths that are tried, in steps from 1 down or up: 0.75 to 1.25.
 const STEP: f64 = 0.05;
 const STEPS: i32 = 5;
@@ -34,13 +36,15 @@ pub(super) fn find(work: &mut Work<'_>, trainer: &Trainer, target: &ArtifactRef,
     let looking = verdict::looking_labeller(&work.spec)
         .filter(|_| work.spec.direction.selection == Selection::Classifier);
     let Some(judge) = looking else { return Ok(1.0) };
-    let cut = work.target(target)?.cut;
+    let target = work.target(target)?;
+    let cut = target.cut;
+    let share = if work.spec.unlearn.labeller_term(target.method) > 0.0 { LEFT } else { LEFT_UNASKED };
     let latents = pool.kept(LATENTS[0], cut);
     if latents.len() < LATENTS[1] {
         return Ok(1.0);
     }
     let (labeller, original) = (work.labeller(&judge)?, work.original()?);
-    let allowed = (LEFT * latents.len() as f64) as usize;
+    let allowed = (share * latents.len() as f64) as usize;
     let (done, total) = (trainer.steps(), work.spec.unlearn.steps);
     weakest(|strength| {
         let copy = original.file.frozen_with(&trainer.published(strength)?, work.device)?;
