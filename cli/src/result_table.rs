@@ -90,7 +90,7 @@ fn story(result: &JobResult) -> Vec<String> {
     if let Some(PoolSummary { latents, shards, reused }) = result.pool {
         let reused = match reused {
             0 => String::new(),
-            reused => format!(", {} of them from another job", count(reused.into())),
+            reused => format!(", {} of them made before", count(reused.into())),
         };
         lines.push(format!(
             "  pool                {} in {}{reused}",
@@ -110,13 +110,15 @@ fn story(result: &JobResult) -> Vec<String> {
         let strength =
             train.strength.map_or_else(String::new, |strength| format!(", strength {strength:.2}"));
         lines.push(format!(
-            "  training            {} on {}, {} samples/s, loss {:.4} -> {:.4}, lr {:.2e}{strength}",
+            "  training            {} on {}, {} samples/s, loss {:.4} -> {:.4}, lr {:.2e}, alpha {}, labeller_term {}{strength}",
             counted(train.steps, "step"),
             counted(u64::from(train.world_size), "slot"),
             count(train.samples_per_second as u64),
             train.loss_first,
             train.loss_last,
-            train.lr
+            train.lr,
+            train.alpha,
+            train.labeller_term
         ));
     }
     let total: f64 = result.seconds.values().sum();

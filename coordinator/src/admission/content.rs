@@ -208,7 +208,7 @@ impl Seen<'_> {
             ));
         }
         if sidecar.kind != kind {
-            return Err(format!("{name} describes a {}, expected a {kind}", sidecar.kind));
+            return Err(format!("{name} is of the kind {}, expected {kind}", sidecar.kind));
         }
         let class = spec.classifier_at(self.key).and_then(|classifier| classifier.class);
         match (kind, sidecar.classes, class) {

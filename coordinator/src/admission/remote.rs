@@ -213,7 +213,7 @@ mod tests {
 
         store.put("vae.safetensors.json", describe("scorer", weights.sha256.to_string())).await.unwrap();
         let found = problems(&spec, &environment).await;
-        assert!(found[0].1.contains("describes a scorer, expected a generator"), "{found:?}");
+        assert!(found[0].1.contains("is of the kind scorer, expected generator"), "{found:?}");
         store.delete("vae.safetensors.json").await.unwrap();
         let found = problems(&spec, &environment).await;
         assert!(found[0].1.contains("safetensors weights need one"), "{found:?}");

@@ -124,7 +124,7 @@ async fn descriptions_are_needed_and_must_fit() {
     let world = World::new().await;
     world.describe("vae.safetensors", "scorer", &Digest::of(WEIGHTS).to_string());
     let problems = world.problems(world.spec()).await;
-    assert!(problems[0].1.contains("describes a scorer, expected a generator"), "{problems:?}");
+    assert!(problems[0].1.contains("is of the kind scorer, expected generator"), "{problems:?}");
     world.file("vae.safetensors.json", b"{}");
     assert!(world.problems(world.spec()).await[0].1.contains("is no description of a model"));
     fs::remove_file(world.path("vae.safetensors.json")).unwrap();

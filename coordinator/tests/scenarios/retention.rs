@@ -12,17 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::{Duration, sleep, timeout};
 
 use crate::fake::{FREELY, FakeWorker, generator};
-use crate::world::{DEADLINE, World, any_port, client, get, succeeded, url};
-
-/// Waits until something holds that nobody announces.
-async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
-    let found = async {
-        while !holds().await {
-            sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(DEADLINE, found).await.unwrap_or_else(|_| panic!("{what} in time"));
-}
+use crate::world::{DEADLINE, World, any_port, client, eventually, get, succeeded, url};
 
 /// A file that a job has in artifact storage.
 fn leave(world: &World, id: &JobId, file: &str) {

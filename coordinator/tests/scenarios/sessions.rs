@@ -1,6 +1,7 @@
 //! Workers coming, going, and coming again.
 
 use lethe_client::Error;
+use lethe_coordinator::Coordinator;
 use lethe_domain::{JobSpec, SlotIndex, SlotReport, WorkerId};
 use lethe_proto::PROTOCOL;
 use lethe_proto::session::{Registration, WorkerCommand, WorkerEvent};
@@ -10,7 +11,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use crate::fake::{FREELY, FakeWorker};
-use crate::world::{DEADLINE, World, channel, client, succeeded, url};
+use crate::world::{DEADLINE, World, any_port, channel, client, eventually, succeeded, url};
 
 /// What an executor that computes what it should says of itself.
 pub(crate) fn report() -> SlotReport {
@@ -50,14 +51,17 @@ async fn workers_of_another_protocol_or_without_slots_are_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_leaves_gives_its_work_back_at_once() {
     let world = World::new();
-    let coordinator = world.start().await;
+    let mut config = world.config(any_port());
+    // Nobody is taken for dead: only that it left frees its work.
+    config.engine.dead_after_ms = 10 * DEADLINE.as_millis() as u64;
+    let coordinator = Coordinator::start(config).await.unwrap();
     let client = client(coordinator.grpc_address()).await;
     let job = client.submit(&world.job(), None).await.unwrap();
     let address = url(coordinator.grpc_address());
     let mut first = FakeWorker::start(&address, "first", 1, 1);
     let held = first.started(2).await.pop().unwrap();
     first.leave().await;
-    assert_eq!(client.workers().await.unwrap(), vec![]);
+    eventually("it is gone", async || client.workers().await.unwrap().is_empty()).await;
     let mut second = FakeWorker::start(&address, "second", 1, FREELY);
     let again = second.started(1).await.remove(0);
     assert_eq!((again.shard, again.attempt.0), (held.shard, held.attempt.0 + 1));

@@ -11,7 +11,7 @@ use lethe_domain::{JobId, JobSpec, JobState, JobStatus};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 
 /// Longer than anything here takes on a busy machine; a test that waits for it has failed.
@@ -99,6 +99,16 @@ pub(crate) async fn channel(address: SocketAddr) -> Channel {
 
 pub(crate) async fn client(address: SocketAddr) -> Client {
     Client::connect(&[url(address)], Options::default()).await.unwrap()
+}
+
+/// Waits until something holds that nobody announces.
+pub(crate) async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
+    let found = async {
+        while !holds().await {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(DEADLINE, found).await.unwrap_or_else(|_| panic!("{what} in time"));
 }
 
 /// Watches until the state is as wanted.

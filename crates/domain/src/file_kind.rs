@@ -125,9 +125,9 @@ impl FileKind {
             (Self::Safetensors, ModelFormat::TorchScript) => Some(
                 "is safetensors, not TorchScript: say format: safetensors for a generator with a sidecar; other models must be TorchScript, which tools/export writes",
             ),
-            (Self::TorchScript, ModelFormat::Safetensors) => {
-                Some("is a TorchScript archive, not safetensors: say format: torchscript")
-            }
+            (Self::TorchScript, ModelFormat::Safetensors) => Some(
+                "is a TorchScript archive, not safetensors: say format: torchscript for a generator; other files than models are safetensors",
+            ),
             (Self::Unknown, ModelFormat::TorchScript) => {
                 Some("is not a TorchScript archive (not a zip file)")
             }

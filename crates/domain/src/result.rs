@@ -58,7 +58,8 @@ pub struct JobResult {
     pub inputs: Inputs,
     /// Where the files are.
     pub artifacts: ArtifactPaths,
-    /// The settings it came from, every default filled in: the same spec gives the same result. Absent in lists of jobs.
+    /// The settings it came from, every default filled in, and what was measured, found or lowered on the way set: the same spec gives the
+    /// same result. Absent in lists of jobs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<Box<JobSpec>>,
 }
@@ -147,7 +148,7 @@ pub struct PoolSummary {
     pub latents: u64,
     /// Shards they were cut into.
     pub shards: u32,
-    /// Those that another job had made before.
+    /// Those that were found, made by another job or by this one before it was interrupted.
     pub reused: u32,
 }
 

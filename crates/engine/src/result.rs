@@ -1,7 +1,7 @@
 //! A job's result, put together from what its phases gave.
 
 use lethe_domain::{
-    ArtifactPaths, DirectionSummary, JobResult, Phase, PoolSummary, RESULT_VERSION, TrainSummary,
+    ArtifactPaths, DirectionSummary, JobResult, JobSpec, Phase, PoolSummary, RESULT_VERSION, TrainSummary,
 };
 
 use crate::JobRecord;
@@ -41,7 +41,6 @@ impl JobRecord {
             loss_last: trained.loss_last,
         });
         let search = outputs.fine_tune().and_then(|trained| trained.search.clone());
-        let spec = search.as_ref().map_or_else(|| record.spec.clone(), |search| search.settle(&record.spec));
         let report = outputs.report();
         JobResult {
             schema_version: RESULT_VERSION,
@@ -71,7 +70,20 @@ impl JobRecord {
                 checkpoint: outputs.fine_tune().map(|trained| trained.checkpoint.clone()),
                 target_sha256: outputs.direction().map(|direction| direction.target.sha256.clone()),
             },
-            spec: Some(Box::new(spec)),
+            spec: Some(Box::new(record.settled())),
         }
+    }
+
+    /// The spec that gives the same copy again: what was found, measured or lowered on the way is set.
+    fn settled(&self) -> JobSpec {
+        let Some(trained) = self.outputs.fine_tune() else { return self.spec.clone() };
+        let search = trained.search.as_ref();
+        let mut spec = search.map_or_else(|| self.spec.clone(), |search| search.settle(&self.spec));
+        spec.unlearn.slot_minutes = Some(0.0);
+        spec.unlearn.lr = Some(trained.lr);
+        spec.unlearn.alpha = Some(trained.alpha);
+        spec.unlearn.labeller_term = Some(trained.labeller_term);
+        spec.unlearn.strength = trained.strength;
+        spec
     }
 }

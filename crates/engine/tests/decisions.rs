@@ -459,10 +459,10 @@ fn rank_zero_moves_the_job_on_while_the_others_still_close() {
         steps: 400,
         world_size: 2,
         samples_per_second: 1.0,
-        lr: 0.001,
+        lr: 0.002,
         drift: None,
         halved: 1,
-        alpha: 3.0,
+        alpha: 1.5,
         labeller_term: 2.0,
         strength: Some(1.25),
         loss_first: 1.0,
@@ -475,10 +475,11 @@ fn rank_zero_moves_the_job_on_while_the_others_still_close() {
     let result = bench.state.record(&job()).unwrap().result();
     let unlearn = result.spec.unwrap().unlearn;
     assert_eq!(
-        (unlearn.lr, unlearn.alpha, unlearn.trials),
-        (Some(0.002), Some(1.5), 0),
+        (unlearn.lr, unlearn.alpha, unlearn.labeller_term, unlearn.strength, unlearn.anchor, unlearn.trials),
+        (Some(0.002), Some(1.5), Some(2.0), Some(1.25), 0.003, 0),
         "what was found is set"
     );
+    assert_eq!(unlearn.slot_minutes, Some(0.0), "a slower machine is not to do less");
     assert!(matches!(starts(&effects)[..], [(_, 0, Task::Evaluate { .. })]));
     bench.finish("w", 1, Ok(TaskOutput::FineTune(None)));
     assert_eq!(bench.lease("w", 1).unwrap().phase, Phase::Evaluate);

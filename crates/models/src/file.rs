@@ -128,7 +128,7 @@ fn parse_sidecar(file: &str, text: &[u8], kind: ModelKind, format: ModelFormat) 
         )));
     }
     if sidecar.kind != kind {
-        return Err(refuse(format!("describes a {}, expected a {kind}", sidecar.kind)));
+        return Err(refuse(format!("is of the kind {}, expected {kind}", sidecar.kind)));
     }
     if sidecar.format != format {
         return Err(refuse(format!("says the format is {}, expected {format}", sidecar.format)));

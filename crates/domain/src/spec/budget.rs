@@ -27,7 +27,7 @@ const LEAST: [u64; 3] = [2_000, 200, 1_000];
 impl JobSpec {
     /// The same with fewer latents of the pool, steps and latents of the evaluation, all by the same share, where editing, training and
     /// evaluating would take more than `unlearn.slot_minutes` at these costs; none where nothing is to be lowered. Numbers that are not the
-    /// effort's own stay: somebody wanted them.
+    /// effort's own stay: somebody wanted them. One that was written down and equals the effort's own cannot be told from it.
     pub fn within_budget(&self, costs: &Costs) -> Option<Self> {
         let effort = self.unlearn.effort;
         let minutes = self.unlearn.minutes();

@@ -231,7 +231,7 @@ fn what_is_left_is_traced_to_its_cause() {
     // The labeller judges: it selected all it sees, its edits are clean, and a copy that was not trained has learnt nothing.
     let ([missed, edit, fit, new], advice, mut scores) = parts(&job);
     assert!(missed == 0.0 && new == 0.0 && edit < 0.1 && fit > 0.9, "{missed} {edit} {fit} {new}");
-    assert!(advice.ends_with("raise unlearn.effort, or else unlearn.labeller_term"), "{advice}");
+    assert!(advice.ends_with("raise unlearn.effort (unlearn.steps and pool.latents, where they are set), or else unlearn.strength"), "{advice}");
     // One that sees the feature in seven of ten images: most were never selected, and no edit goes far enough for it.
     scores.sort_by(f64::total_cmp);
     let judge = json!({"scorer": {"uri": mnist("models/thickness.pt"), "positive": {"above": scores[119]}}});

@@ -79,7 +79,7 @@ impl Part {
             Self::Edit => ["still there after the edit itself", "raise direction.margin"],
             Self::Fit => [
                 "gone in the edit, but the copy has not learnt it",
-                "raise unlearn.effort, or else unlearn.labeller_term",
+                "raise unlearn.effort (unlearn.steps and pool.latents, where they are set), or else unlearn.strength",
             ],
             Self::New => {
                 ["new: the original did not show it there", "lower unlearn.lr and raise unlearn.steps"]
