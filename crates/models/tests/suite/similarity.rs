@@ -76,6 +76,7 @@ fn the_loss_is_the_papers() {
     let reference = reference("loss");
     let [x, y] = ["x", "y"].map(|name| image(&reference, name));
     let edited = reference.get("edited").unwrap();
+    let loss_of = |spec: &Unlearn| Loss::new(spec, EditMethod::Gradient, [1, 28, 28], Device::Cpu).unwrap();
     for (reduction, name) in [(LossReduction::Mean, "mean"), (LossReduction::Sum, "sum")] {
         let spec = Unlearn {
             alpha: Some(3.0),
@@ -84,7 +85,7 @@ fn the_loss_is_the_papers() {
             loss_reduction: reduction,
             ..Unlearn::default()
         };
-        let loss = Loss::new(&spec, EditMethod::Gradient, [1, 28, 28], Device::Cpu).unwrap();
+        let loss = loss_of(&spec);
         let even = |images: &Tensor| Tensor::ones([images.size()[0]], (Kind::Float, Device::Cpu));
         let all = places(edited);
         let found = loss.sum(&x, &y, &all, &even(&x)).unwrap().double_value(&[]);
@@ -103,13 +104,7 @@ fn the_loss_is_the_papers() {
         let by_hand: f64 = (0..).zip(weights).map(|(place, weight)| f64::from(weight) * part(place, 1)).sum();
         assert!((weighted - by_hand).abs() < 1e-5 * by_hand, "{name}: {weighted}, one by one {by_hand}");
         // Squares come to the differences, and count as they do.
-        let more = Loss::new(
-            &Unlearn { squares: 2.0, ..spec.clone() },
-            EditMethod::Gradient,
-            [1, 28, 28],
-            Device::Cpu,
-        )
-        .unwrap();
+        let more = loss_of(&Unlearn { squares: 2.0, ..spec.clone() });
         let squared = (&x - &y).square().flatten(1, -1);
         let squared = match reduction {
             LossReduction::Mean => squared.mean_dim([1_i64].as_slice(), false, Kind::Double),
@@ -121,13 +116,7 @@ fn the_loss_is_the_papers() {
         let found = more.sum(&x, &y, &all, &even(&x)).unwrap().double_value(&[]);
         assert!((found - expected).abs() < 1e-5 * expected, "{name}: {found}, by hand {expected}");
         // So does the difference of standard deviations.
-        let more = Loss::new(
-            &Unlearn { contrast: 2.0, ..spec.clone() },
-            EditMethod::Gradient,
-            [1, 28, 28],
-            Device::Cpu,
-        )
-        .unwrap();
+        let more = loss_of(&Unlearn { contrast: 2.0, ..spec.clone() });
         let deviation = |images: &Tensor| images.flatten(1, -1).std_dim(1, false, false);
         let unlike = (deviation(&x) - deviation(&y)).abs().to_kind(Kind::Double);
         let counts = &counts * if reduction == LossReduction::Sum { 784.0 } else { 1.0 };
