@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use crate::crash::free_address;
 use crate::fake::{FREELY, FakeWorker};
 use crate::sessions::registration;
-use crate::world::{DEADLINE, World, channel, fetch, succeeded, url};
+use crate::world::{DEADLINE, World, channel, eventually, fetch, succeeded, url};
 
 /// P6: another leads within this time.
 const FAIL_OVER: Duration = Duration::from_secs(5);
@@ -79,7 +79,7 @@ impl Fleet {
             fleet.processes.push(process);
         }
         for process in &fleet.processes {
-            until("every coordinator is ready", async || {
+            eventually("every coordinator is ready", async || {
                 fetch(process.http, "/readyz").await.is_some_and(|answer| answer.status == 200)
             })
             .await;
@@ -107,7 +107,7 @@ impl Fleet {
     /// The place of the one that leads, alone.
     async fn leader(&self) -> usize {
         let mut found = None;
-        until("one coordinator leads", async || {
+        eventually("one coordinator leads", async || {
             let mut leaders = Vec::new();
             for (place, process) in self.processes.iter().enumerate() {
                 if process.leads().await == Some(true) {
@@ -123,14 +123,6 @@ impl Fleet {
 
     fn another(&self, than: usize) -> &Process {
         &self.processes[(than + 1) % self.processes.len()]
-    }
-}
-
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds().await {
-        assert!(begun.elapsed() < DEADLINE, "waited in vain until {what}");
-        sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -252,7 +244,7 @@ async fn a_leader_that_was_stopped_past_its_time_writes_nothing_and_follows() {
     let begun = Instant::now();
     let elsewhere = fleet.another(old).client().await;
     let mut new = None;
-    until("another leads", async || {
+    eventually("another leads", async || {
         for (place, process) in fleet.processes.iter().enumerate() {
             if place != old && process.leads().await == Some(true) {
                 new = Some(place);
@@ -282,7 +274,7 @@ async fn a_leader_that_was_stopped_past_its_time_writes_nothing_and_follows() {
     while session.commands.next().await.is_ok() {}
     let again = elsewhere.join(registration(PROTOCOL, 1)).await.unwrap();
     assert!(again.registered.epoch > session.registered.epoch);
-    until("the old leader follows the new one", async || {
+    eventually("the old leader follows the new one", async || {
         let ready = fetch(fleet.processes[old].http, "/readyz").await;
         ready.is_some_and(|ready| ready.status == 200 && ready.text().contains(&new.grpc.to_string()))
     })
@@ -316,13 +308,14 @@ async fn etcd_is_gone_for_a_while_and_nobody_exits() {
     let begun = Instant::now();
     (0..fleet.etcd.size()).for_each(|member| fleet.etcd.pause(member));
     for process in &fleet.processes {
-        until("nobody is ready", async || {
+        eventually("nobody is ready", async || {
             fetch(process.http, "/readyz").await.is_some_and(|answer| answer.status == 503)
         })
         .await;
     }
     eprintln!("nobody is ready {:.2} s after etcd stopped", begun.elapsed().as_secs_f64());
-    until("no leader grants any more", async || fleet.processes[leader].leads().await == Some(false)).await;
+    eventually("no leader grants any more", async || fleet.processes[leader].leads().await == Some(false))
+        .await;
     let granted = worker.started.borrow().len();
     let mut raw = fleet.processes[leader].raw().await;
     let refused =

@@ -102,13 +102,13 @@ pub(crate) async fn client(address: SocketAddr) -> Client {
 }
 
 /// Waits until something holds that nobody announces.
-pub(crate) async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let found = async {
         while !holds().await {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(DEADLINE, found).await.unwrap_or_else(|_| panic!("{what} in time"));
+    timeout(DEADLINE, found).await.unwrap_or_else(|_| panic!("waited in vain until {what}"));
 }
 
 /// Watches until the state is as wanted.
