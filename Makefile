@@ -42,6 +42,7 @@ build: $(STAMPS)/system $(STAMPS)/libtorch ## build everything in release
 	$(CARGO) build --release --locked --workspace --bins
 
 # ---- what has to be there -------------------------------------------------------------------------------------------
+# Python packages by version and digest: tools/setup/NAME.txt, which tools/setup/lock.sh makes of NAME.in.
 
 $(STAMPS)/system: tools/setup/system.sh tools/setup/debian-build.txt
 	@mkdir -p $(STAMPS)
@@ -66,6 +67,15 @@ endif
 	test -e .libtorch/lib/libtorch_cpu.so
 	@touch $@
 
+$(STAMPS)/npm: tools/setup/system.sh tools/setup/debian-npm.txt
+	@mkdir -p $(STAMPS)
+	command -v npm >/dev/null || tools/setup/system.sh tools/setup/debian-npm.txt
+	@touch $@
+
+$(STAMPS)/buf: $(STAMPS)/libtorch $(STAMPS)/npm tools/setup/buf.sh
+	tools/setup/buf.sh .venv
+	@touch $@
+
 .PHONY: export-deps
 export-deps: $(STAMPS)/export ## what tools/export needs: PyTorch for Python (without a GPU 2 GB), safetensors
 
@@ -85,8 +95,7 @@ $(STAMPS)/python: $(STAMPS)/export tools/setup/kubectl.sh tools/setup/python.txt
 	tools/setup/kubectl.sh .venv
 	@touch $@
 
-$(STAMPS)/faces-needs: $(STAMPS)/export tools/setup/faces.txt tools/setup/debian-faces.txt
-	command -v npm >/dev/null || tools/setup/system.sh tools/setup/debian-faces.txt
+$(STAMPS)/faces-needs: $(STAMPS)/export $(STAMPS)/npm tools/setup/faces.txt
 	$(VENV)/pip install --quiet -r tools/setup/faces.txt $(QUIETLY)
 	@touch $@
 
@@ -118,8 +127,9 @@ test-python: build $(STAMPS)/system-test $(STAMPS)/python $(STAMPS)/faces-needs
 	@sed -n 's/^SKIPPED \[[0-9]*\]/SKIPPED/p' target/pytest.txt >>$(LETHE_SKIPS)
 
 .PHONY: lint
-lint: $(STAMPS)/system $(STAMPS)/libtorch ## formatting and clippy
+lint: $(STAMPS)/system $(STAMPS)/libtorch $(STAMPS)/buf ## formatting, clippy, and the style of the .proto files
 	$(CARGO) fmt --all --check
+	$(VENV)/buf lint proto
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 
 .PHONY: gpu-kit

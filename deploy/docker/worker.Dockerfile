@@ -14,7 +14,7 @@ COPY . .
 RUN make .stamps/libtorch && cargo build --release --locked -p lethe-agent -p lethe-executor
 # cpu: what libtorch needs without a GPU. cuda: everything it can use, several gigabytes.
 ARG FLAVOUR=cpu
-RUN if [ "$FLAVOUR" = cuda ]; then .venv/bin/pip install --no-cache-dir "$(grep ^torch== tools/setup/libtorch-cpu.txt)"; fi \
+RUN if [ "$FLAVOUR" = cuda ]; then .venv/bin/pip install --no-cache-dir "$(grep ^torch== tools/setup/libtorch-cpu.in)"; fi \
     && deploy/docker/collect.sh "$FLAVOUR" target/release .venv/lib/python3*/site-packages /out
 
 FROM debian:${DEBIAN}-slim

@@ -14,8 +14,8 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 SETUP = CHECKOUT / "tools" / "setup"
 
 # The lists that pip gets with --no-deps, and the one that it gets without.
-DEMO = ["libtorch-cpu.txt", "nccl-headers.txt"]
-EXPORT_ALONE, EXPORT = "torch-python.txt", "export.txt"
+DEMO = ["libtorch-cpu.in", "nccl-headers.in"]
+EXPORT_ALONE, EXPORT = "torch-python.in", "export.in"
 
 
 def after_demo(folder: Path) -> Path:
