@@ -1,9 +1,9 @@
-"""Stands in for your own training: writes a generator and a classifier into a folder, as the files that people have.
+"""Stands in for your own training: writes a generator and two classifiers into a folder, as the files that people have.
 
     python examples/own/stand_in.py mine
 
 decoder.py, its class · decoder.pth, its state dict in a checkpoint · whole.pth, the module itself, pickled ·
-decoder.pt, TorchScript · digits.pt, a classifier of ten digits, TorchScript. The weights are those of examples/mnist.
+decoder.pt, TorchScript · digits.pt and others.pt, classifiers of ten digits of different make, TorchScript. The weights are those of examples/mnist.
 """
 
 import argparse
@@ -42,6 +42,7 @@ def main() -> None:
     folder.mkdir()
     shutil.copy(HERE / "decoder.py", folder)
     shutil.copy(MODELS / "classifier.pt", folder / "digits.pt")
+    shutil.copy(MODELS / "judge.pt", folder / "others.pt")
     module = decoder(folder / "decoder.py")
     torch.save({"epoch": 40, "model": module.state_dict()}, folder / "decoder.pth")
     torch.save(module, folder / "whole.pth")

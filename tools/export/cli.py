@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     writing = options.out
     try:
         if options.job:
-            job.check(options.job, options.kind)
+            job.check(options)
         if not options.force:
             artifact.refuse_to_replace(options.out, sidecar)
         with warnings.catch_warnings():

@@ -180,6 +180,9 @@ def parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--feature", metavar="NAME", help="what a classifier or scorer recognises")
     group.add_argument(
+        "--judge", action="store_true", help="it counts what is left in the end, instead of leading the removal"
+    )
+    group.add_argument(
         "--class", type=int, dest="feature_class", metavar="K", help="the class that is the feature, from 0"
     )
     group.add_argument(
@@ -254,6 +257,7 @@ def _check_kind(made: argparse.ArgumentParser, options: argparse.Namespace) -> N
         "--classes": (options.classes is not None, ["classifier"]),
         "--class": (options.feature_class is not None, ["classifier"]),
         "--feature": (options.feature, ["classifier", "scorer"]),
+        "--judge": (options.judge, ["classifier", "scorer"]),
         "--positive": (options.positive, ["scorer"]),
     }
     wrong = [name for name, (given, allowed) in kinds.items() if given and options.kind not in allowed]
@@ -275,7 +279,9 @@ def _check_needed(made: argparse.ArgumentParser, options: argparse.Namespace) ->
     if not options.architecture:
         needed |= {"--channels": options.channels, "--size": options.size}
         needed |= {"--latent": options.latent_shape} if options.kind == "generator" else {}
-    if options.job and options.kind in ("classifier", "scorer"):
+    if options.judge and options.feature:
+        made.error("--feature: the job's feature has its name already; a judge needs none")
+    if options.job and options.kind in ("classifier", "scorer") and not options.judge:
         needed["--feature"] = options.feature
     if options.job and options.kind == "scorer":
         needed["--positive"] = options.positive

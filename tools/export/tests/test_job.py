@@ -40,6 +40,32 @@ def test_three_exports_make_a_job(tmp_path, saved, export):
     assert job.read_text() == written and not (tmp_path / "other.pt").exists()
 
 
+def test_a_judge_and_a_space_stand_in_one_group_in_either_order(tmp_path, saved, export):
+    weights = saved(user_models.TwoHeads(), "c.pth")[1]
+    heads = [*IMAGES, "--weights", weights, "--module", user("TwoHeads")]
+    judge = ["--kind", "classifier", *heads, "--select", 1, "--class", 2, "--judge", "--out", tmp_path / "j.pt"]
+    space = ["--kind", "features", *heads, "--select", 0, "--out", tmp_path / "f.pt"]
+    both = {"judge": {"classifier": {"uri": "j.pt", "output": "logits", "class": 2}}, "features": "f.pt"}
+    for order in ([judge, space], [space, judge]):
+        job = tmp_path / f"job-{order[0] is judge}.yaml"
+        for model in order:
+            code, _, errors = export(*model, "--force", "--job", job)
+            assert code == 0, errors
+        assert yaml.safe_load(job.read_text()) == {"name": job.stem.lower(), "evaluate": both}
+        code, _, errors = export(*judge, "--force", "--job", job)
+        assert code == 1 and "has `evaluate.judge:` already, in line " in errors
+    job = tmp_path / "deep.yaml"
+    job.write_text("evaluate:   # by whom\n    samples: 500\n\nsample: {seed: 3}\n")
+    assert export(*judge, "--force", "--job", job)[0] == 0
+    found = yaml.safe_load(job.read_text())
+    assert found == {"evaluate": {"judge": both["judge"], "samples": 500}, "sample": {"seed": 3}}
+    job.write_text("evaluate: {samples: 500}\n")
+    code, _, errors = export(*judge, "--force", "--job", job)
+    assert code == 1 and "has `evaluate:` already, in line 1" in errors
+    code, _, errors = export(*judge, "--force", "--feature", "glasses")
+    assert code == 2 and "a judge needs none" in errors
+
+
 def test_lethe_finds_beside_the_generator_what_the_job_does_not_say(tmp_path, saved, export):
     job = tmp_path / "job.yaml"
     weights = saved(user_models.Beyond())[1]

@@ -20,7 +20,8 @@ SECTION = README[README.index("## Your own generator") : README.index("Over seve
 COMMANDS, JOB = re.findall(r"```(?:yaml)?\n(.*?)```", SECTION, re.DOTALL)
 WAYS = re.findall(r"^\| (.+) \| `(--module .+)` \|$", SECTION, re.MULTILINE)
 # For all ways but the first, which runs on the defaults as README's job does.
-BRIEF = "sample: {until: {total: 1500}}\nunlearn: {steps: 40}\npool: {latents: 2000}\nevaluate: {samples: 500}\n"
+# It goes on in `evaluate`, with which README's job ends.
+BRIEF = "  samples: 500\nsample: {until: {total: 1500}}\nunlearn: {steps: 40}\npool: {latents: 2000}\n"
 
 
 @pytest.fixture(scope="module")
