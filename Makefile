@@ -123,7 +123,7 @@ test-rust: build $(STAMPS)/system-test $(STAMPS)/python
 .PHONY: test-python
 test-python: build $(STAMPS)/system-test $(STAMPS)/python $(STAMPS)/faces-needs
 	@mkdir -p target
-	PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/python -m pytest -q -rs -p no:cacheprovider tools examples deploy tests/gpu | tee target/pytest.txt
+	PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/python -m pytest -q -rs -p no:cacheprovider tools examples deploy tests/gpu tests/bench tests/tidy | tee target/pytest.txt
 	@sed -n 's/^SKIPPED \[[0-9]*\]/SKIPPED/p' target/pytest.txt >>$(LETHE_SKIPS)
 
 .PHONY: lint

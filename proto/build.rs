@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use prost::Message;
 
 fn main() -> anyhow::Result<()> {
-    let files = ["job", "phase", "spec", "worker", "executor"].map(|name| format!("lethe/v1/{name}.proto"));
+    let files = ["job", "fleet", "inputs", "figure", "result", "phase", "spec", "worker", "executor"]
+        .map(|name| format!("lethe/v1/{name}.proto"));
     println!("cargo:rerun-if-changed=lethe/v1");
     let set = protox::compile(files, ["."])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);

@@ -26,12 +26,14 @@ pub(crate) mod exit {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The job spec is refused.
-    #[error("{file} is not a valid job:\n{problems}")]
+    #[error("{file} is not a valid job:\n{told}")]
     Spec {
         /// The file.
         file: String,
         /// Everything found.
         problems: SpecError,
+        /// The same for people, each where it stands in the file.
+        told: String,
         /// Whether any of it is about the spec itself, and not about the files it names.
         keys: bool,
     },
@@ -178,7 +180,7 @@ mod tests {
         assert!(hint(true).contains("--force") && !hint(false).contains("--force"));
         let refused = |keys| {
             let problems = SpecError::one("generator.uri", "there is no file");
-            Error::Spec { file: "job.yaml".to_owned(), problems, keys }.hint()
+            Error::Spec { file: "job.yaml".to_owned(), problems, told: String::new(), keys }.hint()
         };
         assert!(refused(true).unwrap().contains("docs/job-spec.md") && refused(false).is_none());
     }

@@ -10,7 +10,7 @@ mod progress;
 mod result_folder;
 mod result_table;
 mod spec_file;
-mod units;
+mod spec_places;
 mod whole_file;
 
 use std::process::ExitCode;

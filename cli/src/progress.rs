@@ -8,10 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use lethe_domain::numbers::{counted, grouped, span};
 use lethe_domain::{JobStatus, Phase, PhaseState, PhaseStatus, Shape, Waiting};
 
 use crate::output::remark;
-use crate::units::{count, counted, duration};
 
 /// Shows statuses as they come.
 pub(crate) struct ProgressView {
@@ -213,27 +213,31 @@ fn details(phase: &PhaseStatus) -> String {
     match phase.state {
         PhaseState::Pending => return "-".to_owned(),
         PhaseState::Failed => parts.push("failed".to_owned()),
-        PhaseState::Done => parts.push(format!("done in {}", duration(phase.seconds))),
+        PhaseState::Done => parts.push(format!("done in {}", span(phase.seconds))),
         PhaseState::Running => {}
     }
     let [item, part] = if phase.phase.round().is_some() { ["step", "trial"] } else { ["sample", "shard"] };
     match phase.phase.shape() {
         Shape::Sharded => {
-            parts.push(format!("{}/{}", count(phase.done), counted(phase.total, item)));
-            parts.push(format!("{}/{}", count(phase.shards_done.into()), counted(phase.shards.into(), part)));
+            parts.push(format!("{}/{}", grouped(phase.done), counted(phase.total, item)));
+            parts.push(format!(
+                "{}/{}",
+                grouped(phase.shards_done.into()),
+                counted(phase.shards.into(), part)
+            ));
         }
-        Shape::Gang => parts.push(format!("{}/{}", count(phase.done), counted(phase.total, "step"))),
-        Shape::Single if phase.state == PhaseState::Running => parts.push(duration(phase.seconds)),
+        Shape::Gang => parts.push(format!("{}/{}", grouped(phase.done), counted(phase.total, "step"))),
+        Shape::Single if phase.state == PhaseState::Running => parts.push(span(phase.seconds)),
         Shape::Single => {}
     }
     if let Some(loss) = phase.loss {
         parts.push(format!("loss {loss:.4}"));
     }
     if phase.samples_per_second > 0.0 {
-        parts.push(format!("{} {item}s/s", count(phase.samples_per_second as u64)));
+        parts.push(format!("{} {item}s/s", grouped(phase.samples_per_second as u64)));
     }
     if let (PhaseState::Running, Some(eta)) = (phase.state, phase.eta_seconds) {
-        parts.push(format!("{} left", duration(eta)));
+        parts.push(format!("{} left", span(eta)));
     }
     parts.join(", ")
 }

@@ -1,9 +1,9 @@
 //! A job's result as a table for people. It shows whatever figures there are.
 
+use lethe_domain::numbers::{counted, grouped, span};
 use lethe_domain::{Figure, JobResult, JudgeSummary, Phase, PoolSummary, Round, Unit, Values};
 
 use crate::output::columns;
-use crate::units::{count, counted, duration};
 
 /// The result: how it ended, its figures, how it came about. `wide` says what each figure means.
 pub(crate) fn render(result: &JobResult, wide: bool) -> String {
@@ -72,7 +72,7 @@ fn row(figure: &Figure, wide: bool) -> Vec<String> {
         figure.better.name().to_owned(),
     ];
     if wide {
-        row.extend([count(figure.samples), figure.definition.clone()]);
+        row.extend([grouped(figure.samples), figure.definition.clone()]);
     }
     row
 }
@@ -90,7 +90,7 @@ fn story(result: &JobResult) -> Vec<String> {
     if let Some(PoolSummary { latents, shards, reused }) = result.pool {
         let reused = match reused {
             0 => String::new(),
-            reused => format!(", {} of them made before", count(reused.into())),
+            reused => format!(", {} of them made before", grouped(reused.into())),
         };
         lines.push(format!(
             "  pool                {} in {}{reused}",
@@ -113,7 +113,7 @@ fn story(result: &JobResult) -> Vec<String> {
             "  training            {} on {}, {} samples/s, loss {:.4} -> {:.4}, lr {:.2e}, alpha {}, labeller_term {}{strength}",
             counted(train.steps, "step"),
             counted(u64::from(train.world_size), "slot"),
-            count(train.samples_per_second as u64),
+            grouped(train.samples_per_second as u64),
             train.loss_first,
             train.loss_last,
             train.lr,
@@ -125,10 +125,10 @@ fn story(result: &JobResult) -> Vec<String> {
     let phases: Vec<String> = Phase::ALL
         .iter()
         .filter_map(|phase| {
-            result.seconds.get(phase.name()).map(|seconds| format!("{phase} {}", duration(*seconds)))
+            result.seconds.get(phase.name()).map(|seconds| format!("{phase} {}", span(*seconds)))
         })
         .collect();
-    lines.push(format!("  time                {} ({})", duration(total), phases.join(", ")));
+    lines.push(format!("  time                {} ({})", span(total), phases.join(", ")));
     for (name, path) in
         [("generator", &result.artifacts.generator), ("before and after", &result.artifacts.before_after_png)]
     {

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use lethe_artifacts::{Environment, Location, Remote, resolve};
 use lethe_domain::spec::value;
-use lethe_domain::{Draft, JobSpec, Sidecar, SpecProblem};
+use lethe_domain::{Draft, JobSpec, Sidecar, SpecError, SpecProblem};
 use serde_json::Value;
 
 use crate::commands::block_on;
 use crate::error::Error;
+use crate::spec_places::shown;
 
 /// How long somebody at a terminal waits for one answer of a store.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -35,7 +36,11 @@ pub(crate) fn read(file: &Path, look: Look) -> Result<JobSpec, Error> {
     let piped = stdin || std::fs::metadata(file).is_ok_and(|metadata| !metadata.is_file());
     let text = if stdin { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(file) };
     let text = text.map_err(|source| Error::SpecFile { file: file.display().to_string(), source })?;
-    let refuse = |problems, keys| Error::Spec { file: file.display().to_string(), problems, keys };
+    let refuse = |problems: SpecError, keys| {
+        let file = file.display().to_string();
+        let told = shown(&file, &text, &problems.problems);
+        Error::Spec { file, problems, told, keys }
+    };
     let folder = if piped { None } else { file.parent().filter(|folder| !folder.as_os_str().is_empty()) };
     let folder = folder.unwrap_or(Path::new("."));
     let base = std::path::absolute(folder).map_err(|error| Error::io("find", folder, error))?;

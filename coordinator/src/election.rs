@@ -88,7 +88,7 @@ pub(crate) struct Election {
 struct Term {
     fence: Fence,
     /// None in a store of our own.
-    lease: Option<Lease>,
+    lease: Option<LeaderLease>,
 }
 
 impl Election {
@@ -132,8 +132,11 @@ impl Election {
             Some(left) if self.store.is_exclusive() => Expectation::Version(left.version),
             Some(held) => return Ok(Outcome::Follows(read_leader(&held.value)?, listing.revision)),
         };
-        let lease =
-            if self.store.is_exclusive() { None } else { Some(Lease::granted(&self.store, self.ttl).await?) };
+        let lease = if self.store.is_exclusive() {
+            None
+        } else {
+            Some(LeaderLease::granted(&self.store, self.ttl).await?)
+        };
         let txn = Txn::new().expect(LEADER, free).expect(EPOCH, epoch_is).put(EPOCH, epoch.to_string());
         let value = self.value()?;
         let txn = match &lease {
@@ -222,14 +225,14 @@ impl TermEnd {
 
 /// A lease that is renewed until this is dropped.
 #[derive(Debug)]
-struct Lease {
+struct LeaderLease {
     id: LeaseId,
     /// Until then, a little less than the store grants, we may lead.
     until: watch::Sender<Instant>,
     renewals: AbortHandle,
 }
 
-impl Drop for Lease {
+impl Drop for LeaderLease {
     fn drop(&mut self) {
         self.renewals.abort();
     }
@@ -240,7 +243,7 @@ fn end(asked: Instant, ttl: Duration) -> Instant {
     asked + ttl * 9 / 10
 }
 
-impl Lease {
+impl LeaderLease {
     async fn granted(store: &Arc<dyn StateStore>, ttl: Duration) -> Result<Self> {
         let asked = Instant::now();
         let id = store.grant(ttl).await?;

@@ -145,6 +145,7 @@ fn refused(refusal: &Refusal) -> Response {
     let status = match refusal {
         Refusal::NotFound { .. } => StatusCode::NOT_FOUND,
         Refusal::Conflict { .. } => StatusCode::CONFLICT,
+        Refusal::Denied { .. } => StatusCode::FORBIDDEN,
         Refusal::Unavailable { .. } | Refusal::NotLeader { .. } => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::Spec(_) | Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
         Refusal::Failure(_) => StatusCode::INTERNAL_SERVER_ERROR,

@@ -66,13 +66,6 @@ pub(crate) fn unpack(
         .collect())
 }
 
-impl v1::ArtifactList {
-    /// One by one, for a worker of the protocol before.
-    pub(crate) fn plain(self) -> Vec<v1::ArtifactRef> {
-        unpack(Vec::new(), Some(self), "").map(each).unwrap_or_default()
-    }
-}
-
 /// What two texts begin with.
 fn common_start<'a>(one: &'a str, other: &'a str) -> &'a str {
     let same = one.char_indices().zip(other.chars()).take_while(|((_, a), b)| a == b);
@@ -115,7 +108,6 @@ mod tests {
             let (plain, list) = pack(artifacts.clone());
             assert!(plain.is_empty());
             let list = list.unwrap();
-            assert_eq!(each::<_, ArtifactRef>(list.clone().plain()), artifacts);
             assert_eq!(unpack(plain, Some(list), "scores").unwrap(), artifacts, "{paths:?}");
         }
         let shards = artifacts(&["s/00001.npy", "s/00002.npy"]);

@@ -4,8 +4,6 @@ use std::convert::Infallible;
 use std::fmt;
 
 use lethe_domain::{IdError, SpecError};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 /// A message that does not mean anything in the domain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -133,17 +131,6 @@ where
     Option<T>: From<W>,
 {
     choice::<W, T>(number, field)?.ok_or_else(|| ConversionError::missing(field))
-}
-
-/// Writes a part that travels as JSON. Domain types always have a JSON form; were there ever one without, the receiver
-/// would find an empty text and refuse it.
-pub(crate) fn to_json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_default()
-}
-
-/// Reads a part that travels as JSON.
-pub(crate) fn from_json<T: DeserializeOwned>(json: &str, field: &str) -> Result<T, ConversionError> {
-    serde_json::from_str(json).map_err(|error| ConversionError::bad(field, error))
 }
 
 /// Both ways between a wire enum, whose zero means "left out", and a domain enum.

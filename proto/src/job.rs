@@ -1,11 +1,12 @@
 //! Jobs and workers as people see them, and failures.
 
 use lethe_domain::{
-    ErrorCode, Explanation, Failure, JobId, JobState, JobStatus, PhaseState, PhaseStatus, SlotState,
-    SpecProblem, Warning, WarningCode, WorkerId, WorkerState, WorkerStatus,
+    ErrorCode, Explanation, Failure, JobFilter, JobId, JobState, JobStatus, PhaseState, PhaseStatus,
+    SlotState, SpecProblem, WorkerId, WorkerState, WorkerStatus,
 };
 
-use crate::conversion::{each, enumeration, from_json, list, optional, read, required_choice, to_json};
+use crate::conversion::{each, enumeration, list, optional, read, required_choice};
+use crate::result::{OfJob, result_of};
 use crate::time::{ms, seconds, span, span_of_ms, timestamp, unix_ms};
 use crate::{ConversionError, v1};
 
@@ -23,16 +24,16 @@ impl From<JobStatus> for v1::Job {
             id: job.id.into(),
             name: job.name,
             feature: job.feature,
+            owner: job.owner,
             state: v1::JobState::from(job.state).into(),
             submit_time: Some(timestamp(job.submitted_unix_ms)),
             finish_time: job.finished_unix_ms.map(timestamp),
             phases: each(job.phases),
             slots: job.slots,
-            waiting: job.waiting.as_ref().map(ToString::to_string).unwrap_or_default(),
-            waiting_json: job.waiting.as_ref().map(to_json).unwrap_or_default(),
+            waiting: job.waiting.map(Into::into),
             retried: each(job.retried),
             failure: job.failure.map(Into::into),
-            result_json: job.result.as_ref().map(to_json).unwrap_or_default(),
+            result: job.result.map(Into::into),
             version: job.version,
         }
     }
@@ -43,21 +44,58 @@ impl TryFrom<v1::Job> for JobStatus {
 
     fn try_from(job: v1::Job) -> Result<Self, ConversionError> {
         let submit_time = job.submit_time.ok_or_else(|| ConversionError::missing("submit_time"))?;
-        let given = |json: &str| (!json.is_empty()).then(|| json.to_owned());
+        let id = read::<String, JobId>(job.id, "id")?;
+        let state = required_choice::<v1::JobState, _>(job.state, "state")?;
+        let failure: Option<Failure> = optional(job.failure, "failure")?;
+        let of_job = OfJob {
+            id: id.clone(),
+            name: job.name.clone(),
+            feature: job.feature.clone(),
+            state,
+            failure: failure.clone(),
+        };
+        let result = job.result.map(|result| result_of(of_job, result)).transpose();
         Ok(Self {
-            id: read::<String, JobId>(job.id, "id")?,
+            id,
             name: job.name,
             feature: job.feature,
-            state: required_choice::<v1::JobState, _>(job.state, "state")?,
+            owner: job.owner,
+            state,
             submitted_unix_ms: unix_ms(submit_time, "submit_time")?,
             finished_unix_ms: job.finish_time.map(|time| unix_ms(time, "finish_time")).transpose()?,
             phases: list(job.phases, "phases")?,
             slots: job.slots,
-            waiting: given(&job.waiting_json).map(|json| from_json(&json, "waiting_json")).transpose()?,
+            waiting: optional(job.waiting, "waiting")?,
             retried: list(job.retried, "retried")?,
-            failure: optional(job.failure, "failure")?,
-            result: given(&job.result_json).map(|json| from_json(&json, "result_json")).transpose()?,
+            failure,
+            result: result.map_err(|error| error.within("result"))?,
             version: job.version,
+        })
+    }
+}
+
+impl From<JobFilter> for v1::JobFilter {
+    fn from(filter: JobFilter) -> Self {
+        Self {
+            states: filter.states.into_iter().map(|state| v1::JobState::from(state).into()).collect(),
+            owner: filter.owner.unwrap_or_default(),
+            name: filter.name.unwrap_or_default(),
+            since: filter.since_unix_ms.map(timestamp),
+        }
+    }
+}
+
+impl TryFrom<v1::JobFilter> for JobFilter {
+    type Error = ConversionError;
+
+    fn try_from(filter: v1::JobFilter) -> Result<Self, ConversionError> {
+        let given = |text: String| Some(text).filter(|text| !text.is_empty());
+        let state = |(place, state)| required_choice::<v1::JobState, _>(state, &format!("states[{place}]"));
+        Ok(Self {
+            states: filter.states.into_iter().enumerate().map(state).collect::<Result<_, _>>()?,
+            owner: given(filter.owner),
+            name: given(filter.name),
+            since_unix_ms: filter.since.map(|time| unix_ms(time, "since")).transpose()?,
         })
     }
 }
@@ -123,23 +161,6 @@ impl TryFrom<v1::Failure> for Failure {
             hint: failure.hint,
             at_unix_ms: failure.time.map(|time| unix_ms(time, "time")).transpose()?.unwrap_or_default(),
         })
-    }
-}
-
-impl From<Warning> for v1::Warning {
-    fn from(Warning { code, message, hint }: Warning) -> Self {
-        Self { code: code.name().to_owned(), message, hint }
-    }
-}
-
-impl TryFrom<v1::Warning> for Warning {
-    type Error = ConversionError;
-
-    fn try_from(v1::Warning { code, message, hint }: v1::Warning) -> Result<Self, ConversionError> {
-        let unknown = || {
-            ConversionError::bad("code", format_args!("found '{code}', expected a name from docs/result.md"))
-        };
-        Ok(Self { code: WarningCode::from_name(&code).ok_or_else(unknown)?, message, hint })
     }
 }
 

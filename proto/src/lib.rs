@@ -7,15 +7,18 @@
 mod artifacts;
 mod conversion;
 pub mod executor;
+mod figure;
 pub mod frame;
 mod inputs;
 mod job;
 mod phase;
+mod result;
 pub mod session;
 mod spec;
 pub mod status;
 mod task;
 mod time;
+mod waiting;
 
 use prost::Message;
 use prost_types::FileDescriptorSet;
@@ -63,8 +66,5 @@ pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
 /// Where a coordinator that follows names the leader, in the metadata of an answer that may be older than the leader's.
 pub const LEADER_HEADER: &str = "lethe-leader";
 
-/// The version of the wire that workers and coordinators of this build speak.
-pub const PROTOCOL: u32 = 2;
-
-/// The oldest version of a worker's wire that a coordinator of this build takes: one before its own.
-pub const OLDEST_PROTOCOL: u32 = PROTOCOL - 1;
+/// The version of the wire that workers and coordinators of this build speak, and no other.
+pub const PROTOCOL: u32 = 3;

@@ -5,19 +5,17 @@
 use lethe_domain::spec::Costs;
 use lethe_domain::{
     DirectionOutput, EditMethod, EditOutput, EditSummary, EvaluateOutput, FineTuneOutput, Phase, ProbeOutput,
-    PublishOutput, ReportOutput, Round, SampleOutput, SearchOutput, Task, TaskOutput, Versions,
+    PublishOutput, ReportOutput, SampleOutput, SearchOutput, Task, TaskOutput,
 };
 
 use crate::artifacts::{pack, unpack};
-use crate::conversion::{each, enumeration, from_json, list, read, required, required_choice, to_json};
+use crate::conversion::{each, enumeration, list, optional, read, required, required_choice};
 use crate::{ConversionError, v1};
 
 enumeration!(v1::Phase, Phase:
     Probe = Probe, Sample = Sample, Direction = Direction, Edit = Edit,
     SearchFirst = SearchFirst, SearchSecond = SearchSecond, SearchLast = SearchLast, FineTune = FineTune,
     Evaluate = Evaluate, Report = Report, Publish = Publish);
-
-enumeration!(v1::SearchRound, Round: First = First, Second = Second, Last = Last);
 
 enumeration!(v1::EditMethod, EditMethod: Projection = Projection, Line = Line, Gradient = Gradient, Student = Student);
 
@@ -317,7 +315,7 @@ impl From<FineTuneOutput> for v1::FineTuneOutput {
             loss_last: output.loss_last,
             curve: Some(output.curve.into()),
             edits: Some(output.edits.into()),
-            search_json: output.search.as_ref().map(to_json).unwrap_or_default(),
+            search: output.search.map(Into::into),
         }
     }
 }
@@ -342,10 +340,7 @@ impl TryFrom<v1::FineTuneOutput> for FineTuneOutput {
             loss_last: output.loss_last,
             curve: required(output.curve, "curve")?,
             edits: required(output.edits, "edits")?,
-            search: match output.search_json.as_str() {
-                "" => None,
-                json => Some(from_json(json, "search_json")?),
-            },
+            search: optional(output.search, "search")?,
         })
     }
 }
@@ -393,8 +388,8 @@ impl TryFrom<v1::EvaluateOutput> for EvaluateOutput {
 }
 
 impl From<ReportOutput> for v1::ReportOutput {
-    fn from(output: ReportOutput) -> Self {
-        Self { report_json: to_json(&output) }
+    fn from(ReportOutput { figures, warnings, judge, advice }: ReportOutput) -> Self {
+        Self { figures: each(figures), warnings: each(warnings), judge: Some(judge.into()), advice }
     }
 }
 
@@ -402,7 +397,12 @@ impl TryFrom<v1::ReportOutput> for ReportOutput {
     type Error = ConversionError;
 
     fn try_from(output: v1::ReportOutput) -> Result<Self, ConversionError> {
-        from_json(&output.report_json, "report_json")
+        Ok(Self {
+            figures: list(output.figures, "figures")?,
+            warnings: list(output.warnings, "warnings")?,
+            judge: required(output.judge, "judge")?,
+            advice: output.advice,
+        })
     }
 }
 
@@ -412,9 +412,7 @@ impl From<PublishOutput> for v1::PublishOutput {
             generator: Some(output.generator.into()),
             sidecar: Some(output.sidecar.into()),
             before_after_png: Some(output.before_after_png.into()),
-            lethe_version: output.versions.lethe,
-            torch_version: output.versions.torch,
-            device: output.versions.device,
+            versions: Some(output.versions.into()),
         }
     }
 }
@@ -427,11 +425,7 @@ impl TryFrom<v1::PublishOutput> for PublishOutput {
             generator: required(output.generator, "generator")?,
             sidecar: required(output.sidecar, "sidecar")?,
             before_after_png: required(output.before_after_png, "before_after_png")?,
-            versions: Versions {
-                lethe: output.lethe_version,
-                torch: output.torch_version,
-                device: output.device,
-            },
+            versions: required(output.versions, "versions")?,
         })
     }
 }

@@ -28,14 +28,14 @@ pub enum WorkerEvent {
         /// Where it serves, host:port.
         address: String,
     },
-    /// The executor of a slot is up, or (none) gone and being started again. Since protocol 2.
+    /// The executor of a slot is up, or (none) gone and being started again.
     SlotChanged {
         /// Which slot.
         slot: SlotIndex,
         /// What it says of itself.
         report: Option<SlotReport>,
     },
-    /// The worker is about to leave: no more work, take back what it has. Since protocol 2.
+    /// The worker is about to leave: no more work, take back what it has.
     Draining,
 }
 
@@ -54,7 +54,7 @@ pub struct Registration {
     pub devices: Vec<String>,
     /// Leases at work, or finished and not yet acknowledged.
     pub held: Vec<HeldLease>,
-    /// Slots whose executor is up; from a worker of protocol 1 none, and then every slot counts as up.
+    /// Slots whose executor is up.
     pub reports: Vec<(SlotIndex, SlotReport)>,
     /// Faults the worker makes on purpose, for a rehearsal.
     pub chaos: Option<String>,
@@ -87,7 +87,7 @@ pub enum WorkerCommand {
     },
     /// The outcome of this lease is kept; the worker may forget it.
     Ack(LeaseId),
-    /// The gang's members change: end a rank's lease at the next step boundary. Since protocol 2.
+    /// The gang's members change: end a rank's lease at the next step boundary.
     Yield {
         /// Of the leader that wants it.
         epoch: Epoch,
@@ -263,29 +263,6 @@ impl From<WorkerCommand> for v1::SessionResponse {
             }
         };
         Self { command: Some(command) }
-    }
-}
-
-impl WorkerCommand {
-    /// As a worker of this protocol reads it.
-    pub fn for_protocol(self, protocol: u32) -> v1::SessionResponse {
-        use v1::task::Task;
-        let mut response = v1::SessionResponse::from(self);
-        if protocol > 1 {
-            return response;
-        }
-        if let Some(v1::session_response::Command::Start(start)) = &mut response.command
-            && let Some(task) = start.assignment.as_mut().and_then(|assignment| assignment.task.as_mut())
-            && let Some(task) = &mut task.task
-        {
-            let (plain, list) = match task {
-                Task::Direction(task) => (&mut task.scores, task.list.take()),
-                Task::Report(task) => (&mut task.moments, task.list.take()),
-                _ => return response,
-            };
-            plain.extend(list.map(v1::ArtifactList::plain).into_iter().flatten());
-        }
-        response
     }
 }
 

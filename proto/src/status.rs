@@ -21,6 +21,7 @@ const TEXT_BUDGET: usize = 6 * 1024;
 const MALFORMED: &str = "MALFORMED_REQUEST";
 const NOT_FOUND: &str = "NOT_FOUND";
 const CONFLICT: &str = "CONFLICT";
+const DENIED: &str = "DENIED";
 const UNAVAILABLE: &str = "UNAVAILABLE";
 const NOT_LEADER: &str = "NOT_LEADER";
 
@@ -46,6 +47,12 @@ pub enum Refusal {
     #[error("{message}")]
     Conflict {
         /// What contradicts what, and what to do.
+        message: String,
+    },
+    /// It is not theirs to ask. PERMISSION_DENIED.
+    #[error("{message}")]
+    Denied {
+        /// Who may not do what for whom, and what to do.
         message: String,
     },
     /// Not here: only the leader does this. UNAVAILABLE.
@@ -108,6 +115,7 @@ impl From<Refusal> for Status {
                 status(Code::NotFound, NOT_FOUND, metadata([("kind", kind), ("id", id)]))
             }
             Refusal::Conflict { .. } => status(Code::FailedPrecondition, CONFLICT, HashMap::new()),
+            Refusal::Denied { .. } => status(Code::PermissionDenied, DENIED, HashMap::new()),
             Refusal::Unavailable { .. } => status(Code::Unavailable, UNAVAILABLE, HashMap::new()),
             Refusal::NotLeader { leader } => {
                 let leader = leader.map(|leader| ("leader".to_owned(), leader));
@@ -202,6 +210,7 @@ impl Refusal {
             }
             NOT_FOUND => Refusal::NotFound { kind: field("kind"), id: field("id") },
             CONFLICT => Refusal::Conflict { message },
+            DENIED => Refusal::Denied { message },
             UNAVAILABLE => Refusal::Unavailable { message },
             NOT_LEADER => Refusal::NotLeader { leader: info.metadata.get("leader").cloned() },
             reason => {

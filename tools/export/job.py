@@ -10,6 +10,7 @@ import os
 import re
 from pathlib import Path
 
+from .artifact import write_atomically
 from .refusal import Refused
 
 
@@ -94,7 +95,7 @@ def _block(lines: list[str], start: int) -> list[tuple[int, str]]:
     """The lines that belong to the key in line `start`, with their numbers."""
     block = []
     for number, line in enumerate(lines[start + 1 :], start + 1):
-        if line and not line[0].isspace():
+        if line and not line[0].isspace() and not line.startswith("#"):
             break
         block.append((number, line))
     return block
@@ -117,10 +118,11 @@ def add(path: Path, text: str) -> None:
         with path.open("a") as file:
             file.write(("" if before.endswith("\n") or not before else "\n") + text)
         return
-    inside = next((line for _, line in _block(lines, at) if line.strip()), "  ")
+    keys = (line for _, line in _block(lines, at) if line.strip() and not line.lstrip().startswith("#"))
+    inside = next(keys, "  ")
     indent = inside[: len(inside) - len(inside.lstrip())]
     lines[at + 1 : at + 1] = [indent + line.removeprefix("  ") for line in rest]
-    path.write_text("\n".join(lines) + "\n")
+    write_atomically({path: ("\n".join(lines) + "\n").encode()})
 
 
 def _name(path: Path) -> str:

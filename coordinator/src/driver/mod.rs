@@ -14,14 +14,14 @@ mod tests;
 mod tidying;
 mod view;
 
-pub(crate) use sessions::{LastHeard, Member};
+pub(crate) use sessions::{LastHeard, SessionId};
 pub(crate) use task::Driver;
 pub(crate) use view::{Place, View};
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use lethe_domain::{Inputs, JobId, JobSpec, JobStatus, WorkerId, WorkerOrder, WorkerStatus};
+use lethe_domain::{Inputs, JobId, JobSpec, JobStatus, Principal, WorkerId, WorkerOrder, WorkerStatus};
 use lethe_engine::{Event, JobRecord};
 use lethe_proto::session::{Registered, Registration, WorkerCommand, WorkerEvent};
 use lethe_proto::status::Refusal;
@@ -51,7 +51,7 @@ pub(crate) enum Readiness {
 /// What a session begins with.
 #[derive(Debug)]
 pub(crate) struct Membership {
-    pub(crate) member: Member,
+    pub(crate) member: SessionId,
     pub(crate) registered: Registered,
     pub(crate) commands: mpsc::Receiver<WorkerCommand>,
     /// Set when a newer session of the same worker ends this one.
@@ -67,22 +67,26 @@ type Answer = Box<dyn FnOnce(Result<&View, &Refusal>) + Send>;
 /// What can be asked of the driver.
 enum Request {
     Submit {
+        by: Principal,
         spec: Box<JobSpec>,
-        inputs: Inputs,
+        /// None where its files were not looked at, since its request is known.
+        inputs: Option<Inputs>,
         request_id: Option<String>,
         reply: Reply<JobStatus>,
     },
     Cancel {
+        by: Principal,
         job: JobId,
         reason: String,
         reply: Reply<JobStatus>,
     },
     Delete {
+        by: Principal,
         job: JobId,
         reply: Reply<()>,
     },
     /// The upkeep of a job's files is done.
-    Kept {
+    UpkeepDone {
         event: Event,
     },
     Join {
@@ -90,16 +94,17 @@ enum Request {
         reply: Reply<Membership>,
     },
     Order {
+        by: Principal,
         worker: WorkerId,
         order: WorkerOrder,
         reply: Reply<WorkerStatus>,
     },
     Worker {
-        member: Member,
+        member: SessionId,
         event: WorkerEvent,
     },
     Leave {
-        member: Member,
+        member: SessionId,
     },
     /// To read what another leader has written down.
     Read {
@@ -128,29 +133,40 @@ pub(crate) struct WholeJob {
 }
 
 impl DriverHandle {
-    /// Accepts a checked spec, and what the files it names hold; the same `request_id` and spec twice is the same job.
+    /// Accepts a checked spec, and what the files it names hold, unless its request is known; the same `request_id` and spec twice by the same principal is the same job.
     pub(crate) async fn submit(
         &self,
+        by: Principal,
         spec: JobSpec,
-        inputs: Inputs,
+        inputs: Option<Inputs>,
         request_id: Option<String>,
     ) -> Result<JobStatus, Refusal> {
-        self.ask(|reply| Request::Submit { spec: Box::new(spec), inputs, request_id, reply }).await
+        self.ask(|reply| Request::Submit { by, spec: Box::new(spec), inputs, request_id, reply }).await
     }
 
     /// Begins to end a job.
-    pub(crate) async fn cancel(&self, job: JobId, reason: String) -> Result<JobStatus, Refusal> {
-        self.ask(|reply| Request::Cancel { job, reason, reply }).await
+    pub(crate) async fn cancel(
+        &self,
+        by: Principal,
+        job: JobId,
+        reason: String,
+    ) -> Result<JobStatus, Refusal> {
+        self.ask(|reply| Request::Cancel { by, job, reason, reply }).await
     }
 
     /// Forgets a job that has ended.
-    pub(crate) async fn delete(&self, job: JobId) -> Result<(), Refusal> {
-        self.ask(|reply| Request::Delete { job, reply }).await
+    pub(crate) async fn delete(&self, by: Principal, job: JobId) -> Result<(), Refusal> {
+        self.ask(|reply| Request::Delete { by, job, reply }).await
     }
 
     /// Wants something of a worker.
-    pub(crate) async fn order(&self, worker: WorkerId, order: WorkerOrder) -> Result<WorkerStatus, Refusal> {
-        self.ask(|reply| Request::Order { worker, order, reply }).await
+    pub(crate) async fn order(
+        &self,
+        by: Principal,
+        worker: WorkerId,
+        order: WorkerOrder,
+    ) -> Result<WorkerStatus, Refusal> {
+        self.ask(|reply| Request::Order { by, worker, order, reply }).await
     }
 
     /// Begins a worker's session.
@@ -164,7 +180,7 @@ impl DriverHandle {
     }
 
     /// A worker takes its leave.
-    pub(crate) async fn leave(&self, member: Member) -> Result<(), Refusal> {
+    pub(crate) async fn leave(&self, member: SessionId) -> Result<(), Refusal> {
         self.send(Request::Leave { member }).await
     }
 
@@ -244,7 +260,7 @@ pub(crate) struct Room<'a>(mpsc::Permit<'a, Request>);
 
 impl Room<'_> {
     /// Something a worker says in its session. Lost when the session is no longer the worker's newest.
-    pub(crate) fn tell(self, member: &Member, event: WorkerEvent) {
+    pub(crate) fn tell(self, member: &SessionId, event: WorkerEvent) {
         self.0.send(Request::Worker { member: member.clone(), event });
     }
 }

@@ -156,7 +156,7 @@ impl Request {
             Request::Delete { reply, .. } => {
                 let _ = reply.send(Err(refusal.clone()));
             }
-            Request::Worker { .. } | Request::Leave { .. } | Request::Kept { .. } => {}
+            Request::Worker { .. } | Request::Leave { .. } | Request::UpkeepDone { .. } => {}
         }
     }
 }

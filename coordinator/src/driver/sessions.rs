@@ -1,4 +1,4 @@
-//! The way to each worker that has joined: the channel of its newest session.
+//! How each worker is reached that has joined: the channel of its newest session.
 //!
 //! Not here: whether a worker lives (the engine), the stream behind the channel (`rpc`).
 
@@ -20,7 +20,7 @@ fn commands(slots: usize) -> usize {
 
 /// A session, told apart from others of the same worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Member {
+pub(crate) struct SessionId {
     pub(crate) worker: WorkerId,
     serial: u64,
 }
@@ -29,7 +29,7 @@ pub(crate) struct Member {
 #[derive(Debug)]
 pub(crate) struct Sessions {
     clock: Clock,
-    open: BTreeMap<WorkerId, Way>,
+    open: BTreeMap<WorkerId, SessionHandle>,
     opened: u64,
 }
 
@@ -58,13 +58,10 @@ impl LastHeard {
     }
 }
 
-/// The way to a worker in one session.
+/// How a worker is reached in one session.
 #[derive(Debug, Clone)]
-pub(crate) struct Way {
+pub(crate) struct SessionHandle {
     serial: u64,
-    incarnation: String,
-    /// Whether it came with leases: then it was a member under the leader before.
-    held: bool,
     commands: mpsc::Sender<WorkerCommand>,
     replaced: Arc<AtomicBool>,
     heard: LastHeard,
@@ -73,7 +70,7 @@ pub(crate) struct Way {
 /// A session that has begun.
 #[derive(Debug)]
 pub(crate) struct Opened {
-    pub(crate) member: Member,
+    pub(crate) member: SessionId,
     pub(crate) commands: mpsc::Receiver<WorkerCommand>,
     /// Set when a newer session of the same worker ends this one.
     pub(crate) replaced: Arc<AtomicBool>,
@@ -87,69 +84,60 @@ impl Sessions {
     }
 
     /// Begins a session; an earlier one of the same worker is over.
-    pub(crate) fn open(&mut self, worker: WorkerId, incarnation: String, held: bool, slots: usize) -> Opened {
+    pub(crate) fn open(&mut self, worker: WorkerId, slots: usize) -> Opened {
         let (sender, commands) = mpsc::channel(commands(slots));
         self.opened += 1;
         let serial = self.opened;
         let replaced = Arc::new(AtomicBool::new(false));
         let heard = LastHeard::start(self.clock.clone());
-        let way = Way {
-            serial,
-            incarnation,
-            held,
-            commands: sender,
-            replaced: replaced.clone(),
-            heard: heard.clone(),
-        };
-        if let Some(earlier) = self.open.insert(worker.clone(), way) {
+        let handle =
+            SessionHandle { serial, commands: sender, replaced: replaced.clone(), heard: heard.clone() };
+        if let Some(earlier) = self.open.insert(worker.clone(), handle) {
             earlier.replaced.store(true, Ordering::Relaxed);
         }
-        Opened { member: Member { worker, serial }, commands, replaced, heard }
+        Opened { member: SessionId { worker, serial }, commands, replaced, heard }
     }
 
-    /// Whether another process has this name, and its session open. After a change of leader anybody may be first: the one
-    /// that comes with leases is the one that had the name.
-    pub(crate) fn is_taken(&self, worker: &WorkerId, incarnation: &str, held: bool) -> bool {
-        self.open.get(worker).is_some_and(|way| {
-            way.incarnation != incarnation && !way.commands.is_closed() && (way.held || !held)
-        })
+    /// Whether a worker's newest session is open still: its stream has not broken.
+    pub(crate) fn is_open(&self, worker: &WorkerId) -> bool {
+        self.open.get(worker).is_some_and(|handle| !handle.commands.is_closed())
     }
 
     /// Whether this is its worker's newest session.
-    pub(crate) fn is_current(&self, member: &Member) -> bool {
-        self.open.get(&member.worker).is_some_and(|way| way.serial == member.serial)
+    pub(crate) fn is_current(&self, member: &SessionId) -> bool {
+        self.open.get(&member.worker).is_some_and(|handle| handle.serial == member.serial)
     }
 
     /// A worker's newest session.
-    pub(crate) fn member(&self, worker: &WorkerId) -> Option<Member> {
-        self.open.get(worker).map(|way| Member { worker: worker.clone(), serial: way.serial })
+    pub(crate) fn session(&self, worker: &WorkerId) -> Option<SessionId> {
+        self.open.get(worker).map(|handle| SessionId { worker: worker.clone(), serial: handle.serial })
     }
 
     /// When each worker with a session was last heard from.
     pub(crate) fn heard(&self) -> Vec<(WorkerId, u64)> {
-        self.open.iter().map(|(worker, way)| (worker.clone(), way.heard.ms())).collect()
+        self.open.iter().map(|(worker, handle)| (worker.clone(), handle.heard.ms())).collect()
     }
 
     /// When a worker was last heard from in its newest session.
     pub(crate) fn last_heard(&self, worker: &WorkerId) -> Option<LastHeard> {
-        self.open.get(worker).map(|way| way.heard.clone())
+        self.open.get(worker).map(|handle| handle.heard.clone())
     }
 
-    /// The way to a worker as it is now.
-    pub(crate) fn way(&self, worker: &WorkerId) -> Option<Way> {
+    /// How a worker is reached now.
+    pub(crate) fn handle(&self, worker: &WorkerId) -> Option<SessionHandle> {
         self.open.get(worker).cloned()
     }
 
     /// Sends a command. When the session is over or stuck it is closed: the worker's next join says what it holds.
-    pub(crate) fn send(&mut self, worker: &WorkerId, way: &Way, command: WorkerCommand) {
-        if let Err(error) = way.commands.try_send(command) {
+    pub(crate) fn send(&mut self, worker: &WorkerId, handle: &SessionHandle, command: WorkerCommand) {
+        if let Err(error) = handle.commands.try_send(command) {
             tracing::debug!(%worker, %error, "a command was lost, the session is over");
-            self.close(&Member { worker: worker.clone(), serial: way.serial });
+            self.close(&SessionId { worker: worker.clone(), serial: handle.serial });
         }
     }
 
     /// Ends a session, if it is still its worker's newest.
-    pub(crate) fn close(&mut self, member: &Member) {
+    pub(crate) fn close(&mut self, member: &SessionId) {
         if self.is_current(member) {
             self.open.remove(&member.worker);
         }
@@ -185,46 +173,40 @@ mod tests {
         let worker = WorkerId::new("w").unwrap();
         let mut sessions = sessions();
         let Opened { member: old, commands: mut old_commands, replaced, .. } =
-            sessions.open(worker.clone(), String::new(), false, 1);
-        let old_way = sessions.way(&worker).unwrap();
+            sessions.open(worker.clone(), 1);
+        let old_handle = sessions.handle(&worker).unwrap();
         assert!(!replaced.load(Ordering::Relaxed));
-        let Opened { member: new, commands: mut new_commands, .. } =
-            sessions.open(worker.clone(), String::new(), false, 1);
+        let Opened { member: new, commands: mut new_commands, .. } = sessions.open(worker.clone(), 1);
         assert!(replaced.load(Ordering::Relaxed));
         assert!(!sessions.is_current(&old) && sessions.is_current(&new));
-        drop(old_way);
+        drop(old_handle);
         assert!(matches!(old_commands.try_recv(), Err(mpsc::error::TryRecvError::Disconnected)));
         sessions.close(&old);
-        let way = sessions.way(&worker).unwrap();
-        sessions.send(&worker, &way, command());
+        let handle = sessions.handle(&worker).unwrap();
+        sessions.send(&worker, &handle, command());
         assert_eq!(new_commands.try_recv().unwrap(), command());
     }
 
     #[tokio::test]
-    async fn a_name_is_taken_as_long_as_the_session_of_another_process_is_open() {
+    async fn a_session_is_open_until_its_stream_breaks() {
         let worker = WorkerId::new("w").unwrap();
         let mut sessions = sessions();
-        assert!(!sessions.is_taken(&worker, "a", false));
-        let Opened { commands, .. } = sessions.open(worker.clone(), "a".to_owned(), false, 1);
-        assert!(!sessions.is_taken(&worker, "a", false), "the same one may come again");
-        assert!(sessions.is_taken(&worker, "b", false));
-        assert!(!sessions.is_taken(&worker, "b", true), "b was there before, a was faster");
+        assert!(!sessions.is_open(&worker));
+        let Opened { commands, .. } = sessions.open(worker.clone(), 1);
+        assert!(sessions.is_open(&worker));
         drop(commands);
-        assert!(!sessions.is_taken(&worker, "b", false), "its connection is lost");
-        let Opened { commands: _commands, .. } = sessions.open(worker.clone(), "c".to_owned(), true, 1);
-        assert!(sessions.is_taken(&worker, "b", true));
+        assert!(!sessions.is_open(&worker));
     }
 
     #[tokio::test]
     async fn a_command_decided_before_a_new_join_does_not_reach_the_new_session() {
         let worker = WorkerId::new("w").unwrap();
         let mut sessions = sessions();
-        let Opened { commands: old_commands, .. } = sessions.open(worker.clone(), String::new(), false, 1);
-        let old_way = sessions.way(&worker).unwrap();
+        let Opened { commands: old_commands, .. } = sessions.open(worker.clone(), 1);
+        let old_handle = sessions.handle(&worker).unwrap();
         drop(old_commands);
-        let Opened { member: new, commands: mut new_commands, .. } =
-            sessions.open(worker.clone(), String::new(), false, 1);
-        sessions.send(&worker, &old_way, command());
+        let Opened { member: new, commands: mut new_commands, .. } = sessions.open(worker.clone(), 1);
+        sessions.send(&worker, &old_handle, command());
         assert!(new_commands.try_recv().is_err());
         assert!(sessions.is_current(&new), "the loss of an old command does not end the new session");
     }
@@ -233,12 +215,12 @@ mod tests {
     async fn a_worker_that_does_not_read_must_join_again() {
         let worker = WorkerId::new("w").unwrap();
         let mut sessions = sessions();
-        let Opened { member, mut commands, .. } = sessions.open(worker.clone(), String::new(), false, 1);
-        let way = sessions.way(&worker).unwrap();
+        let Opened { member, mut commands, .. } = sessions.open(worker.clone(), 1);
+        let handle = sessions.handle(&worker).unwrap();
         for _ in 0..=super::commands(1) {
-            sessions.send(&worker, &way, command());
+            sessions.send(&worker, &handle, command());
         }
-        drop(way);
+        drop(handle);
         assert!(!sessions.is_current(&member));
         for _ in 0..super::commands(1) {
             assert!(commands.try_recv().is_ok());

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lethe_domain::{Epoch, JobId, JobState, WorkerId};
-use lethe_engine::{Changed, FleetLook, JobLook, JobRecord, State, WorkerLook};
+use lethe_engine::{Changed, FleetSnapshot, JobRecord, JobSnapshot, Request, State, WorkerSnapshot};
 use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
 
 use super::sessions::{LastHeard, Sessions};
@@ -20,24 +20,24 @@ pub(crate) struct Snapshot {
     pub(super) jobs: HashTrieMapSync<JobId, Arc<JobView>>,
     /// The same, oldest first.
     pub(super) order: RedBlackTreeMapSync<(u64, JobId), Arc<JobView>>,
-    pub(super) requests: HashTrieMapSync<String, JobId>,
+    pub(super) requests: HashTrieMapSync<Request, JobId>,
     pub(super) counts: BTreeMap<JobState, u64>,
     pub(super) workers: RedBlackTreeMapSync<WorkerId, WorkerView>,
-    pub(super) fleet: FleetLook,
+    pub(super) fleet: FleetSnapshot,
 }
 
 /// A job, and what is written down about it; only in brief when it is over.
 pub(crate) struct JobView {
-    pub(super) look: JobLook,
+    pub(super) snapshot: JobSnapshot,
     pub(super) record: Option<Arc<JobRecord>>,
-    /// The request id that it was submitted with.
-    request: Option<String>,
+    /// The request that it was submitted with.
+    request: Option<Request>,
 }
 
 /// A worker, and when it was heard from.
 #[derive(Clone)]
 pub(crate) struct WorkerView {
-    pub(super) look: Arc<WorkerLook>,
+    pub(super) snapshot: Arc<WorkerSnapshot>,
     pub(super) heard: Option<LastHeard>,
 }
 
@@ -63,13 +63,13 @@ impl Snapshot {
             self.set_job(state, id, record);
         }
         if !changed.workers.is_empty() {
-            self.fleet = state.fleet_look();
+            self.fleet = state.fleet_snapshot();
         }
         for id in changed.workers {
-            match state.worker_look(&id) {
-                Some(look) => {
+            match state.worker_snapshot(&id) {
+                Some(found) => {
                     let heard = sessions.last_heard(&id);
-                    self.workers.insert_mut(id, WorkerView { look: Arc::new(look), heard });
+                    self.workers.insert_mut(id, WorkerView { snapshot: Arc::new(found), heard });
                 }
                 None => {
                     self.workers.remove_mut(&id);
@@ -81,21 +81,21 @@ impl Snapshot {
     fn set_job(&mut self, state: &State, id: &JobId, written: Option<Arc<JobRecord>>) {
         let before = self.jobs.get(id).cloned();
         if let Some(before) = &before {
-            let count = self.counts.entry(before.look.written().state).or_default();
+            let count = self.counts.entry(before.snapshot.written().state).or_default();
             *count = count.saturating_sub(1);
         }
-        let Some(look) = state.job_look(id) else { return self.remove(id, before.as_deref()) };
+        let Some(snapshot) = state.job_snapshot(id) else { return self.remove(id, before.as_deref()) };
         let known = before.as_ref().and_then(|before| before.record.clone());
         let record =
             state.record(id).map(|record| written.or(known).unwrap_or_else(|| Arc::new(record.clone())));
-        let status = look.written();
+        let status = snapshot.written();
         *self.counts.entry(status.state).or_default() += 1;
-        let request = state.request_of(id).map(str::to_owned);
+        let request = state.request_of(id);
         if let Some(request) = request.as_ref().filter(|_| before.is_none()) {
             self.requests.insert_mut(request.clone(), id.clone());
         }
         let place = (status.submitted_unix_ms, id.clone());
-        let job = Arc::new(JobView { look, record, request });
+        let job = Arc::new(JobView { snapshot, record, request });
         self.order.insert_mut(place, job.clone());
         self.jobs.insert_mut(id.clone(), job);
     }
@@ -103,7 +103,7 @@ impl Snapshot {
     fn remove(&mut self, id: &JobId, job: Option<&JobView>) {
         let Some(job) = job else { return };
         self.jobs.remove_mut(id);
-        self.order.remove_mut(&(job.look.written().submitted_unix_ms, id.clone()));
+        self.order.remove_mut(&(job.snapshot.written().submitted_unix_ms, id.clone()));
         if let Some(request) = &job.request {
             self.requests.remove_mut(request);
         }

@@ -20,9 +20,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::published::{Published, Watchers};
 use super::recovery::{no_leader, store_down};
-use super::sessions::{Member, Sessions, Way};
+use super::sessions::{SessionHandle, SessionId, Sessions};
 use super::snapshot::Snapshot;
-use super::{Answer, DriverHandle, REQUESTS, Readiness, Request, View, going_away};
+use super::{
+    Answer, DriverHandle, REQUESTS, Readiness, Request, View, going_away, no_such_job, no_such_worker,
+};
 use crate::clock::Clock;
 use crate::election::{Election, Outcome};
 use crate::metrics::Metrics;
@@ -71,8 +73,8 @@ pub(crate) struct Driver {
 #[derive(Default)]
 pub(super) struct Turn {
     writes: Vec<Write>,
-    commands: Vec<(WorkerId, Way, WorkerCommand)>,
-    ended: Vec<Member>,
+    commands: Vec<(WorkerId, SessionHandle, WorkerCommand)>,
+    ended: Vec<SessionId>,
     metrics: Vec<Metric>,
     changed: Vec<JobId>,
     chores: Vec<Chore>,
@@ -82,6 +84,19 @@ pub(super) struct Turn {
 /// How often workers are to say that they live.
 pub(super) fn heartbeat_ms(config: &Config) -> u32 {
     u32::try_from(config.dead_after_ms / 5).unwrap_or(u32::MAX).max(10)
+}
+
+/// Why a step does not do what was asked for.
+pub(super) fn refusal_in(effects: &[Effect]) -> std::result::Result<(), Refusal> {
+    match effects.first() {
+        Some(Effect::Refuse(refusal)) => Err(match refusal.clone() {
+            lethe_engine::Refusal::NoSuchJob(id) => no_such_job(&id),
+            lethe_engine::Refusal::NoSuchWorker(id) => no_such_worker(&id),
+            lethe_engine::Refusal::Denied(message) => Refusal::Denied { message },
+            lethe_engine::Refusal::Conflict(message) => Refusal::Conflict { message },
+        }),
+        Some(_) | None => Ok(()),
+    }
 }
 
 impl Driver {
@@ -244,16 +259,34 @@ impl Driver {
         Ok(())
     }
 
-    /// One step of the engine; what is to be sent takes the way that is open now.
+    /// One step of the engine, of something that happens.
     pub(super) fn step(&mut self, event: Event, turn: &mut Turn) {
-        for effect in self.state.step(self.clock.now(), event) {
+        let effects = self.state.step(self.clock.now(), event);
+        self.collect(effects, turn);
+    }
+
+    /// One step of the engine, of something that is asked for.
+    ///
+    /// # Errors
+    /// Why it is not done.
+    pub(super) fn ask(&mut self, event: Event, turn: &mut Turn) -> std::result::Result<(), Refusal> {
+        let effects = self.state.step(self.clock.now(), event);
+        refusal_in(&effects)?;
+        self.collect(effects, turn);
+        Ok(())
+    }
+
+    /// What a step wants done, for the end of the turn; what is to be sent takes the way that is open now.
+    pub(super) fn collect(&mut self, effects: Vec<Effect>, turn: &mut Turn) {
+        for effect in effects {
             match effect {
+                Effect::Refuse(refusal) => tracing::warn!(?refusal, "refused, and nobody had asked"),
                 Effect::Persist(write) => turn.writes.push(write),
                 Effect::Send { worker, command } => {
-                    let Some(way) = self.sessions.way(&worker) else { continue };
-                    turn.commands.push((worker, way, self.wire(command)));
+                    let Some(handle) = self.sessions.handle(&worker) else { continue };
+                    turn.commands.push((worker, handle, self.wire(command)));
                 }
-                Effect::CloseSession { worker } => turn.ended.extend(self.sessions.member(&worker)),
+                Effect::CloseSession { worker } => turn.ended.extend(self.sessions.session(&worker)),
                 Effect::Notify { job } => turn.changed.push(job),
                 Effect::Chore(chore) => turn.chores.push(chore),
                 Effect::Metric(metric) => turn.metrics.push(metric),
@@ -302,8 +335,8 @@ impl Driver {
         let ended = records.values().filter(|record| record.state.is_final() && !record.tidy);
         let ended: Vec<_> = ended.cloned().collect();
         self.show(records, &mut turn.changed);
-        for (worker, way, command) in turn.commands {
-            self.sessions.send(&worker, &way, command);
+        for (worker, handle, command) in turn.commands {
+            self.sessions.send(&worker, &handle, command);
         }
         for member in &turn.ended {
             tracing::warn!(worker = %member.worker, "a worker is dead: it was silent for too long");

@@ -158,6 +158,10 @@ fn report() -> SlotReport {
     SlotReport { torch: "0".to_owned(), canary: lethe_domain::canary::EXPECTED.to_vec() }
 }
 
+fn nobody() -> lethe_domain::Principal {
+    lethe_domain::Principal::default()
+}
+
 fn spec() -> JobSpec {
     JobSpec::from_value(serde_json::json!({
         "name": "j",
@@ -183,7 +187,7 @@ fn probed(lease: LeaseId) -> WorkerEvent {
 #[tokio::test(start_paused = true)]
 async fn a_write_that_fails_is_never_seen_and_everybody_joins_again() {
     let bench = Bench::new().await;
-    let job = bench.driver.submit(spec(), Inputs::default(), None).await.unwrap();
+    let job = bench.driver.submit(nobody(), spec(), Some(Inputs::default()), None).await.unwrap();
     let mut member = bench.join(vec![]).await;
     let Some(WorkerCommand::Start { epoch, assignment, .. }) = member.commands.recv().await else {
         panic!("expected the probe")
@@ -194,7 +198,11 @@ async fn a_write_that_fails_is_never_seen_and_everybody_joins_again() {
     bench.down(true);
     bench.driver.room().await.unwrap().tell(&member.member, probed(lease.clone()));
     assert_eq!(member.commands.recv().await, None, "no acknowledgement: the session ends");
-    let refused = bench.driver.submit(spec(), Inputs::default(), Some("r".to_owned())).await.unwrap_err();
+    let refused = bench
+        .driver
+        .submit(nobody(), spec(), Some(Inputs::default()), Some("r".to_owned()))
+        .await
+        .unwrap_err();
     assert!(
         matches!(&refused, Refusal::Unavailable { message } if message.contains("unplugged")),
         "{refused}"
@@ -230,7 +238,7 @@ async fn a_write_that_fails_is_never_seen_and_everybody_joins_again() {
 #[tokio::test(start_paused = true)]
 async fn the_driver_sleeps_until_something_is_due() {
     let bench = Bench::new().await;
-    let job = bench.driver.submit(spec(), Inputs::default(), None).await.unwrap();
+    let job = bench.driver.submit(nobody(), spec(), Some(Inputs::default()), None).await.unwrap();
     let mut member = bench.join(vec![]).await;
     assert!(matches!(member.commands.recv().await, Some(WorkerCommand::Start { .. })));
     assert_eq!(bench.status(&job.id).await.unwrap().slots, 1);
@@ -247,7 +255,7 @@ async fn the_driver_sleeps_until_something_is_due() {
 #[tokio::test(start_paused = true)]
 async fn a_commit_that_takes_six_seconds_buries_nobody() {
     let bench = Bench::new().await;
-    let job = bench.driver.submit(spec(), Inputs::default(), None).await.unwrap();
+    let job = bench.driver.submit(nobody(), spec(), Some(Inputs::default()), None).await.unwrap();
     let mut member = bench.join(vec![]).await;
     assert!(matches!(member.commands.recv().await, Some(WorkerCommand::Start { .. })));
     bench.store.commit_ms.store(6_000, Ordering::SeqCst);
@@ -258,7 +266,8 @@ async fn a_commit_that_takes_six_seconds_buries_nobody() {
             member.heard.note();
         }
     };
-    let (slow, ()) = tokio::join!(bench.driver.submit(spec(), Inputs::default(), None), heartbeats);
+    let (slow, ()) =
+        tokio::join!(bench.driver.submit(nobody(), spec(), Some(Inputs::default()), None), heartbeats);
     slow.unwrap();
     // Whatever the driver makes of these seconds it makes of them at its next turn.
     bench.store.commit_ms.store(0, Ordering::SeqCst);
@@ -274,19 +283,19 @@ async fn a_commit_that_takes_six_seconds_buries_nobody() {
 #[tokio::test(start_paused = true)]
 async fn reading_waits_for_no_write_and_sees_none_before_it_is_done() {
     let bench = Bench::new().await;
-    let job = bench.driver.submit(spec(), Inputs::default(), None).await.unwrap();
+    let job = bench.driver.submit(nobody(), spec(), Some(Inputs::default()), None).await.unwrap();
     bench.store.commit_ms.store(6_000, Ordering::SeqCst);
     let submit = tokio::spawn({
         let driver = bench.driver.clone();
-        async move { driver.submit(spec(), Inputs::default(), Some("late".to_owned())).await }
+        async move { driver.submit(nobody(), spec(), Some(Inputs::default()), Some("late".to_owned())).await }
     });
-    let cancel = bench.driver.cancel(job.id.clone(), String::new());
+    let cancel = bench.driver.cancel(nobody(), job.id.clone(), String::new());
     let mut cancel = std::pin::pin!(cancel);
     let begin = tokio::time::Instant::now();
     // Longer than the driver takes to get to both.
     assert!(timeout(Duration::from_secs(1), &mut cancel).await.is_err());
     let view = bench.driver.view().await.unwrap();
-    assert_eq!((view.job_count(), view.knows_request("late")), (1, false));
+    assert_eq!((view.job_count(), view.knows_request(&(nobody(), "late".to_owned()))), (1, false));
     assert_eq!(bench.status(&job.id).await.unwrap().state, JobState::Queued);
     assert!(begin.elapsed() < Duration::from_secs(2), "nobody waited for the store");
     let late = submit.await.unwrap().unwrap();
@@ -304,8 +313,8 @@ async fn a_refusal_that_speaks_of_a_write_waits_for_it() {
     let other = JobSpec { name: "other".to_owned(), ..spec() };
     // Both in one turn: the second would be refused because of the first, which never was.
     let (first, second) = tokio::join!(
-        bench.driver.submit(spec(), Inputs::default(), Some("r".to_owned())),
-        bench.driver.submit(other, Inputs::default(), Some("r".to_owned()))
+        bench.driver.submit(nobody(), spec(), Some(Inputs::default()), Some("r".to_owned())),
+        bench.driver.submit(nobody(), other, Some(Inputs::default()), Some("r".to_owned()))
     );
     for refused in [first.unwrap_err(), second.unwrap_err()] {
         assert!(
@@ -319,7 +328,7 @@ async fn a_refusal_that_speaks_of_a_write_waits_for_it() {
 async fn a_follower_reads_the_store_once_a_second_whoever_asks() {
     let store = lethe_store::memory();
     let leader = Bench::over(store.clone(), "a", true).await;
-    let job = leader.driver.submit(spec(), Inputs::default(), None).await.unwrap();
+    let job = leader.driver.submit(nobody(), spec(), Some(Inputs::default()), None).await.unwrap();
     let follower = Bench::over(store, "b", true).await;
     assert!(matches!(follower.driver.watch(&job.id), Err(Refusal::NotLeader { .. })));
     // It may still stand for election.
@@ -336,7 +345,7 @@ async fn a_follower_reads_the_store_once_a_second_whoever_asks() {
         assert_eq!(view.status(&job.id).unwrap().waiting, None, "only the leader knows");
     }
     assert_eq!(follower.store.lists.load(Ordering::SeqCst), lists);
-    leader.driver.submit(spec(), Inputs::default(), None).await.unwrap();
+    leader.driver.submit(nobody(), spec(), Some(Inputs::default()), None).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(follower.driver.view().await.unwrap().job_count(), 2);
 }
@@ -344,7 +353,7 @@ async fn a_follower_reads_the_store_once_a_second_whoever_asks() {
 #[tokio::test(start_paused = true)]
 async fn a_driver_that_has_ended_says_so() {
     let bench = Bench::new().await;
-    let job = bench.driver.submit(spec(), Inputs::default(), None).await.unwrap();
+    let job = bench.driver.submit(nobody(), spec(), Some(Inputs::default()), None).await.unwrap();
     let mut changed = bench.driver.watch(&job.id).unwrap();
     assert!(bench.driver.is_alive());
     bench.stop.cancel();

@@ -5,8 +5,8 @@ use std::ops::Bound;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use lethe_domain::{Epoch, Explanation, JobId, JobState, JobStatus, WorkerId, WorkerStatus};
-use lethe_engine::{JobRecord, Now};
+use lethe_domain::{Epoch, Explanation, JobFilter, JobId, JobState, JobStatus, WorkerId, WorkerStatus};
+use lethe_engine::{JobRecord, Now, Request};
 
 use super::snapshot::{JobView, Snapshot, WorkerView};
 
@@ -58,7 +58,7 @@ impl View {
         self.snapshot.epoch
     }
 
-    /// The calendar's time of this look.
+    /// The calendar's time of this view.
     pub(crate) fn unix_ms(&self) -> u64 {
         self.now.unix_ms
     }
@@ -71,7 +71,7 @@ impl View {
     /// The engine counts versions from 1 in each process; the epoch above them makes them rise over a restart too, so that
     /// a watcher never takes a new state for an old one.
     fn status_of(&self, job: &JobView) -> JobStatus {
-        let status = job.look.status(self.now, self.snapshot.fleet);
+        let status = job.snapshot.status(self.now, self.snapshot.fleet);
         // What a job waits for depends on the workers, whom only the leader knows.
         let waiting = status.waiting.filter(|_| self.leader.is_none());
         JobStatus { version: (self.epoch().0 << 32) + status.version, waiting, ..status }
@@ -95,7 +95,7 @@ impl View {
     /// Those of them that run.
     pub(crate) fn running(&self) -> impl Iterator<Item = JobStatus> {
         let running =
-            self.snapshot.order.values().filter(|job| job.look.written().state == JobState::Running);
+            self.snapshot.order.values().filter(|job| job.snapshot.written().state == JobState::Running);
         running.map(|job| self.status_of(job))
     }
 
@@ -104,25 +104,34 @@ impl View {
         self.snapshot.order.values().rev().take(count).map(|job| self.status_of(job)).collect()
     }
 
-    /// Jobs, newest first, from before this place on; and the place before which the next page begins, unless this is the
+    /// Jobs that fit, newest first, from before this place on; and the place before which the next page begins, unless this is the
     /// last. A place stays what it is when its job is deleted.
-    pub(crate) fn page(&self, before: Option<&Place>, size: usize) -> (Vec<JobStatus>, Option<Place>) {
+    pub(crate) fn page(
+        &self,
+        filter: &JobFilter,
+        before: Option<&Place>,
+        size: usize,
+    ) -> (Vec<JobStatus>, Option<Place>) {
         let newest = before.map_or(Bound::Unbounded, |Place(place)| Bound::Excluded(place));
-        let mut jobs = self.snapshot.order.range((Bound::Unbounded, newest)).rev();
+        let jobs = self.snapshot.order.range((Bound::Unbounded, newest)).rev();
+        // Older ones are older still.
+        let jobs = jobs
+            .take_while(|((submitted, _), _)| filter.since_unix_ms.is_none_or(|since| *submitted >= since));
+        let mut jobs = jobs.filter(|(_, job)| filter.fits(job.snapshot.written()));
         let page: Vec<_> = jobs.by_ref().take(size).collect();
         let next = page.last().filter(|_| jobs.next().is_some()).map(|(place, _)| Place((*place).clone()));
         (page.into_iter().map(|(_, job)| self.status_of(job)).collect(), next)
     }
 
-    /// Whether a job was submitted with this request id.
-    pub(crate) fn knows_request(&self, request_id: &str) -> bool {
-        self.snapshot.requests.contains_key(request_id)
+    /// Whether a job was submitted with this request.
+    pub(crate) fn knows_request(&self, request: &Request) -> bool {
+        self.snapshot.requests.contains_key(request)
     }
 
     /// What of a job waits, and why.
     pub(crate) fn explain(&self, id: &JobId) -> Option<Vec<Explanation>> {
         let job = self.snapshot.jobs.get(id)?;
-        Some(job.look.explain(self.now, &self.workers()))
+        Some(job.snapshot.explain(self.now, &self.workers()))
     }
 
     pub(crate) fn worker(&self, id: &WorkerId) -> Option<WorkerStatus> {
@@ -135,6 +144,6 @@ impl View {
     }
 
     fn worker_of(&self, worker: &WorkerView) -> WorkerStatus {
-        worker.look.status(self.now, worker.heard.as_ref().map(|heard| heard.ms()))
+        worker.snapshot.status(self.now, worker.heard.as_ref().map(|heard| heard.ms()))
     }
 }

@@ -176,6 +176,7 @@ mod tests {
     fn every_rpc_of_the_proto_files_has_a_label_of_its_own() {
         let files = [
             ("JobService", include_str!("../../../proto/lethe/v1/job.proto")),
+            ("FleetService", include_str!("../../../proto/lethe/v1/fleet.proto")),
             ("WorkerService", include_str!("../../../proto/lethe/v1/worker.proto")),
         ];
         let mut found = 0;

@@ -3,7 +3,7 @@
 use lethe_artifacts::ArtifactStore;
 use maud::{Markup, html};
 
-use super::numbers::{figure, grouped};
+use super::numbers::{grouped, significant};
 
 /// A curve larger than this is not drawn.
 const BYTES: u64 = 4 << 20;
@@ -51,9 +51,9 @@ impl Curve {
         let line = line.join(" ");
         let label = format!(
             "loss from {} at step {} to {} at step {}",
-            figure(first.1),
+            significant(first.1),
             grouped(first.0 as u64),
-            figure(last.1),
+            significant(last.1),
             grouped(last.0 as u64)
         );
         html! {
@@ -63,9 +63,9 @@ impl Curve {
                     polyline points=(line) {}
                 }
                 figcaption {
-                    span { "step " (grouped(first.0 as u64)) ": " b { (figure(first.1)) } }
-                    span { "lowest: " b { (figure(low)) } }
-                    span { "step " (grouped(last.0 as u64)) ": " b { (figure(last.1)) } }
+                    span { "step " (grouped(first.0 as u64)) ": " b { (significant(first.1)) } }
+                    span { "lowest: " b { (significant(low)) } }
+                    span { "step " (grouped(last.0 as u64)) ": " b { (significant(last.1)) } }
                 }
             }
         }

@@ -8,7 +8,7 @@ use lethe_engine::JobRecord;
 use maud::{Markup, html};
 
 use super::curve::Curve;
-use super::numbers::{figure, grouped, moment, span};
+use super::numbers::{grouped, moment, significant, span};
 use super::{Page, badge, phase_class, phase_name, result, share};
 use crate::driver::WholeJob;
 use crate::published::as_stored;
@@ -129,8 +129,8 @@ fn phase_row(phase: &PhaseStatus) -> Markup {
                 @if begun && phase.shards > 1 { (grouped(phase.shards_done.into())) " / " (grouped(phase.shards.into())) } @else { (none()) }
             }
             td.right.nowrap { @if begun { (span(phase.seconds)) } @else { (none()) } }
-            td.right { @if phase.samples_per_second > 0.0 { (figure(phase.samples_per_second)) } @else { (none()) } }
-            td.right { @if let Some(loss) = phase.loss { (figure(loss)) } @else { (none()) } }
+            td.right { @if phase.samples_per_second > 0.0 { (significant(phase.samples_per_second)) } @else { (none()) } }
+            td.right { @if let Some(loss) = phase.loss { (significant(loss)) } @else { (none()) } }
             td.right.nowrap { @if let Some(eta) = phase.eta_seconds { (span(eta)) } @else { (none()) } }
         }
     }

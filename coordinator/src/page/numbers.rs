@@ -1,60 +1,23 @@
-//! Numbers as people read them. A number and its unit are never torn apart: the space between them does not break.
+//! Numbers on pages, where lines break: never between a number and its unit. And times, which a page shows long after it was made.
 
 use std::time::{Duration, UNIX_EPOCH};
 
-/// 12345 as "12,345".
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
+use lethe_domain::Unit;
+pub(super) use lethe_domain::numbers::{grouped, significant};
 
-/// Three significant digits.
-pub(super) fn figure(number: f64) -> String {
-    if !number.is_finite() {
-        return number.to_string();
-    }
-    if number == 0.0 {
-        return "0".to_owned();
-    }
-    let magnitude = number.abs().log10().floor() as i32;
-    match magnitude {
-        ..-4 => format!("{number:.2e}"),
-        -4..3 => format!("{number:.*}", (2 - magnitude) as usize),
-        3.. => grouped_figure(number),
-    }
-}
-
-fn grouped_figure(number: f64) -> String {
-    let sign = if number < 0.0 { "-" } else { "" };
-    format!("{sign}{}", grouped(number.abs().round() as u64))
+/// The text with spaces that do not break.
+fn unbroken(text: &str) -> String {
+    text.replace(' ', "\u{a0}")
 }
 
 /// A share as a percentage.
 pub(super) fn percent(share: f64) -> String {
-    match share.abs() {
-        0.0 => "0\u{a0}%".to_owned(),
-        small if small < 0.1 => format!("{:.2}\u{a0}%", share * 100.0),
-        _ => format!("{:.1}\u{a0}%", share * 100.0),
-    }
+    unbroken(&Unit::Share.show(share))
 }
 
-/// Seconds as "1 h 02 min", "2 min 05 s", "4.2 s", "30 ms".
+/// Seconds.
 pub(super) fn span(seconds: f64) -> String {
-    let whole = seconds.round() as u64;
-    match seconds {
-        ..0.9995 => format!("{:.0}\u{a0}ms", seconds * 1000.0),
-        ..9.95 => format!("{seconds:.1}\u{a0}s"),
-        ..59.5 => format!("{whole}\u{a0}s"),
-        ..3599.5 => format!("{}\u{a0}min\u{a0}{:02}\u{a0}s", whole / 60, whole % 60),
-        _ => format!("{}\u{a0}h\u{a0}{:02}\u{a0}min", whole / 3600, whole % 3600 / 60),
-    }
+    unbroken(&lethe_domain::numbers::span(seconds))
 }
 
 /// Milliseconds since 1970 as "2026-11-24 06:29:10 UTC".
@@ -80,35 +43,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_read_well() {
-        for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
-            assert_eq!(grouped(number), text);
-        }
-        for (number, text) in [
-            (0.0, "0"),
-            (0.001_234, "0.00123"),
-            (0.5, "0.500"),
-            (12.345, "12.3"),
-            (-7.0, "-7.00"),
-            (12_345.6, "12,346"),
-            (1.0e-7, "1.00e-7"),
-            (f64::NAN, "NaN"),
-        ] {
-            assert_eq!(figure(number), text);
-        }
-        for (share, text) in [(0.0, "0 %"), (0.004_3, "0.43 %"), (0.1, "10.0 %"), (1.0, "100.0 %")] {
-            assert_eq!(percent(share).replace('\u{a0}', " "), text);
-        }
-        for (seconds, text) in [
-            (0.03, "30 ms"),
-            (0.9996, "1.0 s"),
-            (4.21, "4.2 s"),
-            (59.6, "1 min 00 s"),
-            (125.0, "2 min 05 s"),
-            (3720.0, "1 h 02 min"),
-        ] {
-            assert_eq!(span(seconds).replace('\u{a0}', " "), text);
-        }
+    fn units_stay_with_their_numbers() {
+        assert_eq!(percent(0.0043), "0.43\u{a0}%");
+        assert_eq!(span(125.0), "2\u{a0}min\u{a0}05\u{a0}s");
+    }
+
+    #[test]
+    fn times_read_well() {
         for (ms, text) in
             [(900, "just now"), (61_000, "1 min ago"), (7_300_000, "2 h ago"), (180_000_000, "2 d ago")]
         {

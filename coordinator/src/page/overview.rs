@@ -3,7 +3,7 @@
 use lethe_domain::{JobResult, JobState, JobStatus, PhaseState, Shape, WorkerState, WorkerStatus};
 use maud::{Markup, html};
 
-use super::numbers::{ago, figure, grouped, moment, percent, span};
+use super::numbers::{ago, grouped, moment, percent, significant, span};
 use super::result::doubt;
 use super::{Page, badge, current, phase_class, phase_name, share};
 use crate::driver::View;
@@ -159,8 +159,8 @@ fn progress_line(job: &JobStatus) -> Markup {
     html! {
         b { (phase_name(phase.phase)) }
         @if phase.total > 1 { " " (grouped(phase.done)) " of " (grouped(phase.total)) " " (unit) }
-        @if let Some(loss) = phase.loss { " · loss " (figure(loss)) }
-        @if phase.samples_per_second > 0.0 { " · " (figure(phase.samples_per_second)) " samples/s" }
+        @if let Some(loss) = phase.loss { " · loss " (significant(loss)) }
+        @if phase.samples_per_second > 0.0 { " · " (significant(phase.samples_per_second)) " samples/s" }
         @if let Some(eta) = phase.eta_seconds { " · " (span(eta)) " left" }
         @if phase.state == PhaseState::Running && job.slots > 0 {
             " · " (job.slots) @if job.slots == 1 { " slot" } @else { " slots" }

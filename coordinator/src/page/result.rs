@@ -5,7 +5,7 @@ use lethe_domain::{
 };
 use maud::{Markup, html};
 
-use super::numbers::{figure as number, grouped, percent};
+use super::numbers::{grouped, percent, significant as number};
 
 /// Cards with the figures so far; none before there is one.
 pub(super) fn figures(result: &JobResult) -> Option<Markup> {

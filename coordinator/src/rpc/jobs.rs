@@ -2,15 +2,17 @@
 
 use futures::stream::BoxStream;
 use lethe_artifacts::ArtifactStore;
-use lethe_domain::{Inputs, JobId, JobSpec, SlotIndex, SpecError, WorkerId, WorkerOrder};
+use lethe_domain::{JobFilter, JobId, JobSpec, Principal, SpecError};
 use lethe_proto::status::Refusal;
 use lethe_proto::v1::job_service_server::JobService;
 use lethe_proto::{ConversionError, LEADER_HEADER, v1};
 use tonic::{Request, Response, Status};
 
+use super::caller::caller;
+use super::reason::one_line;
 use super::{download, watch};
 use crate::admission;
-use crate::driver::{DriverHandle, Place, WholeJob, no_such_job, no_such_worker};
+use crate::driver::{DriverHandle, Place, WholeJob, no_such_job};
 
 /// Jobs of a page unless the client asks for another number, and the most it gets.
 const PAGE: usize = 50;
@@ -28,9 +30,9 @@ impl Jobs {
     }
 
     /// Whether this request was accepted before: then its files need not be looked at again, and may even be gone.
-    async fn is_known(&self, request_id: &Option<String>) -> Result<bool, Refusal> {
+    async fn is_known(&self, by: &Principal, request_id: &Option<String>) -> Result<bool, Refusal> {
         let Some(id) = request_id else { return Ok(false) };
-        Ok(self.driver.view().await?.knows_request(id))
+        Ok(self.driver.view().await?.knows_request(&(by.clone(), id.clone())))
     }
 }
 
@@ -43,17 +45,39 @@ fn seen<T>(message: T, leader: Option<&str>) -> Response<T> {
     response
 }
 
-fn read_spec(spec: Option<v1::JobSpec>) -> Result<JobSpec, SpecError> {
-    let spec = spec.ok_or_else(|| ConversionError::missing("spec"))?;
-    Ok(JobSpec::try_from(spec)?)
+/// A spec in one of the forms that it may come in.
+enum Source {
+    Message(Box<v1::JobSpec>),
+    Text(String),
+}
+
+fn read_spec(source: Option<Source>) -> Result<JobSpec, SpecError> {
+    match source.ok_or_else(|| ConversionError::missing("spec"))? {
+        Source::Message(spec) => Ok(JobSpec::try_from(*spec)?),
+        Source::Text(text) => JobSpec::parse(&text),
+    }
+}
+
+impl From<v1::submit_job_request::Source> for Source {
+    fn from(source: v1::submit_job_request::Source) -> Self {
+        match source {
+            v1::submit_job_request::Source::Spec(spec) => Self::Message(Box::new(spec)),
+            v1::submit_job_request::Source::SpecText(text) => Self::Text(text),
+        }
+    }
+}
+
+impl From<v1::validate_job_request::Source> for Source {
+    fn from(source: v1::validate_job_request::Source) -> Self {
+        match source {
+            v1::validate_job_request::Source::Spec(spec) => Self::Message(Box::new(spec)),
+            v1::validate_job_request::Source::SpecText(text) => Self::Text(text),
+        }
+    }
 }
 
 pub(super) fn read_id(id: String) -> Result<JobId, Refusal> {
     JobId::new(id).map_err(|error| Refusal::Malformed(ConversionError::from(error).within("job_id")))
-}
-
-fn read_worker(id: String) -> Result<WorkerId, Refusal> {
-    WorkerId::new(id).map_err(|error| Refusal::Malformed(ConversionError::from(error).within("worker_id")))
 }
 
 #[tonic::async_trait]
@@ -65,19 +89,20 @@ impl JobService for Jobs {
         &self,
         request: Request<v1::SubmitJobRequest>,
     ) -> Result<Response<v1::SubmitJobResponse>, Status> {
-        let v1::SubmitJobRequest { spec, request_id, validate_only } = request.into_inner();
-        let spec = read_spec(spec).map_err(Refusal::from)?;
+        let by = caller(&request);
+        let v1::SubmitJobRequest { source, request_id, validate_only } = request.into_inner();
+        let spec = read_spec(source.map(Into::into)).map_err(Refusal::from)?;
         let request_id = Some(request_id).filter(|id| !id.is_empty());
         self.driver.refuse_unless_leading()?;
-        let inputs = if validate_only || !self.is_known(&request_id).await? {
-            admission::check(&spec, &self.artifacts).await?
+        let inputs = if validate_only || !self.is_known(&by, &request_id).await? {
+            Some(admission::check(&spec, &self.artifacts).await?)
         } else {
-            Inputs::default()
+            None
         };
         if validate_only {
             return Ok(Response::new(v1::SubmitJobResponse { job: None }));
         }
-        let job = self.driver.submit(spec, inputs, request_id).await?;
+        let job = self.driver.submit(by, spec, inputs, request_id).await?;
         Ok(Response::new(v1::SubmitJobResponse { job: Some(job.into()) }))
     }
 
@@ -85,7 +110,7 @@ impl JobService for Jobs {
         &self,
         request: Request<v1::ValidateJobRequest>,
     ) -> Result<Response<v1::ValidateJobResponse>, Status> {
-        let checked = match read_spec(request.into_inner().spec) {
+        let checked = match read_spec(request.into_inner().source.map(Into::into)) {
             Ok(spec) => admission::check(&spec, &self.artifacts).await,
             Err(error) => Err(error.into()),
         };
@@ -117,7 +142,9 @@ impl JobService for Jobs {
         &self,
         request: Request<v1::ListJobsRequest>,
     ) -> Result<Response<v1::ListJobsResponse>, Status> {
-        let v1::ListJobsRequest { page_size, page_token } = request.into_inner();
+        let v1::ListJobsRequest { page_size, page_token, filter } = request.into_inner();
+        let filter = JobFilter::try_from(filter.unwrap_or_default())
+            .map_err(|error| Refusal::Malformed(error.within("filter")))?;
         let malformed = |field, found| Refusal::Malformed(ConversionError::bad(field, found));
         let size = match usize::try_from(page_size) {
             Ok(0) => PAGE,
@@ -136,7 +163,7 @@ impl JobService for Jobs {
             })?),
         };
         let view = self.driver.view().await?;
-        let (jobs, next) = view.page(before.as_ref(), size);
+        let (jobs, next) = view.page(&filter, before.as_ref(), size);
         let jobs = jobs.into_iter().map(|job| job.brief().into()).collect();
         let next_page_token = next.map(|place| place.to_string()).unwrap_or_default();
         Ok(seen(v1::ListJobsResponse { jobs, next_page_token }, view.leader()))
@@ -154,9 +181,10 @@ impl JobService for Jobs {
         &self,
         request: Request<v1::CancelJobRequest>,
     ) -> Result<Response<v1::CancelJobResponse>, Status> {
+        let by = caller(&request);
         let v1::CancelJobRequest { job_id, reason } = request.into_inner();
         let reason = one_line(&reason);
-        let job = self.driver.cancel(read_id(job_id)?, reason).await?;
+        let job = self.driver.cancel(by, read_id(job_id)?, reason).await?;
         Ok(Response::new(v1::CancelJobResponse { job: Some(job.into()) }))
     }
 
@@ -164,7 +192,8 @@ impl JobService for Jobs {
         &self,
         request: Request<v1::DeleteJobRequest>,
     ) -> Result<Response<v1::DeleteJobResponse>, Status> {
-        self.driver.delete(read_id(request.into_inner().job_id)?).await?;
+        let by = caller(&request);
+        self.driver.delete(by, read_id(request.into_inner().job_id)?).await?;
         Ok(Response::new(v1::DeleteJobResponse {}))
     }
 
@@ -185,83 +214,5 @@ impl JobService for Jobs {
         let lines = self.driver.live_view()?.explain(&id).ok_or_else(|| no_such_job(&id))?;
         let explanations = lines.into_iter().map(Into::into).collect();
         Ok(Response::new(v1::ExplainJobResponse { explanations }))
-    }
-
-    async fn get_worker(
-        &self,
-        request: Request<v1::GetWorkerRequest>,
-    ) -> Result<Response<v1::GetWorkerResponse>, Status> {
-        let id = read_worker(request.into_inner().worker_id)?;
-        let worker = self.driver.live_view()?.worker(&id).ok_or_else(|| no_such_worker(&id))?;
-        Ok(Response::new(v1::GetWorkerResponse { worker: Some(worker.into()) }))
-    }
-
-    async fn drain_worker(
-        &self,
-        request: Request<v1::DrainWorkerRequest>,
-    ) -> Result<Response<v1::DrainWorkerResponse>, Status> {
-        let id = read_worker(request.into_inner().worker_id)?;
-        let worker = self.driver.order(id, WorkerOrder::Drain).await?;
-        Ok(Response::new(v1::DrainWorkerResponse { worker: Some(worker.into()) }))
-    }
-
-    async fn quarantine_worker(
-        &self,
-        request: Request<v1::QuarantineWorkerRequest>,
-    ) -> Result<Response<v1::QuarantineWorkerResponse>, Status> {
-        let v1::QuarantineWorkerRequest { worker_id, slot, reason } = request.into_inner();
-        let reason = match one_line(&reason) {
-            reason if reason.is_empty() => "quarantined by an operator".to_owned(),
-            reason => reason,
-        };
-        let order = WorkerOrder::Quarantine { slot: slot.map(SlotIndex), reason };
-        let worker = self.driver.order(read_worker(worker_id)?, order).await?;
-        Ok(Response::new(v1::QuarantineWorkerResponse { worker: Some(worker.into()) }))
-    }
-
-    async fn release_worker(
-        &self,
-        request: Request<v1::ReleaseWorkerRequest>,
-    ) -> Result<Response<v1::ReleaseWorkerResponse>, Status> {
-        let v1::ReleaseWorkerRequest { worker_id, slot } = request.into_inner();
-        let order = WorkerOrder::Release { slot: slot.map(SlotIndex) };
-        let worker = self.driver.order(read_worker(worker_id)?, order).await?;
-        Ok(Response::new(v1::ReleaseWorkerResponse { worker: Some(worker.into()) }))
-    }
-
-    async fn list_workers(
-        &self,
-        _request: Request<v1::ListWorkersRequest>,
-    ) -> Result<Response<v1::ListWorkersResponse>, Status> {
-        let workers = self.driver.live_view()?.workers();
-        Ok(Response::new(v1::ListWorkersResponse { workers: workers.into_iter().map(Into::into).collect() }))
-    }
-}
-
-/// The longest reason that somebody may give, in characters.
-const REASON: usize = 256;
-
-/// A reason as it is kept and shown: one line, nothing that moves a terminal's cursor, not too long.
-fn one_line(text: &str) -> String {
-    let words: Vec<&str> =
-        text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()).collect();
-    let line = words.join(" ");
-    match line.char_indices().nth(REASON) {
-        None => line,
-        Some((end, _)) => format!("{}…", &line[..end]),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reason_is_one_short_line_without_control_characters() {
-        assert_eq!(one_line(" the\tfan\r\n is \u{1b}[31mloud\u{7f} "), "the fan is [31mloud");
-        assert_eq!(one_line("\n"), "");
-        let long = one_line(&"é".repeat(1_000));
-        assert_eq!(long.chars().count(), REASON + 1);
-        assert!(long.ends_with("é…"));
     }
 }

@@ -1,4 +1,4 @@
-//! Puts the services together: jobs, workers, health, reflection; with keepalive, so that a dead peer is noticed.
+//! Puts the services together: jobs, the fleet, workers, health, reflection; with keepalive, so that a dead peer is noticed.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lethe_artifacts::ArtifactStore;
 use lethe_process::Incoming;
+use lethe_proto::v1::fleet_service_server::FleetServiceServer;
 use lethe_proto::v1::job_service_server::JobServiceServer;
 use lethe_proto::v1::worker_service_server::WorkerServiceServer;
 use lethe_proto::{DESCRIPTORS, MAX_MESSAGE_BYTES};
@@ -14,6 +15,7 @@ use tonic::server::NamedService;
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 
+use super::fleet::Fleet;
 use super::jobs::Jobs;
 use super::workers::Workers;
 use crate::driver::{DriverHandle, Readiness};
@@ -54,6 +56,7 @@ pub(crate) async fn serve(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let jobs = JobServiceServer::new(Jobs::new(server.driver.clone(), server.artifacts));
+    let fleet = FleetServiceServer::new(Fleet::new(server.driver.clone()));
     let workers = WorkerServiceServer::new(Workers::new(server.driver, server.allow_chaos));
     let serving = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
@@ -63,6 +66,7 @@ pub(crate) async fn serve(
         .add_service(reflection().build_v1().map_err(descriptors)?)
         .add_service(reflection().build_v1alpha().map_err(descriptors)?)
         .add_service(jobs)
+        .add_service(fleet)
         .add_service(workers.max_decoding_message_size(MAX_MESSAGE_BYTES))
         .serve_with_incoming_shutdown(Incoming::new(listener).into_stream(), end);
     tokio::select! {
@@ -83,8 +87,9 @@ async fn follow(driver: DriverHandle, health: HealthReporter) -> std::convert::I
             Readiness::StoreDown(_) | Readiness::Draining => ServingStatus::NotServing,
         };
         let jobs = <JobServiceServer<Jobs> as NamedService>::NAME;
+        let fleet = <FleetServiceServer<Fleet> as NamedService>::NAME;
         let workers = <WorkerServiceServer<Workers> as NamedService>::NAME;
-        for service in ["", jobs, workers] {
+        for service in ["", jobs, fleet, workers] {
             health.set_service_status(service, status).await;
         }
         if readiness.changed().await.is_err() {

@@ -10,13 +10,13 @@ use lethe_domain::{ErrorCode, Failure, TaskOutput};
 use lethe_proto::session::{Registration, WorkerCommand, WorkerEvent};
 use lethe_proto::status::Refusal;
 use lethe_proto::v1::worker_service_server::WorkerService;
-use lethe_proto::{ConversionError, LeaseOutcome, OLDEST_PROTOCOL, PROTOCOL, v1};
+use lethe_proto::{ConversionError, LeaseOutcome, PROTOCOL, v1};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::driver::{DriverHandle, LastHeard, Member, Membership};
+use crate::driver::{DriverHandle, LastHeard, Membership, SessionId};
 
 /// A worker that opens a session must say who it is within this time.
 const INTRODUCTION: Duration = Duration::from_secs(10);
@@ -67,10 +67,9 @@ impl WorkerService for Workers {
             );
             return Err(Refusal::Conflict { message }.into());
         }
-        let protocol = registration.protocol;
         let membership = self.driver.join(registration).await?;
         let (outgoing, responses) = mpsc::channel(IN_FLIGHT);
-        tokio::spawn(session(self.driver.clone(), membership, protocol, events, outgoing));
+        tokio::spawn(session(self.driver.clone(), membership, events, outgoing));
         Ok(Response::new(ReceiverStream::new(responses).boxed()))
     }
 }
@@ -82,9 +81,9 @@ async fn introduction(events: &mut Streaming<v1::SessionRequest>) -> Result<Regi
     let WorkerEvent::Register(registration) = WorkerEvent::try_from(first).map_err(Refusal::from)? else {
         return Err(silent().into());
     };
-    if !(OLDEST_PROTOCOL..=PROTOCOL).contains(&registration.protocol) {
+    if registration.protocol != PROTOCOL {
         let message = format!(
-            "worker {} (version {}) speaks protocol {}, this coordinator speaks {OLDEST_PROTOCOL} to {PROTOCOL}: upgrade the older of both",
+            "worker {} (version {}) speaks protocol {}, this coordinator speaks {PROTOCOL}: upgrade the older of both",
             registration.worker, registration.version, registration.protocol
         );
         return Err(Refusal::Conflict { message }.into());
@@ -101,7 +100,6 @@ async fn introduction(events: &mut Streaming<v1::SessionRequest>) -> Result<Regi
 async fn session(
     driver: DriverHandle,
     membership: Membership,
-    protocol: u32,
     events: Streaming<v1::SessionRequest>,
     outgoing: Outgoing,
 ) {
@@ -111,7 +109,7 @@ async fn session(
     }
     tracing::info!(worker = %member.worker, "a worker has joined");
     tokio::select! {
-        () = say(&member, commands, &replaced, protocol, &outgoing) => {}
+        () = say(&member, commands, &replaced, &outgoing) => {}
         () = listen(&driver, &member, &heard, events, &outgoing) => {}
         () = outgoing.closed() => {}
     }
@@ -119,14 +117,13 @@ async fn session(
 
 /// From the driver to the worker.
 async fn say(
-    member: &Member,
+    member: &SessionId,
     mut commands: mpsc::Receiver<WorkerCommand>,
     replaced: &AtomicBool,
-    protocol: u32,
     outgoing: &Outgoing,
 ) {
     while let Some(command) = commands.recv().await {
-        if outgoing.send(Ok(command.for_protocol(protocol))).await.is_err() {
+        if outgoing.send(Ok(command.into())).await.is_err() {
             return;
         }
     }
@@ -140,7 +137,7 @@ async fn say(
 /// From the worker to the driver. It goes on listening while the driver is busy: what has arrived was heard.
 async fn listen(
     driver: &DriverHandle,
-    member: &Member,
+    member: &SessionId,
     heard: &LastHeard,
     mut events: Streaming<v1::SessionRequest>,
     outgoing: &Outgoing,

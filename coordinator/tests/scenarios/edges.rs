@@ -7,7 +7,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use crate::world::{World, channel};
 
-const SERVICES: [&str; 3] = ["", "lethe.v1.JobService", "lethe.v1.WorkerService"];
+const SERVICES: [&str; 4] = ["", "lethe.v1.JobService", "lethe.v1.FleetService", "lethe.v1.WorkerService"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn health_says_serving_and_draining() {
@@ -53,7 +53,7 @@ macro_rules! reflection_test {
                 panic!("expected the services")
             };
             let names: Vec<String> = list.service.into_iter().map(|ServiceResponse { name }| name).collect();
-            for service in ["lethe.v1.JobService", "lethe.v1.WorkerService", "grpc.health.v1.Health"] {
+            for service in SERVICES[1..].iter().chain(&["grpc.health.v1.Health"]) {
                 assert!(names.iter().any(|name| name == service), "{service}: {names:?}");
             }
             let Some(MessageResponse::FileDescriptorResponse(files)) =

@@ -10,6 +10,7 @@ use lethe_domain::{JobId, JobState, Phase};
 use lethe_proto::PROTOCOL;
 use lethe_proto::status::Refusal;
 use lethe_proto::v1;
+use lethe_proto::v1::fleet_service_client::FleetServiceClient;
 use lethe_proto::v1::job_service_client::JobServiceClient;
 use lethe_store::etcd_cluster::{Cluster, Security, User};
 use nix::sys::signal::{Signal, kill};
@@ -147,6 +148,7 @@ async fn who_follows_answers_what_is_written_and_names_the_leader() {
     worker.started(6).await;
 
     let mut raw = follower.raw().await;
+    let mut raw_fleet = FleetServiceClient::new(channel(follower.grpc).await);
     let found = raw
         .get_job(v1::GetJobRequest { job_id: job.id.to_string() })
         .await
@@ -154,19 +156,19 @@ async fn who_follows_answers_what_is_written_and_names_the_leader() {
         .into_inner()
         .job
         .unwrap();
-    assert_eq!((found.id.as_str(), found.waiting.as_str()), (job.id.as_str(), ""));
+    assert_eq!((found.id.as_str(), found.waiting), (job.id.as_str(), None));
     // Our client then asks who knows better.
     let fresh = follower.client().await;
     let (status, _) = fresh.get(&job.id).await.unwrap();
     assert_eq!((status.slots, fresh.address()), (2, url(fleet.processes[leader].grpc)));
     assert_eq!(raw.list_jobs(v1::ListJobsRequest::default()).await.unwrap().into_inner().jobs.len(), 1);
     let cancel = v1::CancelJobRequest { job_id: job.id.to_string(), reason: String::new() };
-    let spec = Some(fleet.world.job().into());
-    let submit = v1::SubmitJobRequest { spec, request_id: "x".to_owned(), validate_only: false };
+    let source = Some(v1::submit_job_request::Source::Spec(fleet.world.job().into()));
+    let submit = v1::SubmitJobRequest { source, request_id: "x".to_owned(), validate_only: false };
     for refused in [
         raw.cancel_job(cancel).await.map(drop).unwrap_err(),
         raw.submit_job(submit).await.map(drop).unwrap_err(),
-        raw.list_workers(v1::ListWorkersRequest {}).await.map(drop).unwrap_err(),
+        raw_fleet.list_workers(v1::ListWorkersRequest {}).await.map(drop).unwrap_err(),
         raw.watch_job(v1::WatchJobRequest { job_id: job.id.to_string() }).await.map(drop).unwrap_err(),
     ] {
         assert_eq!(leader_in(&refused).as_deref(), Some(address.as_str()));

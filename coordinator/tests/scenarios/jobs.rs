@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use futures::StreamExt;
 use lethe_client::Error;
-use lethe_domain::{JobId, JobSpec, JobState, Phase};
+use lethe_domain::{JobFilter, JobId, JobSpec, JobState, Phase};
 use serde_json::{Value, json};
 
 use crate::fake::{FREELY, FakeWorker, generator, picture};
@@ -145,6 +145,22 @@ async fn jobs_are_listed_newest_first_in_pages() {
     // Two jobs of the same millisecond are ordered by id.
     let (first, rest) = places.split_first().unwrap();
     assert!(*first > 0 || rest.is_sorted_by(|one, two| one > two), "{places:?}");
+    let fitting = async |filter: JobFilter| client.list_fitting(&filter, 2, None).await.unwrap();
+    let running = JobFilter { states: vec![JobState::Running], ..Default::default() };
+    assert_eq!(fitting(running).await.jobs, vec![]);
+    let name = Some(world.job().name);
+    let page =
+        fitting(JobFilter { name: name.clone(), owner: Some("default".to_owned()), ..Default::default() })
+            .await;
+    assert!(page.jobs.len() == 2 && page.next.is_some(), "{page:?}");
+    assert_eq!(page.jobs[0].owner, "default");
+    for nobody in [
+        JobFilter { name: Some("another".to_owned()), ..Default::default() },
+        JobFilter { owner: Some("ann".to_owned()), ..Default::default() },
+        JobFilter { since_unix_ms: Some(u64::MAX / 2_000_000), name, ..Default::default() },
+    ] {
+        assert_eq!(fitting(nobody.clone()).await.jobs, vec![], "{nobody:?}");
+    }
     assert!(matches!(client.list(2, Some("nobody")).await, Err(Error::Misunderstood { .. })));
 }
 

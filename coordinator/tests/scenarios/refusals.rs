@@ -4,6 +4,7 @@ use lethe_client::Error;
 use lethe_domain::{JobId, JobSpec};
 use lethe_proto::v1;
 use lethe_proto::v1::job_service_client::JobServiceClient;
+use lethe_proto::v1::submit_job_request::Source;
 use serde_json::json;
 use tonic_types::StatusExt;
 
@@ -36,8 +37,11 @@ async fn a_client_that_does_not_check_is_checked() {
     let mut spec = v1::JobSpec::from(world.job());
     spec.unlearn = Some(v1::Unlearn { steps: Some(0), lr: Some(-1.0), ..Default::default() });
     spec.name = "Not A Name".to_owned();
-    let submit =
-        |spec, validate_only| v1::SubmitJobRequest { spec, request_id: String::new(), validate_only };
+    let submit = |spec: Option<v1::JobSpec>, validate_only| v1::SubmitJobRequest {
+        source: spec.map(Source::Spec),
+        request_id: String::new(),
+        validate_only,
+    };
     let status = raw.submit_job(submit(Some(spec), false)).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::InvalidArgument);
     let details = status.get_error_details();
@@ -46,6 +50,14 @@ async fn a_client_that_does_not_check_is_checked() {
     assert_eq!(fields, ["name", "unlearn.steps", "unlearn.lr"], "{violations:?}");
     let status = raw.submit_job(submit(None, false)).await.unwrap_err();
     assert!(status.message().contains("spec: missing"), "{status}");
+    let text = |text: &str| v1::SubmitJobRequest {
+        source: Some(Source::SpecText(text.to_owned())),
+        ..submit(None, true)
+    };
+    let status = raw.submit_job(text("{name: x, sample: {sed: 3}}")).await.unwrap_err();
+    assert!(status.message().contains("sample.sed"), "{status}");
+    let json = serde_json::to_string(&world.job()).unwrap();
+    raw.submit_job(text(&json)).await.unwrap();
     // Checked and not accepted.
     let dry = raw.submit_job(submit(Some(world.job().into()), true)).await.unwrap().into_inner();
     assert_eq!(dry.job, None);

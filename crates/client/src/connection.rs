@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lethe_proto::v1::job_service_client::JobServiceClient;
-use lethe_proto::{LEADER_HEADER, MAX_MESSAGE_BYTES};
+use lethe_proto::LEADER_HEADER;
 use tokio::time::{Instant, sleep};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
@@ -209,21 +208,20 @@ impl Client {
         Ok(Coordinator { address, channel })
     }
 
-    /// One call of the job service, with a deadline. For a stream the deadline is for its beginning. Where one that follows
+    /// One call, with a deadline. For a stream the deadline is for its beginning. Where one that follows
     /// answers, and the leader can be reached, the leader's answer counts.
     pub(crate) async fn call<M, T, F>(
         &self,
         message: M,
-        call: impl Fn(JobServiceClient<Channel>, Request<M>) -> F,
+        call: impl Fn(Channel, Request<M>) -> F,
     ) -> Result<T, Error>
     where
         M: Clone,
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let ask = |Coordinator { address, channel }, deadline| {
-            let client = JobServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
             // On the heap: the future of a call that carries a job spec is large.
-            let answer = Box::pin(call(client, Request::new(message.clone())));
+            let answer = Box::pin(call(channel, Request::new(message.clone())));
             async move { in_time(&address, deadline, answer).await }
         };
         let deadline = self.options().call_timeout;

@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use crate::connection::in_time;
+use crate::jobs::jobs;
 use crate::{Client, Error};
 
 impl Client {
@@ -23,8 +24,9 @@ impl Client {
         sink: &mut (impl AsyncWrite + Unpin),
     ) -> Result<ArtifactRef, Error> {
         let request = v1::DownloadArtifactRequest { job_id: id.to_string(), name: name.to_owned() };
-        let mut stream =
-            self.call(request, async |mut client, request| client.download_artifact(request).await).await?;
+        let mut stream = self
+            .call(request, async |channel, request| jobs(channel).download_artifact(request).await)
+            .await?;
         let address = self.address();
         let write = |source| Error::Write { name: name.to_owned(), source };
         let mut expected = None;

@@ -56,6 +56,12 @@ pub enum Error {
         /// What contradicts what, and what to do.
         message: String,
     },
+    /// It is not ours to ask.
+    #[error("{message}")]
+    Denied {
+        /// Who may not do what for whom, and what to do.
+        message: String,
+    },
     /// Refused or failed, with a cause from the closed list.
     #[error(transparent)]
     Rejected(Failure),
@@ -102,6 +108,7 @@ impl Error {
             | Error::NotFound { .. }
             | Error::Invalid(_)
             | Error::Conflict { .. }
+            | Error::Denied { .. }
             | Error::Misunderstood { .. }
             | Error::Write { .. } => false,
         }
@@ -123,6 +130,7 @@ impl Error {
             Some(Refusal::Malformed(error)) => Error::misunderstood(address, error),
             Some(Refusal::NotFound { kind, id }) => Error::NotFound { kind, id },
             Some(Refusal::Conflict { message }) => Error::Conflict { message },
+            Some(Refusal::Denied { message }) => Error::Denied { message },
             Some(Refusal::NotLeader { leader }) => Error::NotLeader { leader },
             Some(Refusal::Unavailable { message }) => Error::Unavailable { message },
             Some(Refusal::Failure(failure)) => Error::Rejected(failure),

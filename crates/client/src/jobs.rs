@@ -1,10 +1,17 @@
 //! Calls about jobs.
 
-use lethe_domain::{Explanation, Inputs, JobId, JobSpec, JobStatus, SpecError, SpecProblem};
-use lethe_proto::{ConversionError, v1};
+use lethe_domain::{Explanation, Inputs, JobFilter, JobId, JobSpec, JobStatus, SpecError, SpecProblem};
+use lethe_proto::v1::job_service_client::JobServiceClient;
+use lethe_proto::{ConversionError, MAX_MESSAGE_BYTES, v1};
 use tonic::Streaming;
+use tonic::transport::Channel;
 
 use crate::{Client, Error};
+
+/// The job service at the other end.
+pub(crate) fn jobs(channel: Channel) -> JobServiceClient<Channel> {
+    JobServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
+}
 
 /// Jobs of one page, newest first.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,9 +32,10 @@ impl Client {
     pub async fn submit(&self, spec: &JobSpec, request_id: Option<&str>) -> Result<JobStatus, Error> {
         spec.check().map_err(Error::Invalid)?;
         let request_id = request_id.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
-        let request =
-            v1::SubmitJobRequest { spec: Some(spec.clone().into()), request_id, validate_only: false };
-        let answer = self.call(request, async |mut client, request| client.submit_job(request).await).await?;
+        let source = Some(v1::submit_job_request::Source::Spec(spec.clone().into()));
+        let request = v1::SubmitJobRequest { source, request_id, validate_only: false };
+        let answer =
+            self.call(request, async |channel, request| jobs(channel).submit_job(request).await).await?;
         self.understood(answer.job, "job")
     }
 
@@ -37,9 +45,10 @@ impl Client {
     /// [`Error::Invalid`] with everything found.
     pub async fn validate(&self, spec: &JobSpec) -> Result<(), Error> {
         spec.check().map_err(Error::Invalid)?;
-        let request = v1::ValidateJobRequest { spec: Some(spec.clone().into()) };
+        let source = Some(v1::validate_job_request::Source::Spec(spec.clone().into()));
+        let request = v1::ValidateJobRequest { source };
         let answer =
-            self.call(request, async |mut client, request| client.validate_job(request).await).await?;
+            self.call(request, async |channel, request| jobs(channel).validate_job(request).await).await?;
         let problems: Vec<SpecProblem> = answer.problems.into_iter().map(Into::into).collect();
         if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(SpecError { problems })) }
     }
@@ -50,7 +59,8 @@ impl Client {
     /// [`Error::NotFound`].
     pub async fn get(&self, id: &JobId) -> Result<(JobStatus, JobSpec), Error> {
         let request = v1::GetJobRequest { job_id: id.to_string() };
-        let answer = self.call(request, async |mut client, request| client.get_job(request).await).await?;
+        let answer =
+            self.call(request, async |channel, request| jobs(channel).get_job(request).await).await?;
         Ok((self.understood(answer.job, "job")?, self.understood(answer.spec, "spec")?))
     }
 
@@ -60,18 +70,34 @@ impl Client {
     /// [`Error::NotFound`].
     pub async fn inputs(&self, id: &JobId) -> Result<Inputs, Error> {
         let request = v1::GetJobRequest { job_id: id.to_string() };
-        let answer = self.call(request, async |mut client, request| client.get_job(request).await).await?;
+        let answer =
+            self.call(request, async |channel, request| jobs(channel).get_job(request).await).await?;
         self.understood(answer.inputs, "inputs")
     }
 
-    /// One page of jobs, newest first. `size` 0 leaves it to the coordinator; `after` is the `next` of the page before.
+    /// One page of all jobs, as [`Client::list_fitting`].
     ///
     /// # Errors
     /// As every call.
     pub async fn list(&self, size: u16, after: Option<&str>) -> Result<Page, Error> {
+        self.list_fitting(&JobFilter::default(), size, after).await
+    }
+
+    /// One page of the jobs that fit, newest first. `size` 0 leaves it to the coordinator; `after` is the `next` of the page before.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn list_fitting(
+        &self,
+        filter: &JobFilter,
+        size: u16,
+        after: Option<&str>,
+    ) -> Result<Page, Error> {
         let page_token = after.unwrap_or_default().to_owned();
-        let request = v1::ListJobsRequest { page_size: size.into(), page_token };
-        let answer = self.call(request, async |mut client, request| client.list_jobs(request).await).await?;
+        let filter = Some(filter.clone().into());
+        let request = v1::ListJobsRequest { page_size: size.into(), page_token, filter };
+        let answer =
+            self.call(request, async |channel, request| jobs(channel).list_jobs(request).await).await?;
         Ok(Page {
             jobs: self.all_understood(answer.jobs, "jobs")?,
             next: Some(answer.next_page_token).filter(|token| !token.is_empty()),
@@ -84,7 +110,8 @@ impl Client {
     /// [`Error::NotFound`]; [`Error::Conflict`] when it ended otherwise before.
     pub async fn cancel(&self, id: &JobId, reason: &str) -> Result<JobStatus, Error> {
         let request = v1::CancelJobRequest { job_id: id.to_string(), reason: reason.to_owned() };
-        let answer = self.call(request, async |mut client, request| client.cancel_job(request).await).await?;
+        let answer =
+            self.call(request, async |channel, request| jobs(channel).cancel_job(request).await).await?;
         self.understood(answer.job, "job")
     }
 
@@ -94,14 +121,14 @@ impl Client {
     /// [`Error::NotFound`]; [`Error::Conflict`] when it has not ended, or only just.
     pub async fn delete(&self, id: &JobId) -> Result<(), Error> {
         let request = v1::DeleteJobRequest { job_id: id.to_string() };
-        self.call(request, async |mut client, request| client.delete_job(request).await).await?;
+        self.call(request, async |channel, request| jobs(channel).delete_job(request).await).await?;
         Ok(())
     }
 
     /// Opens the stream of a job's states.
     pub(crate) async fn open_watch(&self, id: &JobId) -> Result<Streaming<v1::WatchJobResponse>, Error> {
         let request = v1::WatchJobRequest { job_id: id.to_string() };
-        self.call(request, async |mut client, request| client.watch_job(request).await).await
+        self.call(request, async |channel, request| jobs(channel).watch_job(request).await).await
     }
 
     /// What of a job waits, and why; empty when nothing does.
@@ -111,7 +138,7 @@ impl Client {
     pub async fn explain(&self, id: &JobId) -> Result<Vec<Explanation>, Error> {
         let request = v1::ExplainJobRequest { job_id: id.to_string() };
         let answer =
-            self.call(request, async |mut client, request| client.explain_job(request).await).await?;
+            self.call(request, async |channel, request| jobs(channel).explain_job(request).await).await?;
         Ok(answer.explanations.into_iter().map(Into::into).collect())
     }
 

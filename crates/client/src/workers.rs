@@ -3,9 +3,16 @@
 //! Not here: a worker's own session (`session`).
 
 use lethe_domain::{SlotIndex, WorkerId, WorkerStatus};
-use lethe_proto::v1;
+use lethe_proto::v1::fleet_service_client::FleetServiceClient;
+use lethe_proto::{MAX_MESSAGE_BYTES, v1};
+use tonic::transport::Channel;
 
 use crate::{Client, Error};
+
+/// The fleet service at the other end. A list of thousands of workers is long.
+fn fleet(channel: Channel) -> FleetServiceClient<Channel> {
+    FleetServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
+}
 
 impl Client {
     /// Workers that have joined, and those lost lately.
@@ -15,7 +22,7 @@ impl Client {
     pub async fn workers(&self) -> Result<Vec<WorkerStatus>, Error> {
         let request = v1::ListWorkersRequest {};
         let answer =
-            self.call(request, async |mut client, request| client.list_workers(request).await).await?;
+            self.call(request, async |channel, request| fleet(channel).list_workers(request).await).await?;
         self.all_understood(answer.workers, "workers")
     }
 
@@ -25,7 +32,8 @@ impl Client {
     /// [`Error::NotFound`].
     pub async fn worker(&self, id: &WorkerId) -> Result<WorkerStatus, Error> {
         let request = v1::GetWorkerRequest { worker_id: id.to_string() };
-        let answer = self.call(request, async |mut client, request| client.get_worker(request).await).await?;
+        let answer =
+            self.call(request, async |channel, request| fleet(channel).get_worker(request).await).await?;
         self.understood(answer.worker, "worker")
     }
 
@@ -36,7 +44,7 @@ impl Client {
     pub async fn drain(&self, id: &WorkerId) -> Result<WorkerStatus, Error> {
         let request = v1::DrainWorkerRequest { worker_id: id.to_string() };
         let answer =
-            self.call(request, async |mut client, request| client.drain_worker(request).await).await?;
+            self.call(request, async |channel, request| fleet(channel).drain_worker(request).await).await?;
         self.understood(answer.worker, "worker")
     }
 
@@ -55,8 +63,9 @@ impl Client {
             slot: slot.map(|slot| slot.0),
             reason: reason.to_owned(),
         };
-        let answer =
-            self.call(request, async |mut client, request| client.quarantine_worker(request).await).await?;
+        let answer = self
+            .call(request, async |channel, request| fleet(channel).quarantine_worker(request).await)
+            .await?;
         self.understood(answer.worker, "worker")
     }
 
@@ -67,7 +76,7 @@ impl Client {
     pub async fn release(&self, id: &WorkerId, slot: Option<SlotIndex>) -> Result<WorkerStatus, Error> {
         let request = v1::ReleaseWorkerRequest { worker_id: id.to_string(), slot: slot.map(|slot| slot.0) };
         let answer =
-            self.call(request, async |mut client, request| client.release_worker(request).await).await?;
+            self.call(request, async |channel, request| fleet(channel).release_worker(request).await).await?;
         self.understood(answer.worker, "worker")
     }
 }

@@ -96,6 +96,11 @@ name_id!(
     WorkerId,
     "worker"
 );
+name_id!(
+    /// Who asks for something: a person, or a program for one.
+    Principal,
+    "principal"
+);
 number_id!(
     /// A device of a worker, counted from 0.
     SlotIndex(u32)
@@ -120,6 +125,23 @@ number_id!(
     /// The leader's fencing token: a worker refuses commands of an older epoch.
     Epoch(u64)
 );
+
+impl Default for Principal {
+    /// Somebody who has not said who they are.
+    fn default() -> Self {
+        Self(Self::ANONYMOUS.to_owned())
+    }
+}
+
+impl Principal {
+    const ANONYMOUS: &str = "anonymous";
+
+    /// Whether it may do something to what this owner has: everybody may for themselves; where nobody has to say who they are,
+    /// whoever has not may for all.
+    pub fn may_act_for(&self, owner: &str) -> bool {
+        self.0 == owner || self.0 == Self::ANONYMOUS
+    }
+}
 
 /// A slot anywhere in the fleet.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

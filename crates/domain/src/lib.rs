@@ -10,6 +10,7 @@ mod edits;
 mod failure;
 mod figure;
 mod file_kind;
+mod filter;
 mod findings;
 mod fleet;
 mod ids;
@@ -17,6 +18,7 @@ mod inputs;
 mod interval;
 mod lease;
 mod model;
+pub mod numbers;
 mod phase;
 mod portions;
 mod progress;
@@ -33,9 +35,11 @@ pub use edits::{EDITS_FOLDER, EditMethod, EditSummary};
 pub use failure::{ErrorCode, Failure};
 pub use figure::{Better, Figure, REMAINING_SHARE, Unit};
 pub use file_kind::{Ends, FIRST_BYTES, FileKind, LAST_BYTES, ZipEntry, conversion, zip_entries};
+pub use filter::JobFilter;
 pub use fleet::{SlotReport, SlotState, WorkerOrder, WorkerState, WorkerStatus, counted_slots};
 pub use ids::{
-    Attempt, Epoch, Generation, IdError, JobId, LeaseId, Rank, ShardIndex, SlotIndex, SlotRef, WorkerId,
+    Attempt, Epoch, Generation, IdError, JobId, LeaseId, Principal, Rank, ShardIndex, SlotIndex, SlotRef,
+    WorkerId,
 };
 pub use inputs::{Input, InputRole, Inputs};
 pub use interval::{Paired, mean_ci95, proportion_ci95};

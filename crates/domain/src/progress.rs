@@ -213,6 +213,8 @@ pub struct JobStatus {
     pub name: String,
     /// The feature's name.
     pub feature: String,
+    /// Whose it is, the spec's `queue.owner`.
+    pub owner: String,
     /// Where it stands.
     pub state: JobState,
     /// When it was submitted, milliseconds since 1970.

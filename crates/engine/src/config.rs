@@ -11,7 +11,7 @@ const CLAIM_MS: u64 = 8_000;
 const PROBES_OF_A_FULL_DISK: u32 = 4;
 
 /// A worker that is away for a month does not come back under its name.
-const MARKS_MS: u64 = 30 * 24 * 60 * 60 * 1000;
+const CORDONS_MS: u64 = 30 * 24 * 60 * 60 * 1000;
 
 /// Times in milliseconds, and budgets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub struct Config {
     /// How long a job is kept after its end. None: for ever.
     pub keep_ms: Option<u64>,
     /// How long what is decided about a worker is kept after the worker was here last.
-    pub keep_marks_ms: u64,
+    pub keep_cordons_ms: u64,
     /// Slots that the jobs of an owner may hold together; an owner that is not named here may hold all.
     pub quotas: BTreeMap<String, u32>,
 }
@@ -88,7 +88,7 @@ impl Default for Config {
             preempt: false,
             keep_jobs: None,
             keep_ms: None,
-            keep_marks_ms: MARKS_MS,
+            keep_cordons_ms: CORDONS_MS,
             quotas: BTreeMap::new(),
         }
     }

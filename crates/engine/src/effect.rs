@@ -5,12 +5,15 @@ use lethe_domain::{
 };
 
 use crate::record::{JobRecord, WorkerRecord};
+use crate::refusal::Refusal;
 
 /// Something to do. The driver does all `Persist` of a step in one transaction before any other effect of it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Write this down, durably.
     Persist(Write),
+    /// Tell whoever asked that it is not done, and why. Then nothing else is to be done in this step.
+    Refuse(Refusal),
     /// Tell a worker. Lost when the worker is away: its next join says what it holds.
     Send {
         /// Whom.

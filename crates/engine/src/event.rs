@@ -1,8 +1,8 @@
 //! Everything that can happen to the engine.
 
 use lethe_domain::{
-    Failure, HeldLease, Inputs, JobId, JobSpec, LeaseId, Progress, SlotIndex, SlotReport, TaskOutput,
-    WorkerId, WorkerOrder,
+    Failure, HeldLease, Inputs, JobId, JobSpec, LeaseId, Principal, Progress, SlotIndex, SlotReport,
+    TaskOutput, WorkerId, WorkerOrder,
 };
 
 /// The time, as the driver read it just before the step.
@@ -21,14 +21,14 @@ pub struct Introduction {
     pub hostname: String,
     /// Its Lethe version.
     pub version: String,
-    /// The version of the wire it speaks.
-    pub protocol: u32,
     /// A device per slot.
     pub devices: Vec<String>,
     /// Leases it still works on, or has finished without an acknowledgement.
     pub held: Vec<HeldLease>,
-    /// Slots whose executor is up. With protocol 1, which has no reports, every slot counts as up.
+    /// Slots whose executor is up.
     pub reports: Vec<(SlotIndex, SlotReport)>,
+    /// Tells this process from any other of the same name.
+    pub incarnation: String,
 }
 
 /// Something that happened.
@@ -36,24 +36,30 @@ pub struct Introduction {
 pub enum Event {
     /// Somebody submits a checked spec. The driver has made up the id.
     Submit {
+        /// Who.
+        by: Principal,
         /// The new job's id; ignored when the request is known.
         job: JobId,
         /// The spec.
         spec: Box<JobSpec>,
         /// What the files it names hold.
         inputs: Inputs,
-        /// Makes a repeated submission the same job.
+        /// Makes a repeated submission by the same principal the same job.
         request_id: Option<String>,
     },
     /// Somebody wants a job to end.
     Cancel {
+        /// Who.
+        by: Principal,
         /// Which.
         job: JobId,
         /// Why, for people.
         reason: String,
     },
-    /// Somebody wants a job that has ended to be forgotten. Nothing happens while [`crate::State::undeletable`] says why.
+    /// Somebody wants a job that has ended to be forgotten.
     Delete {
+        /// Who.
+        by: Principal,
         /// Which.
         job: JobId,
     },
@@ -73,6 +79,8 @@ pub enum Event {
         worker: WorkerId,
         /// What it says about itself.
         introduction: Box<Introduction>,
+        /// Whether the last session of that name is open still.
+        session_open: bool,
     },
     /// The executor of a slot is up, or (none) gone and being started again.
     SlotChanged {
@@ -90,6 +98,8 @@ pub enum Event {
     },
     /// An operator wants something of a worker.
     Order {
+        /// Who.
+        by: Principal,
         /// Of whom.
         worker: WorkerId,
         /// What.

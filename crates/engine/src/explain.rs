@@ -7,7 +7,7 @@ use lethe_domain::{ErrorCode, Explanation, JobId, JobState, Shape, Waiting};
 
 use crate::planner::Answer;
 use crate::state::{Job, Work};
-use crate::waits::{Line, Still, Waits, Why, Wish};
+use crate::waits::{Still, Wait, Waits, Why, Wish};
 use crate::{Now, State};
 
 /// A gang that has met for so long without a step is worth a word.
@@ -19,7 +19,7 @@ const SHARDS_NAMED: usize = 5;
 impl State {
     /// Why a job does nothing at the moment.
     pub fn waiting(&self, id: &JobId) -> Option<Waiting> {
-        self.jobs.get(id).and_then(|job| self.waits(job).in_a_word(self.now, self.fleet_look()))
+        self.jobs.get(id).and_then(|job| self.waits(job).in_a_word(self.now, self.fleet_snapshot()))
     }
 
     /// What of a job waits, and why; empty when nothing does.
@@ -48,7 +48,7 @@ impl State {
 
     /// The planner's last answer to a job; none when it asks for nothing.
     fn refusal(&self, job: &Job) -> Option<Answer> {
-        self.hungry.get(&job.place()).map(|hungry| hungry.refusal)
+        self.schedulable.get(&job.place()).map(|schedulable| schedulable.refusal)
     }
 
     fn still(&self, job: &Job) -> Option<Still> {
@@ -69,14 +69,14 @@ impl State {
         }
     }
 
-    fn rest_of_cancellation(&self, job: &Job) -> Line {
+    fn rest_of_cancellation(&self, job: &Job) -> Wait {
         let held = self.slots_held(job);
         let why = if held.is_empty() {
             "workers that have not come back yet may still hold its leases".to_owned()
         } else {
             format!("these slots have not said yet that they are free: {held}")
         };
-        Line { what: "the end of the cancellation".to_owned(), why: Why::Said(why) }
+        Wait { what: "the end of the cancellation".to_owned(), why: Why::Said(why) }
     }
 
     fn slots_held(&self, job: &Job) -> String {
@@ -85,9 +85,9 @@ impl State {
         held.join(", ")
     }
 
-    fn lines(&self, job: &Job) -> Vec<Line> {
+    fn lines(&self, job: &Job) -> Vec<Wait> {
         let mut lines = Vec::new();
-        let mut say = |what: String, why: Why| lines.push(Line { what, why });
+        let mut say = |what: String, why: Why| lines.push(Wait { what, why });
         match &job.work {
             Work::None => {}
             Work::Leases(_) => self.explain_leases(job, &mut say),

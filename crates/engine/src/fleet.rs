@@ -1,6 +1,6 @@
 //! Workers: joining, living, being told what to do, leaving.
 //!
-//! Not here: leases that come back from them (`returns`), what is decided about them (`marks`), what people see of them
+//! Not here: leases that come back from them (`returns`), what is decided about them (`cordons`), what people see of them
 //! (`status`).
 
 use lethe_domain::{HeldLease, LeaseId, Progress, SlotIndex, SlotRef, SlotReport, WorkerId, canary};
@@ -8,9 +8,6 @@ use lethe_domain::{HeldLease, LeaseId, Progress, SlotIndex, SlotRef, SlotReport,
 use crate::event::Introduction;
 use crate::state::{Dead, Slot, Work, Worker};
 use crate::{Command, Effect, Metric, State};
-
-/// The first version of the wire whose workers report their slots, can yield, and take several shards in a lease.
-pub(crate) const PROTOCOL_OF_FLEETS: u32 = 2;
 
 /// Dead workers shown, the newest ones.
 const DEAD_SHOWN: usize = 100;
@@ -36,9 +33,7 @@ impl State {
                 strikes: known.map_or(0, |slot| slot.strikes),
                 speed: known.map_or(0.0, |slot| slot.speed),
             };
-            if intro.protocol < PROTOCOL_OF_FLEETS {
-                slot.proven = true;
-            } else if let Some((_, report)) = reports(index) {
+            if let Some((_, report)) = reports(index) {
                 slot.take_report(report);
             }
             slot
@@ -46,7 +41,8 @@ impl State {
         let worker = Worker {
             hostname: intro.hostname,
             version: intro.version,
-            protocol: intro.protocol,
+            incarnation: intro.incarnation,
+            came_with_leases: !intro.held.is_empty(),
             last_seen_ms: self.now.mono_ms,
             suspect: false,
             leaving: false,
@@ -58,7 +54,7 @@ impl State {
         effects.extend((0..faults).map(|_| Effect::Metric(Metric::SlotQuarantined)));
         self.place_held(id, intro.held, effects);
         self.refresh_worker(id, had);
-        self.yield_marked(id, effects);
+        self.yield_cordoned(id, effects);
     }
 
     /// What a worker that joins still holds: known leases stay, others are taken over or stopped.
@@ -206,7 +202,7 @@ impl State {
         worker.leaving = true;
         let had = worker.slots.len();
         self.refresh_worker(id, had);
-        self.yield_marked(id, effects);
+        self.yield_cordoned(id, effects);
     }
 
     /// A worker is gone: everything it held is granted again.

@@ -238,7 +238,7 @@ impl State {
         let Some(failure) = gang.failure else { return };
         // A gang that yields recovers from nothing.
         work.ended_ms = (failure.code != ErrorCode::Yielded).then_some(now);
-        self.disturbed.insert(id.clone());
+        self.dirty.insert(id.clone());
         let moved = work.best_step > gang.step_at_start;
         if failure.code == ErrorCode::Yielded {
             work.not_before_ms = now;

@@ -5,7 +5,6 @@
 use lethe_domain::spec::Device as Wanted;
 use lethe_domain::{Assignment, JobId, JobSpec, JobState, LeaseId, Phase, SampleRange, Shape, SlotRef, Task};
 
-use crate::fleet::PROTOCOL_OF_FLEETS;
 use crate::lease_work::Grant;
 use crate::planner::{Slots, Wants};
 use crate::state::{Job, Work};
@@ -83,9 +82,9 @@ impl State {
 
     /// How many shards a lease on this slot should have: by the slot's speed, and so that nobody has the last ones alone.
     fn shards_for(&self, id: &JobId, at: &SlotRef) -> u32 {
-        let (Some(worker), Some(slot)) = (self.workers.get(&at.worker), self.slot(at)) else { return 1 };
+        let Some(slot) = self.slot(at) else { return 1 };
         let Some(Job { work: Work::Leases(work), .. }) = self.jobs.get(id) else { return 1 };
-        if work.phase.shape() != Shape::Sharded || worker.protocol < PROTOCOL_OF_FLEETS || slot.speed <= 0.0 {
+        if work.phase.shape() != Shape::Sharded || slot.speed <= 0.0 {
             return 1;
         }
         let by_speed = work.shards_in(slot.speed * self.config.lease_target_ms as f64 / 1000.0);

@@ -1,8 +1,8 @@
 //! A job's way through its phases: opening, finishing, failing, cancelling.
 
 use lethe_domain::{
-    Epoch, ErrorCode, Failure, Inputs, JobId, JobSpec, JobState, LeaseId, Phase, Shape, ShardIndex,
-    TaskOutput, spec::Until,
+    Epoch, ErrorCode, Failure, Inputs, JobId, JobSpec, JobState, LeaseId, Phase, Principal, Shape,
+    ShardIndex, TaskOutput, spec::Until,
 };
 
 use crate::lease_work::LeaseWork;
@@ -52,17 +52,17 @@ impl State {
     /// Accepts a job.
     pub(crate) fn on_submit(
         &mut self,
+        by: Principal,
         id: JobId,
         spec: JobSpec,
         inputs: Inputs,
         request_id: Option<String>,
         effects: &mut Vec<Effect>,
     ) {
-        let known = request_id.as_deref().is_some_and(|request| self.job_of_request(request).is_some());
-        if known || self.job_state(&id).is_some() {
+        if request_id.as_deref().is_some_and(|request| self.job_of_request(&by, request).is_some()) {
             return;
         }
-        let record = JobRecord::new(id.clone(), spec, inputs, request_id, self.now.unix_ms);
+        let record = JobRecord::new(by, id.clone(), spec, inputs, request_id, self.now.unix_ms);
         effects.push(Effect::Persist(Write::Job(Box::new(record.clone()))));
         effects.push(Effect::Metric(Metric::JobSubmitted));
         effects.push(Effect::Notify { job: id.clone() });
@@ -85,7 +85,7 @@ impl State {
         job.touch();
         effects.push(Effect::Persist(Write::Job(Box::new(job.record.clone()))));
         effects.push(Effect::Notify { job: id.clone() });
-        self.disturbed.insert(id.clone());
+        self.dirty.insert(id.clone());
         self.stop_leases(id, |_, _| true, effects);
         self.settle_cancel(id, effects);
     }
@@ -122,7 +122,7 @@ impl State {
         job.touch();
         self.live.remove(&job.place());
         self.finished.insert(job.end());
-        self.disturbed.insert(id.clone());
+        self.dirty.insert(id.clone());
         effects.push(Effect::Persist(Write::Job(Box::new(job.record.clone()))));
         effects.push(Effect::Persist(Write::ForgetShards { job: id.clone() }));
         effects.push(Effect::Metric(Metric::JobFinished { state }));
@@ -276,7 +276,7 @@ impl State {
             Shape::Gang => self.stop_spares(id, effects),
             Shape::Single => {}
         }
-        self.disturbed.insert(id.clone());
+        self.dirty.insert(id.clone());
         let Some(job) = self.jobs.get_mut(id) else { return };
         if phase == Phase::Direction {
             job.record.keep_to_budget();

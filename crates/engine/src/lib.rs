@@ -10,6 +10,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod config;
+mod cordons;
 mod done;
 mod effect;
 mod event;
@@ -20,17 +21,17 @@ mod grant;
 mod invariants;
 mod job;
 mod lease_work;
-mod look;
-mod marks;
 mod past;
 mod plan;
 pub mod planner;
 mod pool;
 mod record;
+mod refusal;
 mod resize;
 mod result;
 mod retention;
 mod returns;
+mod snapshot;
 mod state;
 mod status;
 mod step;
@@ -41,6 +42,7 @@ pub use config::Config;
 pub use effect::{Chore, Command, Effect, Metric, Write};
 pub use event::{Event, Introduction, Now};
 pub use invariants::Violation;
-pub use look::{Changed, FleetLook, JobLook, WorkerLook};
-pub use record::{GangRecord, JobRecord, RECORD_VERSION, WorkerRecord};
+pub use record::{GangRecord, JobRecord, RECORD_VERSION, Request, WorkerRecord};
+pub use refusal::Refusal;
+pub use snapshot::{Changed, FleetSnapshot, JobSnapshot, WorkerSnapshot};
 pub use state::State;

@@ -7,14 +7,14 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use lethe_domain::{JobId, JobSpec, JobState, JobStatus};
 
-use crate::{JobRecord, State};
+use crate::{JobRecord, Request, State};
 
 /// What stays in memory of a job that is over.
 #[derive(Debug)]
 pub(crate) struct Past {
     /// As lists of jobs carry it.
     pub(crate) status: JobStatus,
-    pub(crate) request_id: Option<String>,
+    pub(crate) request: Option<Request>,
     /// Stands for the spec.
     spec: u64,
 }
@@ -22,7 +22,7 @@ pub(crate) struct Past {
 impl Past {
     pub(crate) fn new(record: &JobRecord, version: u64) -> Self {
         let status = JobStatus { version, ..record.over() }.brief();
-        Self { status, request_id: record.request_id.clone(), spec: fingerprint(record.asked()) }
+        Self { status, request: record.request(), spec: fingerprint(record.asked()) }
     }
 
     /// Its place among jobs that have ended: (when, id).
@@ -52,11 +52,19 @@ impl State {
         live.or_else(|| self.past.get(id).map(|past| past.status.state))
     }
 
-    /// The request id that a job was submitted with.
-    pub fn request_of(&self, id: &JobId) -> Option<&str> {
+    /// The request that a job was submitted with.
+    pub fn request_of(&self, id: &JobId) -> Option<Request> {
         match self.jobs.get(id) {
-            Some(job) => job.record.request_id.as_deref(),
-            None => self.past.get(id)?.request_id.as_deref(),
+            Some(job) => job.record.request(),
+            None => self.past.get(id)?.request.clone(),
+        }
+    }
+
+    /// Whose job it is.
+    pub(crate) fn owner_of(&self, id: &JobId) -> Option<&str> {
+        match self.jobs.get(id) {
+            Some(job) => Some(&job.record.spec.queue.owner),
+            None => self.past.get(id).map(|past| past.status.owner.as_str()),
         }
     }
 

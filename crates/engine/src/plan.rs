@@ -15,7 +15,7 @@ use crate::{Effect, State};
 
 /// What a job that could use a slot asks for, and what it was told.
 #[derive(Debug)]
-pub(crate) struct Hungry {
+pub(crate) struct Schedulable {
     kind: Kind,
     wants: Wants,
     priority: i32,
@@ -27,21 +27,21 @@ pub(crate) struct Hungry {
 impl State {
     /// A turn is over: free slots go to whoever needs them.
     pub(crate) fn on_plan(&mut self, effects: &mut Vec<Effect>) {
-        self.refresh_disturbed();
+        self.refresh_dirty();
         let mut planned = false;
-        while std::mem::take(&mut self.stale) && !self.hungry.is_empty() {
+        while std::mem::take(&mut self.stale) && !self.schedulable.is_empty() {
             planned = true;
             let before = self.pool.free().sum();
             let given = self.make_plan(effects);
             let taken = before - self.pool.free().sum();
-            self.refresh_disturbed();
+            self.refresh_dirty();
             // What was planned has happened. Where a job took less (its leases cover many shards), others get the rest.
             self.stale = taken < given && taken > 0;
         }
         self.preempt(effects);
         let before = self.pool.free();
         self.use_leftovers(effects);
-        self.refresh_disturbed();
+        self.refresh_dirty();
         self.stale = self.pool.free() != before || (self.stale && !planned);
     }
 
@@ -51,15 +51,17 @@ impl State {
         let Plan { answers, refusals } = planner::plan(&self.problem());
         let mut given = Vec::new();
         self.urgent = None;
-        for (((place, hungry), answer), refusal) in self.hungry.iter_mut().zip(answers).zip(refusals) {
-            if hungry.refusal != refusal {
-                hungry.refusal = refusal;
+        for (((place, schedulable), answer), refusal) in
+            self.schedulable.iter_mut().zip(answers).zip(refusals)
+        {
+            if schedulable.refusal != refusal {
+                schedulable.refusal = refusal;
                 self.changed.jobs.insert(place.1.clone());
             }
             match answer {
                 Answer::Slots(slots) => given.push((place.1.clone(), slots)),
                 Answer::NoneFree | Answer::GangWaits { .. } => {
-                    let urgent = (hungry.priority, hungry.wants);
+                    let urgent = (schedulable.priority, schedulable.wants);
                     if self.urgent.is_none_or(|(priority, _)| priority <= urgent.0) {
                         self.urgent = Some(urgent);
                     }
@@ -71,33 +73,33 @@ impl State {
         given.iter().map(|(_, slots)| slots.sum()).sum()
     }
 
-    /// What the hungry jobs ask for, and what there is.
+    /// What the schedulable jobs ask for, and what there is.
     fn problem(&self) -> Problem {
         let mut owners: Vec<Owner> = Vec::new();
         let mut places: BTreeMap<&str, usize> = BTreeMap::new();
-        let demands = self.hungry.values().map(|hungry| {
-            let name = hungry.owner.as_str();
+        let demands = self.schedulable.values().map(|schedulable| {
+            let name = schedulable.owner.as_str();
             let owner = *places.entry(name).or_insert_with(|| {
                 let holds = self.holds.get(name).copied().unwrap_or(0);
                 owners.push(Owner { holds, quota: self.config.quotas.get(name).copied() });
                 owners.len() - 1
             });
-            let Hungry { wants, priority, .. } = *hungry;
-            Demand { kind: hungry.kind.clone(), wants, priority, owner }
+            let Schedulable { wants, priority, .. } = *schedulable;
+            Demand { kind: schedulable.kind.clone(), wants, priority, owner }
         });
         let demands = demands.collect();
         Problem { free: self.pool.free(), fleet: self.pool.fleet(), owners, demands }
     }
 
     /// Looks again at whether a job could use a slot, and for what.
-    pub(crate) fn refresh_hunger(&mut self, id: &JobId) {
+    pub(crate) fn refresh_demand(&mut self, id: &JobId) {
         let Some(job) = self.jobs.get(id) else { return };
         let place = job.place();
         let gang = matches!(job.work, Work::Gang(_));
-        match (self.hunger(job), self.hungry.get_mut(&place)) {
+        match (self.demand(job), self.schedulable.get_mut(&place)) {
             (None, None) => {}
             (None, Some(_)) => {
-                self.hungry.remove(&place);
+                self.schedulable.remove(&place);
                 self.stale = true;
             }
             (Some(kind), Some(known)) if known.kind == kind => {}
@@ -108,9 +110,9 @@ impl State {
             (Some(kind), None) => {
                 let spec = &job.record.spec;
                 let (priority, owner) = (spec.queue.priority, spec.queue.owner.clone());
-                let hungry =
-                    Hungry { kind, wants: wants(spec), priority, owner, refusal: Answer::NothingAsked };
-                self.hungry.insert(place.clone(), hungry);
+                let schedulable =
+                    Schedulable { kind, wants: wants(spec), priority, owner, refusal: Answer::NothingAsked };
+                self.schedulable.insert(place.clone(), schedulable);
                 self.stale = true;
             }
         }
@@ -122,7 +124,7 @@ impl State {
     }
 
     /// What a job asks for; none when it could use no slot now.
-    fn hunger(&self, job: &Job) -> Option<Kind> {
+    fn demand(&self, job: &Job) -> Option<Kind> {
         let now = self.now.mono_ms;
         match (&job.work, job.record.state) {
             (_, JobState::Cancelling | JobState::Succeeded | JobState::Failed | JobState::Cancelled)
@@ -166,7 +168,7 @@ impl State {
         let waiting: Vec<JobId> = self
             .gangs
             .iter()
-            .filter(|place| self.hungry.contains_key(*place))
+            .filter(|place| self.schedulable.contains_key(*place))
             .map(|(_, id)| id.clone())
             .collect();
         for id in waiting {
@@ -179,7 +181,7 @@ impl State {
             {
                 self.wake(until);
             }
-            self.refresh_hunger(&id);
+            self.refresh_demand(&id);
         }
     }
 }

@@ -84,7 +84,7 @@ impl State {
     fn may_work(&self, at: &SlotRef) -> Option<bool> {
         let worker = self.workers.get(&at.worker)?;
         let slot = worker.slots.get(at.slot.0 as usize)?;
-        let marked = self.marks.get(&at.worker).is_some_and(|mark| {
+        let marked = self.cordons.get(&at.worker).is_some_and(|mark| {
             mark.draining || mark.quarantine.is_some() || mark.slots.contains_key(&at.slot)
         });
         let able = slot.proven && !worker.suspect && !worker.leaving && !marked;

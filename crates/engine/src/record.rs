@@ -5,9 +5,12 @@
 use std::collections::BTreeMap;
 
 use lethe_domain::{
-    Failure, Generation, Inputs, JobId, JobSpec, JobState, Outputs, Phase, SlotIndex, WorkerId,
+    Failure, Generation, Inputs, JobId, JobSpec, JobState, Outputs, Phase, Principal, SlotIndex, WorkerId,
 };
 use serde::{Deserialize, Serialize};
+
+/// A request: who made it, and the id they gave it.
+pub type Request = (Principal, String);
 
 /// Version of the stored form.
 pub const RECORD_VERSION: u32 = 2;
@@ -27,7 +30,10 @@ pub struct JobRecord {
     /// What the files it reads held when it was accepted.
     #[serde(default)]
     pub inputs: Inputs,
-    /// Makes a repeated submission the same job.
+    /// Who submitted it.
+    #[serde(default)]
+    pub by: Principal,
+    /// Makes a repeated submission by the same principal the same job.
     pub request_id: Option<String>,
     /// When, milliseconds since 1970.
     pub submitted_unix_ms: u64,
@@ -129,6 +135,7 @@ pub(crate) const RETRIED_KEPT: usize = 10;
 impl JobRecord {
     /// A job just submitted.
     pub(crate) fn new(
+        by: Principal,
         id: JobId,
         spec: JobSpec,
         inputs: Inputs,
@@ -141,6 +148,7 @@ impl JobRecord {
             spec,
             asked: None,
             inputs,
+            by,
             request_id,
             submitted_unix_ms: unix_ms,
             finished_unix_ms: None,
@@ -157,6 +165,11 @@ impl JobRecord {
             tidy: false,
             unwanted: false,
         }
+    }
+
+    /// What tells the request that submitted it from any other.
+    pub(crate) fn request(&self) -> Option<Request> {
+        self.request_id.as_ref().map(|id| (self.by.clone(), id.clone()))
     }
 
     /// The spec that the job was submitted with.

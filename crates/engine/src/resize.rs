@@ -7,7 +7,6 @@ use lethe_domain::{
     ErrorCode, Failure, JobId, JobState, LeaseId, Phase, Shape, ShardIndex, SlotRef, Task, WorkerId,
 };
 
-use crate::fleet::PROTOCOL_OF_FLEETS;
 use crate::gang::Gang;
 use crate::grant::{most_ranks, wants};
 use crate::planner::Wants;
@@ -37,15 +36,7 @@ impl State {
         }
         gang.yield_by_ms = Some(by);
         let world = gang.world();
-        let able = gang.slots.iter().flatten().all(|slot| {
-            self.workers.get(&slot.worker).is_some_and(|worker| worker.protocol >= PROTOCOL_OF_FLEETS)
-        });
         effects.push(Effect::Metric(Metric::GangYielded));
-        if !able {
-            let failure = Failure::new(ErrorCode::Yielded, "the gang's members change", "");
-            gang.failure = Some(failure);
-            return self.stop_leases(id, |_, _| true, effects);
-        }
         for (lease, held) in self.leases_of_mut(id).filter(|(lease, _)| lease.shard.0 < world) {
             held.yielding = Some(save);
             let command = Command::Yield { slot: held.slot.slot, lease: lease.clone(), save };
@@ -55,9 +46,9 @@ impl State {
     }
 
     /// Has gangs yield that have a rank where nobody is to work any more.
-    pub(crate) fn yield_marked(&mut self, worker: &WorkerId, effects: &mut Vec<Effect>) {
+    pub(crate) fn yield_cordoned(&mut self, worker: &WorkerId, effects: &mut Vec<Effect>) {
         let Some(known) = self.workers.get(worker) else { return };
-        let mark = self.marks.get(worker);
+        let mark = self.cordons.get(worker);
         let all = known.leaving || mark.is_some_and(|mark| mark.draining || mark.quarantine.is_some());
         let marked = |at: &SlotRef| all || mark.is_some_and(|mark| mark.slots.contains_key(&at.slot));
         let held = self.leases_on(worker);
@@ -154,8 +145,7 @@ impl State {
     /// Has a slot load what a rank needs, and wait.
     fn stand_by(&mut self, id: &JobId, cuda: bool, effects: &mut Vec<Effect>) {
         let Some(at) = self.pool.free_slots(cuda).next().cloned() else { return };
-        let able = self.workers.get(&at.worker).is_some_and(|worker| worker.protocol >= PROTOCOL_OF_FLEETS);
-        let Some(job) = self.jobs.get_mut(id).filter(|_| able) else { return };
+        let Some(job) = self.jobs.get_mut(id) else { return };
         let Some(direction) = job.record.outputs.direction() else { return };
         let task = Task::Standby { target: direction.target.clone(), pool: job.shards_of(Phase::Edit) };
         let Work::Gang(work) = &mut job.work else { return };

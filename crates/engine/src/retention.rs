@@ -1,4 +1,4 @@
-//! What is forgotten, and when: jobs that have ended, on request or by number and age, and marks of workers that never
+//! What is forgotten, and when: jobs that have ended, on request or by number and age, and cordons of workers that never
 //! came back.
 //!
 //! A job that has ended keeps its record and what it published. Its shards go from the store at once; what only its work
@@ -14,13 +14,6 @@ use crate::{Chore, Effect, State, Write};
 const AT_ONCE: usize = 64;
 
 impl State {
-    /// Why a job cannot be deleted, and what to do; none when it can.
-    pub fn undeletable(&self, id: &JobId) -> Option<String> {
-        let state = self.job_state(id)?;
-        (!state.is_final())
-            .then(|| format!("job {id} is {state}: cancel it first, with lethe job cancel {id}"))
-    }
-
     /// Somebody wants a job to be forgotten.
     pub(crate) fn on_delete(&mut self, id: &JobId, effects: &mut Vec<Effect>) {
         if self.past.contains_key(id) {
@@ -36,7 +29,7 @@ impl State {
         let Some(past) = self.past.remove(id) else { return };
         self.finished.remove(&past.end());
         self.order.retain(|other| other != id);
-        if let Some(request) = &past.request_id {
+        if let Some(request) = &past.request {
             self.requests.remove(request);
         }
         self.erasing.insert(id.clone());
@@ -128,11 +121,11 @@ impl State {
         Some(now.mono_ms + (next - now.unix_ms))
     }
 
-    /// Forgets marks of workers that have been away for too long, and notes that the others are here.
-    pub(crate) fn forget_marks(&mut self, effects: &mut Vec<Effect>) {
-        let (now, keep) = (self.now.unix_ms, self.config.keep_marks_ms);
+    /// Forgets cordons of workers that have been away for too long, and notes that the others are here.
+    pub(crate) fn forget_cordons(&mut self, effects: &mut Vec<Effect>) {
+        let (now, keep) = (self.now.unix_ms, self.config.keep_cordons_ms);
         let mut gone: Vec<WorkerId> = Vec::new();
-        for (id, mark) in &mut self.marks {
+        for (id, mark) in &mut self.cordons {
             let age = now.saturating_sub(mark.seen_unix_ms);
             if self.workers.contains_key(id) {
                 // Seldom: the time only has to be about right when the worker goes.
@@ -145,7 +138,7 @@ impl State {
             }
         }
         for worker in gone {
-            self.marks.remove(&worker);
+            self.cordons.remove(&worker);
             effects.push(Effect::Persist(Write::ForgetWorker { worker }));
         }
     }

@@ -198,7 +198,7 @@ impl State {
         }
         job.touch();
         self.wake(at);
-        self.disturbed.insert(lease.job.clone());
+        self.dirty.insert(lease.job.clone());
         effects.push(Effect::Notify { job: lease.job.clone() });
     }
 

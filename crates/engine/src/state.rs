@@ -5,19 +5,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lethe_domain::{
-    ArtifactRef, Epoch, JobId, LeaseId, Phase, Progress, ShardIndex, SlotIndex, SlotRef, TaskOutput, WorkerId,
+    ArtifactRef, Epoch, JobId, LeaseId, Phase, Principal, Progress, ShardIndex, SlotIndex, SlotRef,
+    TaskOutput, WorkerId,
 };
 
 use crate::done::DoneShards;
 use crate::gang::GangWork;
 use crate::lease_work::LeaseWork;
-use crate::look::Changed;
 use crate::past::Past;
-use crate::plan::Hungry;
+use crate::plan::Schedulable;
 use crate::planner::Wants;
 use crate::pool::Pool;
 use crate::record::WorkerRecord;
-use crate::{Config, JobRecord, Now};
+use crate::snapshot::Changed;
+use crate::{Config, JobRecord, Now, Request};
 
 /// Everything the coordinator knows. Only [`State::step`] changes it.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ pub struct State {
     /// Jobs that are forgotten, whose artifacts are not gone yet.
     pub(crate) erasing: BTreeSet<JobId>,
     /// Live jobs that could use a slot now.
-    pub(crate) hungry: BTreeMap<(u64, JobId), Hungry>,
+    pub(crate) schedulable: BTreeMap<(u64, JobId), Schedulable>,
     /// Live jobs in a phase that is a gang's.
     pub(crate) gangs: BTreeSet<(u64, JobId)>,
     /// Something that a plan rests on has changed since the last one.
@@ -47,13 +48,13 @@ pub struct State {
     /// What looks different since somebody looked.
     pub(crate) changed: Changed,
     /// Jobs that this step has touched.
-    pub(crate) disturbed: BTreeSet<JobId>,
-    pub(crate) requests: BTreeMap<String, JobId>,
+    pub(crate) dirty: BTreeSet<JobId>,
+    pub(crate) requests: BTreeMap<Request, JobId>,
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
     /// Workers that died lately, for people.
     pub(crate) dead: BTreeMap<WorkerId, Dead>,
     /// What is decided about workers, joined or not.
-    pub(crate) marks: BTreeMap<WorkerId, WorkerRecord>,
+    pub(crate) cordons: BTreeMap<WorkerId, WorkerRecord>,
     pub(crate) leases: BTreeMap<LeaseId, Lease>,
     /// Slots held by each owner's jobs.
     pub(crate) holds: BTreeMap<String, u32>,
@@ -95,7 +96,10 @@ pub(crate) enum Work {
 pub(crate) struct Worker {
     pub(crate) hostname: String,
     pub(crate) version: String,
-    pub(crate) protocol: u32,
+    /// Tells its process from any other of the same name.
+    pub(crate) incarnation: String,
+    /// It came with leases: it was a member under the leader before.
+    pub(crate) came_with_leases: bool,
     pub(crate) last_seen_ms: u64,
     /// Its heartbeats are late.
     pub(crate) suspect: bool,
@@ -165,16 +169,16 @@ impl State {
             live: BTreeSet::new(),
             finished: BTreeSet::new(),
             erasing: BTreeSet::new(),
-            hungry: BTreeMap::new(),
+            schedulable: BTreeMap::new(),
             gangs: BTreeSet::new(),
             stale: false,
             urgent: None,
             changed: Changed::default(),
-            disturbed: BTreeSet::new(),
+            dirty: BTreeSet::new(),
             requests: BTreeMap::new(),
             workers: BTreeMap::new(),
             dead: BTreeMap::new(),
-            marks: BTreeMap::new(),
+            cordons: BTreeMap::new(),
             leases: BTreeMap::new(),
             holds: BTreeMap::new(),
             pool: Pool::default(),
@@ -194,7 +198,7 @@ impl State {
     ) -> Self {
         let mut state = Self::new(config, epoch);
         state.now = now;
-        state.marks = workers.into_iter().map(|record| (record.id.clone(), record)).collect();
+        state.cordons = workers.into_iter().map(|record| (record.id.clone(), record)).collect();
         let claim_by_ms = now.mono_ms + state.config.claim_ms;
         for (record, shards) in jobs {
             if record.tidy && !record.unwanted {
@@ -214,7 +218,7 @@ impl State {
         state.order = order;
         // Nobody has joined: nothing can be granted, but everybody learns what it waits for.
         state.on_plan(&mut Vec::new());
-        if !state.finished.is_empty() || !state.marks.is_empty() {
+        if !state.finished.is_empty() || !state.cordons.is_empty() {
             state.wake(claim_by_ms);
         }
         state
@@ -223,8 +227,8 @@ impl State {
     /// Adds a job to every index.
     pub(crate) fn insert(&mut self, job: Job) {
         let id = job.record.id.clone();
-        if let Some(request) = &job.record.request_id {
-            self.requests.insert(request.clone(), id.clone());
+        if let Some(request) = job.record.request() {
+            self.requests.insert(request, id.clone());
         }
         if job.record.state.is_final() {
             self.finished.insert(job.end());
@@ -232,14 +236,14 @@ impl State {
             self.live.insert(job.place());
         }
         self.order.push(id.clone());
-        self.disturbed.insert(id.clone());
+        self.dirty.insert(id.clone());
         self.jobs.insert(id, job);
     }
 
     /// Adds the summary of a job that is over to every index.
     fn insert_past(&mut self, record: &JobRecord) {
         let past = Past::new(record, 1);
-        if let Some(request) = &past.request_id {
+        if let Some(request) = &past.request {
             self.requests.insert(request.clone(), record.id.clone());
         }
         self.finished.insert(past.end());
@@ -257,9 +261,9 @@ impl State {
         self.jobs.get(job).map(|job| &job.record)
     }
 
-    /// The job that an earlier submission with this request id made.
-    pub fn job_of_request(&self, request_id: &str) -> Option<&JobId> {
-        self.requests.get(request_id)
+    /// The job that an earlier submission by the same principal with this request id made.
+    pub fn job_of_request(&self, by: &Principal, request_id: &str) -> Option<&JobId> {
+        self.requests.get(&(by.clone(), request_id.to_owned()))
     }
 
     /// Jobs, oldest first.
@@ -306,7 +310,7 @@ impl State {
         }
         self.refresh_slot(&held.slot);
         self.stale = true;
-        self.disturbed.insert(lease.job.clone());
+        self.dirty.insert(lease.job.clone());
         Some(held)
     }
 
@@ -323,7 +327,7 @@ impl State {
         self.refresh_slot(&at);
         self.stale = true;
         self.wake(deadline_ms);
-        self.disturbed.insert(lease.job.clone());
+        self.dirty.insert(lease.job.clone());
         let held = Lease {
             slot: at,
             shards,

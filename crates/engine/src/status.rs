@@ -7,8 +7,8 @@ use lethe_domain::{
     WorkerId, WorkerState, WorkerStatus, counted_slots,
 };
 
-use crate::look::{JobLook, WorkerLook};
 use crate::record::Reached;
+use crate::snapshot::{JobSnapshot, WorkerSnapshot};
 use crate::state::{Job, Work, Worker};
 use crate::waits::Waits;
 use crate::{JobRecord, Now, State};
@@ -16,20 +16,20 @@ use crate::{JobRecord, Now, State};
 impl State {
     /// A job as people see it.
     pub fn status(&self, id: &JobId, now: Now) -> Option<JobStatus> {
-        Some(self.job_look(id)?.status(now, self.fleet_look()))
+        Some(self.job_snapshot(id)?.status(now, self.fleet_snapshot()))
     }
 
     /// A job for people to see, now and later.
-    pub fn job_look(&self, id: &JobId) -> Option<JobLook> {
+    pub fn job_snapshot(&self, id: &JobId) -> Option<JobSnapshot> {
         let now = self.now;
         if let Some(past) = self.past.get(id) {
-            return Some(JobLook { at: now, status: past.status.clone(), waits: Waits::default() });
+            return Some(JobSnapshot { at: now, status: past.status.clone(), waits: Waits::default() });
         }
         let job = self.jobs.get(id)?;
         let phases = Phase::of(&job.record.spec).map(|phase| self.phase_status(job, phase, now)).collect();
         let slots = self.leases_of(id).count() as u32;
         let status = JobStatus { slots, version: job.version, ..job.record.status(phases) };
-        Some(JobLook { at: now, status, waits: self.waits(job) })
+        Some(JobSnapshot { at: now, status, waits: self.waits(job) })
     }
 
     /// Workers as people see them, by name; those that died lately too.
@@ -40,11 +40,11 @@ impl State {
 
     /// One worker as people see it.
     pub fn worker(&self, id: &WorkerId, now: Now) -> Option<WorkerStatus> {
-        Some(self.worker_look(id)?.status(now, None))
+        Some(self.worker_snapshot(id)?.status(now, None))
     }
 
     /// A worker for people to see, now and later.
-    pub fn worker_look(&self, id: &WorkerId) -> Option<WorkerLook> {
+    pub fn worker_snapshot(&self, id: &WorkerId) -> Option<WorkerSnapshot> {
         let (worker, dead) = match (self.workers.get(id), self.dead.get(id)) {
             (Some(worker), _) => (worker, false),
             (None, Some(dead)) => (&dead.worker, true),
@@ -55,7 +55,7 @@ impl State {
             (status.state, status.reason) = (WorkerState::Dead, None);
         }
         let suspect_after_ms = self.config.suspect_after_ms;
-        Some(WorkerLook { status, last_seen_ms: worker.last_seen_ms, suspect_after_ms })
+        Some(WorkerSnapshot { status, last_seen_ms: worker.last_seen_ms, suspect_after_ms })
     }
 
     /// A worker that is heard from.
@@ -73,7 +73,7 @@ impl State {
                 samples_per_second: slot.speed,
             })
             .collect();
-        let mark = self.marks.get(id);
+        let mark = self.cordons.get(id);
         let busy = slots.iter().filter(|slot| slot.lease.is_some()).count();
         let barred = slots.iter().filter(|slot| slot.quarantine.is_some()).count();
         let verb = if barred == 1 { "is" } else { "are" };
@@ -178,6 +178,7 @@ impl JobRecord {
             id: self.id.clone(),
             name: self.spec.name.clone(),
             feature: self.spec.feature.name.clone(),
+            owner: self.spec.queue.owner.clone(),
             state: self.state,
             submitted_unix_ms: self.submitted_unix_ms,
             finished_unix_ms: self.finished_unix_ms,

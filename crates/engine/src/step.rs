@@ -2,22 +2,25 @@
 
 use lethe_domain::SlotRef;
 
-use crate::{Effect, Event, Now, State};
+use crate::{Effect, Event, Now, Refusal, State};
 
 impl State {
-    /// Takes one event and says what must be done, in order: everything to persist first.
+    /// Takes one event and says what must be done, in order: everything to persist first. What somebody asks for is done or refused.
     pub fn step(&mut self, now: Now, event: Event) -> Vec<Effect> {
         self.now = now;
+        if let Err(refusal) = self.refuse(&event) {
+            return vec![Effect::Refuse(refusal)];
+        }
         let mut effects = Vec::new();
         match event {
-            Event::Submit { job, spec, inputs, request_id } => {
-                self.on_submit(job, *spec, inputs, request_id, &mut effects);
+            Event::Submit { by, job, spec, inputs, request_id } => {
+                self.on_submit(by, job, *spec, inputs, request_id, &mut effects);
             }
-            Event::Cancel { job, reason } => self.on_cancel(&job, &reason, &mut effects),
-            Event::Delete { job } => self.on_delete(&job, &mut effects),
+            Event::Cancel { by: _, job, reason } => self.on_cancel(&job, &reason, &mut effects),
+            Event::Delete { by: _, job } => self.on_delete(&job, &mut effects),
             Event::TidiedUp { job } => self.on_tidied(&job, &mut effects),
             Event::Erased { job } => self.on_erased(&job, &mut effects),
-            Event::WorkerJoined { worker, introduction } => {
+            Event::WorkerJoined { worker, introduction, session_open: _ } => {
                 self.on_joined(&worker, *introduction, &mut effects);
             }
             Event::Heard { workers } => workers.iter().for_each(|(worker, at)| self.hear(worker, *at)),
@@ -28,7 +31,7 @@ impl State {
                 self.on_slot_changed(&SlotRef { worker, slot }, report.as_ref(), &mut effects);
             }
             Event::WorkerDraining { worker } => self.on_draining(&worker, &mut effects),
-            Event::Order { worker, order } => self.on_order(&worker, order, &mut effects),
+            Event::Order { by: _, worker, order } => self.on_order(&worker, order, &mut effects),
             Event::WorkerLeft { worker } => self.lose_worker(&worker, &mut effects),
             Event::LeaseFinished { worker, slot, lease, outcome } => {
                 self.on_finished(&SlotRef { worker, slot }, &lease, outcome, &mut effects);
@@ -44,6 +47,32 @@ impl State {
         }
         in_order(effects)
     }
+
+    /// Refuses what somebody asks for and does not get. What merely happens is not refused.
+    fn refuse(&self, event: &Event) -> Result<(), Refusal> {
+        match event {
+            Event::Submit { by, job, spec, inputs: _, request_id } => {
+                self.refuse_submit(by, job, spec, request_id.as_deref())
+            }
+            Event::Cancel { by, job, reason: _ } => self.refuse_cancel(by, job),
+            Event::Delete { by, job } => self.refuse_delete(by, job),
+            Event::WorkerJoined { worker, introduction, session_open } => {
+                self.refuse_join(worker, introduction, *session_open)
+            }
+            Event::Order { by: _, worker, order } => self.refuse_order(worker, order),
+            Event::TidiedUp { .. }
+            | Event::Erased { .. }
+            | Event::Heard { .. }
+            | Event::Heartbeat { .. }
+            | Event::SlotChanged { .. }
+            | Event::WorkerDraining { .. }
+            | Event::WorkerLeft { .. }
+            | Event::LeaseFinished { .. }
+            | Event::StoreOpen { .. }
+            | Event::Tick
+            | Event::Plan => Ok(()),
+        }
+    }
 }
 
 /// Everything to persist first, the rest as it came; a job is announced once, at the end.
@@ -54,9 +83,11 @@ fn in_order(effects: Vec<Effect>) -> Vec<Effect> {
     for effect in effects {
         match effect {
             Effect::Persist(_) => persist.push(effect),
-            Effect::Send { .. } | Effect::CloseSession { .. } | Effect::Chore(_) | Effect::Metric(_) => {
-                act.push(effect)
-            }
+            Effect::Refuse(_)
+            | Effect::Send { .. }
+            | Effect::CloseSession { .. }
+            | Effect::Chore(_)
+            | Effect::Metric(_) => act.push(effect),
             Effect::Notify { .. } if notify.contains(&effect) => {}
             Effect::Notify { .. } => notify.push(effect),
         }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use lethe_domain::{Explanation, Waiting, WorkerState, WorkerStatus, counted_slots};
 
 use crate::planner::Answer;
-use crate::{FleetLook, Now};
+use crate::{FleetSnapshot, Now};
 
 /// Slots that get no work, named one by one; of more, only the number is said.
 const SLOTS_NAMED: usize = 5;
@@ -19,7 +19,7 @@ pub(crate) struct Waits {
     /// Why the job as a whole does nothing.
     pub(crate) still: Option<Still>,
     /// What of it waits.
-    pub(crate) lines: Vec<Line>,
+    pub(crate) lines: Vec<Wait>,
     pub(crate) wish: Wish,
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct Wish {
 
 /// One thing that waits.
 #[derive(Debug, Clone)]
-pub(crate) struct Line {
+pub(crate) struct Wait {
     pub(crate) what: String,
     pub(crate) why: Why,
 }
@@ -70,7 +70,7 @@ pub(crate) enum Why {
 }
 
 impl Waits {
-    pub(crate) fn in_a_word(&self, now: Now, fleet: FleetLook) -> Option<Waiting> {
+    pub(crate) fn in_a_word(&self, now: Now, fleet: FleetSnapshot) -> Option<Waiting> {
         let slots = fleet.slots;
         match self.still.as_ref()? {
             Still::Until(at) if *at > now.mono_ms => Some(Waiting::Backoff { ms: at - now.mono_ms }),
@@ -96,7 +96,7 @@ impl Waits {
     ) -> Vec<Explanation> {
         let mut lines = Vec::new();
         let mut workers = Some(workers);
-        for Line { what, why } in &self.lines {
+        for Wait { what, why } in &self.lines {
             let why = match why {
                 Why::Said(why) => why.clone(),
                 Why::Until { at_ms, .. } if *at_ms <= now.mono_ms => continue,

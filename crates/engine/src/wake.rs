@@ -25,14 +25,14 @@ impl State {
         self.expire_leases(effects);
         self.watch_gangs(effects);
         self.forget_old(effects);
-        self.forget_marks(effects);
+        self.forget_cordons(effects);
         let ids: Vec<JobId> = self.live.iter().map(|(_, id)| id.clone()).collect();
         for id in &ids {
             self.settle_cancel(id, effects);
         }
-        self.refresh_disturbed();
-        // Pauses that are over make jobs hungry.
-        ids.iter().for_each(|id| self.refresh_hunger(id));
+        self.refresh_dirty();
+        // Pauses that are over make jobs schedulable.
+        ids.iter().for_each(|id| self.refresh_demand(id));
         self.look_ahead();
     }
 
@@ -76,10 +76,10 @@ impl State {
         }
     }
 
-    /// Looks again at the jobs this step has touched: whether they are hungry, and when they need attention.
-    pub(crate) fn refresh_disturbed(&mut self) {
-        for id in std::mem::take(&mut self.disturbed) {
-            self.refresh_hunger(&id);
+    /// Looks again at the jobs this step has touched: whether they are schedulable, and when they need attention.
+    pub(crate) fn refresh_dirty(&mut self) {
+        for id in std::mem::take(&mut self.dirty) {
+            self.refresh_demand(&id);
             if let Some(at) = self.jobs.get(&id).and_then(|job| self.next_of(job)) {
                 self.wake(at);
             }

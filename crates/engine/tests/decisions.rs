@@ -7,13 +7,13 @@
 )]
 
 use lethe_domain::{
-    ArtifactRef, Cut, DirectionOutput, EditMethod, EditOutput, EditSummary, Epoch, ErrorCode, Failure,
-    FineTuneOutput, HeldLease, Input, InputRole, Inputs, JobId, JobSpec, JobState, LeaseId, Phase,
-    ProbeOutput, Progress, SampleOutput, SearchSummary, ShardIndex, SlotIndex, SlotReport, Task, TaskOutput,
-    Values, Waiting, WorkerId, WorkerOrder, WorkerState,
+    ArtifactRef, Attempt, Cut, DirectionOutput, EditMethod, EditOutput, EditSummary, Epoch, ErrorCode,
+    Failure, FineTuneOutput, HeldLease, Input, InputRole, Inputs, JobId, JobSpec, JobState, LeaseId, Phase,
+    Principal, ProbeOutput, Progress, SampleOutput, SearchSummary, ShardIndex, SlotIndex, SlotReport, Task,
+    TaskOutput, Values, Waiting, WorkerId, WorkerOrder, WorkerState,
 };
 use lethe_engine::{
-    Chore, Command, Config, Effect, Event, Introduction, JobRecord, Metric, Now, State, Write,
+    Chore, Command, Config, Effect, Event, Introduction, JobRecord, Metric, Now, Refusal, State, Write,
 };
 use serde_json::{Value, json};
 
@@ -97,6 +97,18 @@ fn edits() -> Vec<(Phase, ShardIndex, TaskOutput)> {
     vec![(Phase::Edit, ShardIndex(0), edit())]
 }
 
+fn nobody() -> Principal {
+    Principal::default()
+}
+
+/// Why a step was refused; nothing else came of it but what a turn's end brings.
+fn refused(effects: Vec<Effect>) -> Refusal {
+    match effects.into_iter().next() {
+        Some(Effect::Refuse(refusal)) => refusal,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
 impl Bench {
     fn new(config: Config) -> Self {
         Self { state: State::new(config, Epoch(1)), now: 0 }
@@ -121,7 +133,13 @@ impl Bench {
     }
 
     fn submit(&mut self, change: impl FnOnce(&mut Value)) -> Vec<Effect> {
-        self.step(Event::Submit { job: job(), spec: spec(change), inputs: inputs(), request_id: None })
+        self.step(Event::Submit {
+            by: nobody(),
+            job: job(),
+            spec: spec(change),
+            inputs: inputs(),
+            request_id: None,
+        })
     }
 
     fn join(&mut self, name: &str, slots: usize) -> Vec<Effect> {
@@ -132,13 +150,14 @@ impl Bench {
         let mut introduction = Introduction {
             hostname: "h".to_owned(),
             version: "1".to_owned(),
-            protocol: 2,
             devices: vec!["cpu".to_owned(); slots],
             held: vec![],
             reports: (0..slots as u32).map(|slot| (SlotIndex(slot), report())).collect(),
+            incarnation: String::new(),
         };
         change(&mut introduction);
-        self.step(Event::WorkerJoined { worker: worker(name), introduction: Box::new(introduction) })
+        let introduction = Box::new(introduction);
+        self.step(Event::WorkerJoined { worker: worker(name), introduction, session_open: false })
     }
 
     /// The lease on this slot.
@@ -243,6 +262,7 @@ fn a_submitted_job_is_written_down_first_and_starts_with_a_probe() {
 fn the_same_request_is_the_same_job() {
     let mut bench = Bench::new(Config::default());
     let submit = |id: &str| Event::Submit {
+        by: nobody(),
         job: JobId::new(id).unwrap(),
         spec: spec(|_| {}),
         inputs: inputs(),
@@ -250,7 +270,98 @@ fn the_same_request_is_the_same_job() {
     };
     bench.step(submit("one"));
     assert_eq!(bench.step(submit("two")), []);
-    assert_eq!(bench.state.job_of_request("r"), Some(&JobId::new("one").unwrap()));
+    assert_eq!(bench.state.job_of_request(&nobody(), "r"), Some(&JobId::new("one").unwrap()));
+    let mut other = submit("two");
+    let Event::Submit { spec, .. } = &mut other else { unreachable!() };
+    spec.sample.seed += 1;
+    assert!(
+        matches!(refused(bench.step(other)), Refusal::Conflict(why) if why.contains("for job one with another spec"))
+    );
+    // Somebody else's is another request.
+    let mut other = submit("two");
+    let Event::Submit { by, spec, .. } = &mut other else { unreachable!() };
+    *by = Principal::new("ann").unwrap();
+    spec.queue.owner = "ann".to_owned();
+    bench.step(other);
+    let theirs = bench.state.job_of_request(&Principal::new("ann").unwrap(), "r");
+    assert_eq!(theirs, Some(&JobId::new("two").unwrap()));
+}
+
+#[test]
+fn who_says_who_they_are_acts_for_themselves_alone() {
+    let (ann, bob) = (Principal::new("ann").unwrap(), Principal::new("bob").unwrap());
+    let mut bench = Bench::new(Config::default());
+    let submit = |by: &Principal, owner: &str| {
+        let mut spec = spec(|_| {});
+        spec.queue.owner = owner.to_owned();
+        Event::Submit { by: by.clone(), job: job(), spec, inputs: inputs(), request_id: None }
+    };
+    let denied =
+        |effects| matches!(refused(effects), Refusal::Denied(why) if why.contains("bob may not act for ann"));
+    assert!(denied(bench.step(submit(&bob, "ann"))));
+    assert_eq!(bench.state.job_state(&job()), None);
+    bench.step(submit(&ann, "ann"));
+    assert!(denied(bench.step(Event::Cancel { by: bob.clone(), job: job(), reason: String::new() })));
+    assert_eq!(bench.state_of().0, JobState::Queued);
+    bench.step(Event::Cancel { by: ann.clone(), job: job(), reason: String::new() });
+    bench.step(Event::TidiedUp { job: job() });
+    assert!(bench.state.record(&job()).is_none(), "a summary is left");
+    assert!(denied(bench.step(Event::Delete { by: bob, job: job() })));
+    bench.step(Event::Delete { by: ann, job: job() });
+    assert_eq!(bench.state.job_state(&job()), None);
+}
+
+#[test]
+fn what_contradicts_how_things_stand_is_refused_and_changes_nothing() {
+    let mut bench = Bench::training(Config::default());
+    let other = JobId::new("other").unwrap();
+    let cancel = |job| Event::Cancel { by: nobody(), job, reason: String::new() };
+    assert_eq!(refused(bench.step(cancel(other.clone()))), Refusal::NoSuchJob(other.clone()));
+    assert_eq!(
+        refused(bench.step(Event::Delete { by: nobody(), job: other.clone() })),
+        Refusal::NoSuchJob(other)
+    );
+    let running = refused(bench.step(Event::Delete { by: nobody(), job: job() }));
+    assert!(matches!(running, Refusal::Conflict(why) if why.contains("is running: cancel it first")));
+    let order = |name: &str, order| Event::Order { by: nobody(), worker: worker(name), order };
+    let missing = refused(bench.step(order("v", WorkerOrder::Drain)));
+    assert_eq!(missing, Refusal::NoSuchWorker(worker("v")));
+    let slot = Some(SlotIndex(2));
+    let beyond = refused(bench.step(order("w", WorkerOrder::Quarantine { slot, reason: String::new() })));
+    assert_eq!(beyond, Refusal::Conflict("worker w has slots 0 to 1, not 2".to_owned()));
+    let again =
+        Event::Submit { by: nobody(), job: job(), spec: spec(|_| {}), inputs: inputs(), request_id: None };
+    assert!(matches!(refused(bench.step(again)), Refusal::Conflict(why) if why.contains("already")));
+}
+
+#[test]
+fn a_name_is_taken_as_long_as_the_session_of_another_process_is_open() {
+    let mut bench = Bench::new(Config::default());
+    let mut join = |incarnation: &str, held: Vec<HeldLease>, session_open| {
+        let (devices, incarnation) = (vec!["cpu".to_owned()], incarnation.to_owned());
+        let introduction =
+            Introduction { hostname: "h".to_owned(), devices, held, incarnation, ..Default::default() };
+        let introduction = Box::new(introduction);
+        let effects = bench.step(Event::WorkerJoined { worker: worker("w"), introduction, session_open });
+        let refusals = effects.into_iter().filter_map(|effect| match effect {
+            Effect::Refuse(Refusal::Conflict(why)) => Some(why),
+            _ => None,
+        });
+        refusals.collect::<Vec<_>>()
+    };
+    let lease = LeaseId { job: job(), phase: Phase::Probe, shard: ShardIndex(0), attempt: Attempt(1) };
+    let held = || vec![(SlotIndex(0), lease.clone()).into()];
+    assert_eq!(join("a", vec![], false), [""; 0]);
+    assert_eq!(join("a", vec![], true), [""; 0], "the same one may come again");
+    let [why] = &join("b", vec![], true)[..] else { panic!("not refused") };
+    assert!(
+        why.contains("another process has joined as worker w, on h") && why.contains("silent for 5 s"),
+        "{why}"
+    );
+    assert_eq!(join("b", held(), true), [""; 0], "b was there before, a was faster");
+    assert_eq!(join("c", vec![], false), [""; 0], "its connection is lost");
+    assert_eq!(join("d", held(), true), [""; 0]);
+    assert_eq!(join("e", held(), true).len(), 1);
 }
 
 #[test]
@@ -436,7 +547,7 @@ fn a_gang_waits_for_its_minimum_and_says_so() {
 #[test]
 fn a_cancelled_job_keeps_its_slots_until_they_answer() {
     let mut bench = Bench::training(Config::default());
-    let effects = bench.step(Event::Cancel { job: job(), reason: "no more".to_owned() });
+    let effects = bench.step(Event::Cancel { by: nobody(), job: job(), reason: "no more".to_owned() });
     assert_eq!((stops(&effects), bench.state_of().0), (vec![0, 1], JobState::Cancelling));
     let stopped = || Err(Failure::new(ErrorCode::Cancelled, "stopped", ""));
     bench.finish("w", 0, stopped());
@@ -493,7 +604,7 @@ fn an_idle_engine_has_no_deadline() {
 #[test]
 fn a_half_cancelled_job_waits_for_its_workers_after_a_restart() {
     let mut bench = Bench::training(Config::default());
-    bench.step(Event::Cancel { job: job(), reason: String::new() });
+    bench.step(Event::Cancel { by: nobody(), job: job(), reason: String::new() });
     let record = bench.state.record(&job()).unwrap().clone();
     bench.state =
         State::restore(Config::default(), Epoch(2), Now { mono_ms: 0, unix_ms: 0 }, [(record, edits())], []);
@@ -509,7 +620,7 @@ fn a_half_cancelled_job_waits_for_its_workers_after_a_restart() {
 fn a_stop_that_was_lost_with_the_session_is_said_again() {
     let mut bench = Bench::training(Config::default());
     let (first, second) = (bench.lease("w", 0).unwrap(), bench.lease("w", 1).unwrap());
-    bench.step(Event::Cancel { job: job(), reason: String::new() });
+    bench.step(Event::Cancel { by: nobody(), job: job(), reason: String::new() });
     let effects = bench.join_with("w", 2, |intro| {
         intro.held = vec![(SlotIndex(0), first).into(), (SlotIndex(1), second).into()];
     });
@@ -548,7 +659,7 @@ fn a_silent_worker_is_told_that_it_is_out() {
 #[test]
 fn a_half_cancelled_job_settles_at_whatever_event_comes_when_its_wait_is_over() {
     let mut bench = Bench::training(Config::default());
-    bench.step(Event::Cancel { job: job(), reason: String::new() });
+    bench.step(Event::Cancel { by: nobody(), job: job(), reason: String::new() });
     let record = bench.state.record(&job()).unwrap().clone();
     bench.state =
         State::restore(Config::default(), Epoch(2), Now { mono_ms: 0, unix_ms: 0 }, [(record, edits())], []);
@@ -686,7 +797,7 @@ fn of_a_failed_lease_over_several_shards_each_is_tried_again_alone() {
 fn a_drained_worker_gets_nothing_more_and_its_gang_yields_with_a_checkpoint() {
     let mut bench = at_work(|_| {}, 2, 7);
     bench.join("v", 2);
-    let effects = bench.step(Event::Order { worker: worker("w"), order: WorkerOrder::Drain });
+    let effects = bench.step(Event::Order { by: nobody(), worker: worker("w"), order: WorkerOrder::Drain });
     assert_eq!(yields(&effects), [(0, true), (1, true)]);
     assert!(matches!(&effects[0], Effect::Persist(Write::Worker(record)) if record.draining));
     bench.finish("w", 0, yielded());
@@ -702,7 +813,11 @@ fn a_drained_worker_gets_nothing_more_and_its_gang_yields_with_a_checkpoint() {
         workers.iter().map(|w| w.state).collect::<Vec<_>>(),
         [WorkerState::Busy, WorkerState::Draining]
     );
-    bench.step(Event::Order { worker: worker("w"), order: WorkerOrder::Release { slot: None } });
+    bench.step(Event::Order {
+        by: nobody(),
+        worker: worker("w"),
+        order: WorkerOrder::Release { slot: None },
+    });
     assert_eq!(bench.state.worker(&worker("w"), Now::default()).unwrap().state, WorkerState::Ready);
 }
 
@@ -851,22 +966,6 @@ fn a_slot_that_fails_where_others_succeed_is_quarantined() {
 }
 
 #[test]
-fn a_worker_of_the_protocol_before_gets_single_shards_and_is_stopped_instead_of_yielding() {
-    let mut bench = Bench::new(Config { tail_after_ms: 1 << 40, ..Config::default() });
-    bench.submit(|_| {});
-    bench.join_with("w", 2, |intro| (intro.protocol, intro.reports) = (1, vec![]));
-    bench.finish("w", 0, Ok(probe()));
-    bench.finish("w", 0, Ok(sample(1)));
-    bench.finish("w", 1, Ok(sample(1)));
-    bench.finish("w", 0, Ok(direction()));
-    bench.finish("w", 0, Ok(edit()));
-    let lease = bench.lease("w", 0).unwrap();
-    bench.step(Event::StoreOpen { lease, address: "h:1".to_owned() });
-    let effects = bench.step(Event::Order { worker: worker("w"), order: WorkerOrder::Drain });
-    assert_eq!((yields(&effects), stops(&effects)), (vec![], vec![0, 1]));
-}
-
-#[test]
 fn a_heartbeat_brings_back_that_a_lease_is_not_wanted_any_more() {
     let mut bench = Bench::sampling(|_| {});
     let lease = LeaseId { shard: ShardIndex(9), ..bench.lease("w", 0).unwrap() };
@@ -890,8 +989,13 @@ fn an_urgent_job_has_a_gang_yield_by_checkpoint_where_that_is_allowed() {
         let urgent = JobId::new("urgent").unwrap();
         let mut spec = spec(|_| {});
         spec.queue.priority = 10;
-        let effects =
-            bench.step(Event::Submit { job: urgent.clone(), spec, inputs: inputs(), request_id: None });
+        let effects = bench.step(Event::Submit {
+            by: nobody(),
+            job: urgent.clone(),
+            spec,
+            inputs: inputs(),
+            request_id: None,
+        });
         let expected = if preempt { vec![(0, true), (1, true)] } else { vec![] };
         assert_eq!(yields(&effects), expected);
         if preempt {
@@ -911,6 +1015,7 @@ fn a_quota_is_told_to_whoever_waits_for_it() {
         let mut spec = spec(|_| {});
         spec.queue.owner = "team-a".to_owned();
         bench.step(Event::Submit {
+            by: nobody(),
             job: JobId::new(name).unwrap(),
             spec,
             inputs: inputs(),
@@ -1050,7 +1155,7 @@ fn what_was_done_and_how_long_it_took_stays_known_when_a_job_ends_early_and_when
     let status = next.state.status(&job(), now).unwrap();
     let after = status.phases.into_iter().find(|phase| phase.phase == Phase::FineTune).unwrap();
     assert_eq!(after.seconds, before.seconds, "another leader counts on");
-    bench.step(Event::Cancel { job: job(), reason: String::new() });
+    bench.step(Event::Cancel { by: nobody(), job: job(), reason: String::new() });
     for slot in 0..2 {
         bench.finish("w", slot, Err(Failure::new(ErrorCode::Cancelled, "stopped", "")));
     }
@@ -1063,19 +1168,28 @@ fn what_was_done_and_how_long_it_took_stays_known_when_a_job_ends_early_and_when
 fn a_release_that_would_change_nothing_is_told_why() {
     let mut bench = Bench::new(Config::default());
     bench.join_with("w", 2, |intro| intro.reports[1].1.canary = vec![0.0]);
-    let vain =
-        |bench: &Bench, slot: Option<u32>| bench.state.release_is_vain(&worker("w"), slot.map(SlotIndex));
-    assert_eq!(vain(&bench, Some(0)), None);
+    let release = |slot: Option<u32>| Event::Order {
+        by: nobody(),
+        worker: worker("w"),
+        order: WorkerOrder::Release { slot: slot.map(SlotIndex) },
+    };
+    assert_eq!(bench.step(release(Some(0))), []);
+    let vain = |effects| match refused(effects) {
+        Refusal::Conflict(why) => why,
+        other => panic!("{other:?}"),
+    };
     for slot in [None, Some(1)] {
-        let why = vain(&bench, slot).unwrap();
+        let why = vain(bench.step(release(slot)));
         assert!(why.contains("its canary is wrong") && why.contains("start the worker again"), "{why}");
     }
     let order = WorkerOrder::Quarantine { slot: None, reason: "noisy".to_owned() };
-    let effects = bench.step(Event::Order { worker: worker("w"), order });
+    let effects = bench.step(Event::Order { by: nobody(), worker: worker("w"), order });
     let counted = effects.iter().filter(|effect| matches!(effect, Effect::Metric(Metric::SlotQuarantined)));
     assert_eq!(counted.count(), 2, "an operator's count too");
-    assert_eq!(vain(&bench, None), None);
-    assert!(vain(&bench, Some(0)).unwrap().contains("release the worker"));
+    assert!(vain(bench.step(release(Some(0)))).contains("release the worker"));
+    assert!(
+        bench.step(release(None)).contains(&Effect::Persist(Write::ForgetWorker { worker: worker("w") }))
+    );
 }
 
 #[test]
@@ -1107,8 +1221,13 @@ fn a_job_keeps_to_its_budget_once_the_costs_are_known_and_its_request_stays_the_
         value["resources"]["slots"] = json!({"min": 1, "max": 1});
     };
     let mut bench = Bench::new(Config::default());
-    let submit =
-        Event::Submit { job: job(), spec: spec(slow), inputs: inputs(), request_id: Some("r".to_owned()) };
+    let submit = Event::Submit {
+        by: nobody(),
+        job: job(),
+        spec: spec(slow),
+        inputs: inputs(),
+        request_id: Some("r".to_owned()),
+    };
     bench.step(submit);
     bench.join("w", 1);
     bench.finish("w", 0, Ok(probe()));
@@ -1129,13 +1248,13 @@ fn a_job_keeps_to_its_budget_once_the_costs_are_known_and_its_request_stays_the_
 }
 
 #[test]
-fn a_mark_goes_a_month_after_its_worker_was_here_last() {
+fn a_cordon_goes_a_month_after_its_worker_was_here_last() {
     let day = 24 * 60 * 60 * 1_000;
     let mut bench = Bench::new(Config::default());
     for name in ["stays", "leaves"] {
         bench.join(name, 1);
         let order = WorkerOrder::Quarantine { slot: None, reason: "noisy".to_owned() };
-        bench.step(Event::Order { worker: worker(name), order });
+        bench.step(Event::Order { by: nobody(), worker: worker(name), order });
     }
     let mut gone = Vec::new();
     for days in 0..100 {
@@ -1154,7 +1273,8 @@ fn a_mark_goes_a_month_after_its_worker_was_here_last() {
     let [(day, left)] = &gone[..] else { panic!("{gone:?}") };
     assert!((65..=81).contains(day) && left == &worker("leaves"), "{gone:?}");
     // Who is here loses no mark by being here for long, and a release leaves nothing.
-    let release = Event::Order { worker: worker("stays"), order: WorkerOrder::Release { slot: None } };
+    let release =
+        Event::Order { by: nobody(), worker: worker("stays"), order: WorkerOrder::Release { slot: None } };
     let effects = bench.step(release);
     assert!(
         effects.contains(&Effect::Persist(Write::ForgetWorker { worker: worker("stays") })),
@@ -1166,7 +1286,7 @@ fn a_mark_goes_a_month_after_its_worker_was_here_last() {
 fn a_job_that_cannot_go_yet_keeps_nobody_awake() {
     let mut bench = Bench::new(Config { keep_ms: Some(1_000), ..Config::default() });
     bench.submit(|_| {});
-    let effects = bench.step(Event::Cancel { job: job(), reason: String::new() });
+    let effects = bench.step(Event::Cancel { by: nobody(), job: job(), reason: String::new() });
     assert!(
         effects.contains(&Effect::Chore(Chore::TidyUp { job: job() })) && effects.contains(&forget_shards()),
         "{effects:?}"
@@ -1177,7 +1297,7 @@ fn a_job_that_cannot_go_yet_keeps_nobody_awake() {
         bench.step(Event::Tick);
         let next = bench.state.next_deadline();
         assert!(next.is_none_or(|at| at > bench.now + 1_000), "{next:?}");
-        assert!(bench.state.undeletable(&job()).is_none() && bench.state.record(&job()).is_some());
+        assert!(bench.state_of().0.is_final() && bench.state.record(&job()).is_some());
     }
     let effects = bench.step(Event::TidiedUp { job: job() });
     assert!(effects.contains(&Effect::Persist(Write::ForgetJob { job: job() })), "{effects:?}");

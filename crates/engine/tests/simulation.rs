@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lethe_domain::{
     ArtifactRef, Assignment, Cut, DirectionOutput, EditMethod, EditOutput, EditSummary, Epoch, ErrorCode,
     EvaluateOutput, Failure, FineTuneOutput, HeldLease, Inputs, JobId, JobSpec, JobState, JudgeSummary,
-    LeaseId, Phase, ProbeOutput, Progress, PublishOutput, ReportOutput, SampleOutput, SampleRange,
+    LeaseId, Phase, Principal, ProbeOutput, Progress, PublishOutput, ReportOutput, SampleOutput, SampleRange,
     SearchOutput, ShardIndex, SlotIndex, SlotReport, Task, TaskOutput, Versions, WorkerId,
 };
 use lethe_engine::{Chore, Command, Config, Effect, Event, Introduction, JobRecord, Now, State, Write};
@@ -306,7 +306,7 @@ impl World {
                     acted = true;
                     self.begin_chore(chore);
                 }
-                Effect::Notify { .. } | Effect::Metric(_) => acted = true,
+                Effect::Refuse(_) | Effect::Notify { .. } | Effect::Metric(_) => acted = true,
             }
         }
     }
@@ -567,12 +567,16 @@ impl World {
             let introduction = Introduction {
                 hostname: "h".to_owned(),
                 version: "1".to_owned(),
-                protocol: 2,
                 devices,
                 held: held(worker),
                 reports: (0..worker.slots.len() as u32).map(report).collect(),
+                incarnation: String::new(),
             };
-            let event = Event::WorkerJoined { worker: id.clone(), introduction: Box::new(introduction) };
+            let event = Event::WorkerJoined {
+                worker: id.clone(),
+                introduction: Box::new(introduction),
+                session_open: false,
+            };
             return self.step(event);
         }
         if now.is_multiple_of(1_000) {
@@ -669,6 +673,7 @@ impl World {
 
     fn submit(&mut self, job: &str, spec: JobSpec) {
         self.step(Event::Submit {
+            by: Principal::default(),
             job: JobId::new(job).unwrap(),
             spec: Box::new(spec),
             inputs: Inputs::default(),
@@ -777,7 +782,7 @@ fn a_cancelled_job_is_cancelled_only_when_its_slots_are_free() {
         if world.state.job_state(&job).unwrap().is_final() {
             continue;
         }
-        world.step(Event::Cancel { job: job.clone(), reason: "test".to_owned() });
+        world.step(Event::Cancel { by: Principal::default(), job: job.clone(), reason: "test".to_owned() });
         world.run(cancel_at + 120_000);
         assert_eq!(world.state.job_state(&job).unwrap(), JobState::Cancelled, "seed {seed}");
     }
@@ -803,13 +808,12 @@ fn of_jobs_that_are_over_nothing_is_left_but_what_is_kept() {
             world.live();
             let job = submitted[world.rng.random_range(0..submitted.len())].clone();
             if world.chance(0.0005) {
-                world.step(Event::Cancel { job, reason: String::new() });
+                world.step(Event::Cancel { by: Principal::default(), job, reason: String::new() });
             } else if world.chance(0.01) {
-                let refused = world.state.undeletable(&job).is_some();
-                let known = world.state.job_state(&job).is_some();
-                world.step(Event::Delete { job: job.clone() });
+                let state = world.state.job_state(&job);
+                world.step(Event::Delete { by: Principal::default(), job: job.clone() });
                 let unwanted = world.state.record(&job).is_none_or(|record| record.unwanted);
-                assert_eq!(unwanted, !refused || !known, "seed {seed}: {job}");
+                assert_eq!(unwanted, state.is_none_or(JobState::is_final), "seed {seed}: {job}");
             }
         }
         world.run(3_600_000);

@@ -6,7 +6,7 @@ use lethe_domain::{Architecture, OutputActivation};
 
 /// One tensor of an architecture.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Slot {
+pub(crate) struct TensorSpec {
     pub(crate) name: String,
     pub(crate) shape: Vec<i64>,
     /// A weight; the others are statistics of batch normalisation.
@@ -14,10 +14,10 @@ pub(crate) struct Slot {
 }
 
 /// The tensors of an architecture, in the order in which a forward pass meets them.
-pub(crate) fn slots(architecture: &Architecture) -> Vec<Slot> {
-    let mut slots = Vec::new();
+pub(crate) fn tensors(architecture: &Architecture) -> Vec<TensorSpec> {
+    let mut tensors = Vec::new();
     let mut add = |name: String, shape: &[i64], parameter: bool| {
-        slots.push(Slot { name, shape: shape.to_vec(), parameter });
+        tensors.push(TensorSpec { name, shape: shape.to_vec(), parameter });
     };
     match architecture {
         Architecture::Dcgan { latent, base, widths, channels, .. } => {
@@ -57,7 +57,7 @@ pub(crate) fn slots(architecture: &Architecture) -> Vec<Slot> {
             add("head.bias".to_owned(), &[*channels], true);
         }
     }
-    slots
+    tensors
 }
 
 /// Entries of one latent.

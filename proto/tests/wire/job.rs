@@ -1,8 +1,8 @@
 //! Jobs and workers as people see them.
 
 use lethe_domain::{
-    ErrorCode, Failure, JobState, JobStatus, LeaseId, Phase, PhaseState, PhaseStatus, SlotState, Waiting,
-    WorkerId, WorkerState, WorkerStatus,
+    ErrorCode, Failure, JobFilter, JobResult, JobState, JobStatus, LeaseId, Phase, PhaseState, PhaseStatus,
+    SlotState, Waiting, WorkerId, WorkerState, WorkerStatus,
 };
 use lethe_proto::v1;
 
@@ -26,6 +26,7 @@ fn status() -> JobStatus {
         id: samples::job(),
         name: "thick-vae".to_owned(),
         feature: "thick".to_owned(),
+        owner: "team-a".to_owned(),
         state: JobState::Running,
         submitted_unix_ms: 1_785_542_400_001,
         finished_unix_ms: Some(1_785_542_460_999),
@@ -34,7 +35,11 @@ fn status() -> JobStatus {
         waiting: Some(Waiting::GangTooSmall { needs: 3, free: 2 }),
         retried: vec![samples::failure(), Failure::new(ErrorCode::WorkerLost, "w", "")],
         failure: Some(samples::failure()),
-        result: Some(samples::result()),
+        result: Some(JobResult {
+            state: JobState::Running,
+            failure: Some(samples::failure()),
+            ..samples::result()
+        }),
         version: 41,
     }
 }
@@ -57,20 +62,40 @@ fn a_job_survives_the_wire_full_and_bare() {
 #[test]
 fn every_state_and_every_reason_to_wait_survives() {
     for state in JobState::ALL {
-        let job = JobStatus { state, ..status() };
+        let mut job = JobStatus { state, ..status() };
+        job.result.as_mut().unwrap().state = state;
         assert_eq!(round_trip::<v1::Job, _>(job.clone()), Ok(job));
     }
     for waiting in [
         Waiting::NoWorkers,
         Waiting::NoFreeSlot { slots: 4 },
         Waiting::NoSuitableSlot { slots: 4 },
+        Waiting::NoUsableSlot { slots: 4 },
+        Waiting::OverQuota { owner: "ann".to_owned(), holds: 3, quota: 4, needs: 2 },
         Waiting::GangTooSmall { needs: 3, free: 2 },
         Waiting::Backoff { ms: 1500 },
     ] {
         let wire = v1::Job::from(JobStatus { waiting: Some(waiting.clone()), ..status() });
-        assert_eq!(wire.waiting, waiting.to_string(), "people read the same words everywhere");
+        let told = wire.waiting.as_ref().unwrap();
+        assert_eq!(told.message, waiting.to_string(), "people read the same words everywhere");
         assert_eq!(JobStatus::try_from(wire).unwrap().waiting, Some(waiting));
     }
+}
+
+#[test]
+fn a_filter_survives_the_wire() {
+    let filter = JobFilter {
+        states: vec![JobState::Queued, JobState::Failed],
+        owner: Some("ann".to_owned()),
+        name: Some("thick-vae".to_owned()),
+        since_unix_ms: Some(1_785_542_400_001),
+    };
+    for filter in [filter, JobFilter::default()] {
+        assert_eq!(round_trip::<v1::JobFilter, _>(filter.clone()), Ok(filter));
+    }
+    let wrong = v1::JobFilter { states: vec![1, 77], ..Default::default() };
+    let error = JobFilter::try_from(wrong).unwrap_err().to_string();
+    assert_eq!(error, "states[1]: found 77, which has no meaning here");
 }
 
 #[test]
@@ -98,8 +123,11 @@ fn what_makes_no_sense_is_named_by_its_path() {
         refused(|job| job.phases[2].state = 77),
         "phases[2].state: found 77, which has no meaning here"
     );
-    assert!(refused(|job| job.waiting_json = "{".to_owned()).starts_with("waiting_json: EOF"));
-    assert!(refused(|job| job.result_json = "[]".to_owned()).starts_with("result_json: invalid"));
+    assert_eq!(refused(|job| job.waiting = Some(v1::Waiting::default())), "waiting.reason: missing");
+    assert_eq!(
+        refused(|job| job.result.as_mut().unwrap().figures[0].unit = 0),
+        "result.figures[0].unit: missing"
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What workers, coordinators and executors say to each other.
 
-use lethe_domain::{ArtifactRef, Epoch, HeldLease, SlotIndex, SlotReport, Task, WorkerId};
+use lethe_domain::{Epoch, HeldLease, SlotIndex, SlotReport, Task, WorkerId};
 use lethe_proto::executor::{ExecutorCommand, ExecutorEvent};
 use lethe_proto::session::{Registered, Registration, WorkerCommand, WorkerEvent};
 use lethe_proto::{ConversionError, LeaseOutcome, PROTOCOL, v1};
@@ -112,30 +112,4 @@ fn what_makes_no_sense_is_named_by_its_path() {
     let outcome = v1::LeaseOutcome { lease: Some(lease), outcome: None };
     let finished = v1::LeaseFinished { slot: 0, outcome: Some(outcome) };
     assert_eq!(event(v1::session_request::Event::Finished(finished)), "finished.outcome.outcome: missing");
-}
-
-#[test]
-fn a_worker_of_the_protocol_before_gets_artifacts_one_by_one() {
-    let artifact = |index: u8| ArtifactRef {
-        path: format!("scores-{index}"),
-        sha256: lethe_domain::sha256_text(&[index; 32]),
-        size: 7,
-    };
-    let task = Task::Direction { scores: vec![artifact(1), artifact(2)] };
-    let assignment = Box::new(samples::assignment(task));
-    let command = WorkerCommand::Start { epoch: Epoch(1), slot: SlotIndex(0), assignment };
-    for protocol in [1, 2] {
-        let wire = command.clone().for_protocol(protocol);
-        let Some(v1::session_response::Command::Start(start)) = &wire.command else { panic!("{wire:?}") };
-        let Some(v1::task::Task::Direction(task)) =
-            &start.assignment.as_ref().unwrap().task.as_ref().unwrap().task
-        else {
-            panic!("{start:?}")
-        };
-        assert_eq!(
-            (task.scores.len(), task.list.is_some()),
-            if protocol == 1 { (2, false) } else { (0, true) }
-        );
-        assert_eq!(WorkerCommand::try_from(wire), Ok(command.clone()));
-    }
 }

@@ -119,19 +119,34 @@ fn direction() -> impl Strategy<Value = Direction> {
             margin,
             (recall, calibration),
             (edit, surrogate, locality),
-        )| Direction {
-            method,
-            threshold,
-            selection,
-            recall,
-            calibration: calibration.filter(|_| selection == Selection::Classifier),
-            edit,
-            surrogate,
-            locality,
-            margin,
-            raw,
+        )| {
+            let direction = Direction {
+                method,
+                threshold,
+                selection,
+                recall,
+                calibration,
+                edit,
+                surrogate,
+                locality,
+                margin,
+                raw,
+            };
+            if selection == Selection::Projection { projecting(direction) } else { direction }
         },
     )
+}
+
+/// The same by projection, without what that does not heed.
+fn projecting(direction: Direction) -> Direction {
+    Direction {
+        selection: Selection::Projection,
+        recall: None,
+        calibration: None,
+        edit: EditChoice::Auto,
+        margin: None,
+        ..direction
+    }
 }
 
 fn pool() -> impl Strategy<Value = Pool> {
@@ -259,7 +274,7 @@ fn labelled() -> impl Strategy<Value = (Feature, Sample, Direction, Evaluate)> {
     let by_file = (uri(), sample(), direction(), evaluate(), judge(), 2..u64::MAX).prop_map(
         |(uri, sample, direction, evaluate, judge, total)| {
             let sample = Sample { until: Until::Total(total), at_most: None, ..sample };
-            let direction = Direction { selection: Selection::Projection, calibration: None, ..direction };
+            let direction = projecting(direction);
             let evaluate = Evaluate { judge: Some(judge), ..evaluate };
             ((None, vec![], None, Some(Labels { uri })), (sample, direction, evaluate))
         },

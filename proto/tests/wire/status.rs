@@ -19,6 +19,7 @@ fn refusals() -> Vec<(Refusal, Code)> {
         (Refusal::Malformed(ConversionError::bad("job_id", "found ''")), Code::InvalidArgument),
         (Refusal::NotFound { kind: "job".to_owned(), id: "x-1".to_owned() }, Code::NotFound),
         (Refusal::Conflict { message: "job x-1 is already final".to_owned() }, Code::FailedPrecondition),
+        (Refusal::Denied { message: "bob may not act for ann".to_owned() }, Code::PermissionDenied),
         (Refusal::NotLeader { leader: Some("10.0.0.2:7400".to_owned()) }, Code::Unavailable),
         (Refusal::NotLeader { leader: None }, Code::Unavailable),
         (Refusal::Unavailable { message: "no leader; 2 of 3 are up".to_owned() }, Code::Unavailable),

@@ -77,8 +77,6 @@ fn what_makes_no_sense_is_named_by_its_path() {
     let part = v1::FineTuneOutput { steps: 400, ..Default::default() };
     let part = v1::TaskOutput { output: Some(v1::task_output::Output::FineTune(part)) };
     assert_eq!(TaskOutput::try_from(part).unwrap_err().to_string(), "fine_tune.weights: missing");
-    let report = v1::ReportOutput { report_json: "{}".to_owned() };
-    assert!(
-        ReportOutput::try_from(report).unwrap_err().to_string().starts_with("report_json: missing field")
-    );
+    let report = v1::ReportOutput::default();
+    assert_eq!(ReportOutput::try_from(report).unwrap_err().to_string(), "judge: missing");
 }

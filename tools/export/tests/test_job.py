@@ -55,10 +55,12 @@ def test_a_judge_and_a_space_stand_in_one_group_in_either_order(tmp_path, saved,
         code, _, errors = export(*judge, "--force", "--job", job)
         assert code == 1 and "has `evaluate.judge:` already, in line " in errors
     job = tmp_path / "deep.yaml"
-    job.write_text("evaluate:   # by whom\n    samples: 500\n\nsample: {seed: 3}\n")
+    job.write_text("evaluate:   # by whom\n  # how many\n    samples: 500\n\nsample: {seed: 3}\n")
     assert export(*judge, "--force", "--job", job)[0] == 0
     found = yaml.safe_load(job.read_text())
     assert found == {"evaluate": {"judge": both["judge"], "samples": 500}, "sample": {"seed": 3}}
+    job.write_text("evaluate:\n  samples: 5\n# who judges\n  judge: {}\n")
+    assert export(*judge, "--force", "--job", job)[0] == 1
     job.write_text("evaluate: {samples: 500}\n")
     code, _, errors = export(*judge, "--force", "--job", job)
     assert code == 1 and "has `evaluate:` already, in line 1" in errors

@@ -27,13 +27,13 @@ pub(crate) struct Original {
 /// The models of the last job or so.
 #[derive(Debug, Default)]
 pub(crate) struct Models {
-    originals: Shelf<Key<spec::Generator>, Original>,
-    labellers: Shelf<Vec<Key<Model>>, Labeller>,
-    classes: Shelf<Key<spec::Classes>, Classes>,
-    differentiable: Shelf<Vec<Key<Model>>, Labeller>,
-    features: Shelf<Key<()>, Features>,
-    references: Shelf<Key<[i64; 3]>, Reference>,
-    calibrations: Shelf<Key<[i64; 3]>, Reference>,
+    originals: Recent<Key<spec::Generator>, Original>,
+    labellers: Recent<Vec<Key<Model>>, Labeller>,
+    classes: Recent<Key<spec::Classes>, Classes>,
+    differentiable: Recent<Vec<Key<Model>>, Labeller>,
+    features: Recent<Key<()>, Features>,
+    references: Recent<Key<[i64; 3]>, Reference>,
+    calibrations: Recent<Key<[i64; 3]>, Reference>,
     trained: Option<Trained>,
     target: Option<(ArtifactRef, Rc<Target>)>,
     pool: Option<(Vec<ArtifactRef>, Rc<Pool>)>,
@@ -220,15 +220,15 @@ impl<S> Key<S> {
 
 /// The last two of a kind: a job has a labeller and a judge.
 #[derive(Debug)]
-struct Shelf<K, T>(Vec<(K, Rc<T>)>);
+struct Recent<K, T>(Vec<(K, Rc<T>)>);
 
-impl<K, T> Default for Shelf<K, T> {
+impl<K, T> Default for Recent<K, T> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<K: PartialEq, T> Shelf<K, T> {
+impl<K: PartialEq, T> Recent<K, T> {
     const ROOM: usize = 2;
 
     fn find(&mut self, key: K, load: impl FnOnce(&K) -> Result<T>) -> Result<Rc<T>> {
@@ -245,7 +245,7 @@ impl<K: PartialEq, T> Shelf<K, T> {
     }
 }
 
-impl<S: PartialEq, T> Shelf<Key<S>, T> {
+impl<S: PartialEq, T> Recent<Key<S>, T> {
     /// What one file holds.
     fn get(
         &mut self,
@@ -259,7 +259,7 @@ impl<S: PartialEq, T> Shelf<Key<S>, T> {
     }
 }
 
-impl Shelf<Vec<Key<Model>>, Labeller> {
+impl Recent<Vec<Key<Model>>, Labeller> {
     /// Who looks, of one file or several; `load` makes each of them.
     fn look(
         &mut self,
@@ -292,10 +292,10 @@ mod tests {
         let file = folder.path().join("model.pt");
         fs::write(&file, "one").unwrap();
         let uri = file.to_str().unwrap();
-        let mut shelf: Shelf<Key<u8>, String> = Shelf::default();
+        let mut recent: Recent<Key<u8>, String> = Recent::default();
         let mut loads = 0;
         let mut get = |spec, device| {
-            let loaded = shelf.get(uri, &Inputs::default(), device, spec, |raw| {
+            let loaded = recent.get(uri, &Inputs::default(), device, spec, |raw| {
                 loads += 1;
                 Ok(String::from_utf8(raw.bytes).unwrap())
             });

@@ -14,7 +14,7 @@ use crate::device::{Arithmetic, DeviceSettings};
 use crate::error::{Error, Result};
 use crate::link::{self, Events, Order};
 use crate::models::Models;
-use crate::phase::fine_tune::{GangSettings, Kept};
+use crate::phase::fine_tune::{GangSettings, ResidentState};
 use crate::storage::Storage;
 use crate::work::{Speaker, Work};
 use crate::{canary, device, memory, phase};
@@ -31,7 +31,7 @@ struct Slot {
     /// The artifact root of the last task: opening one writes a probe.
     storage: Option<(String, Storage)>,
     models: Models,
-    kept: Option<Kept>,
+    resident: Option<ResidentState>,
     gang: GangSettings,
     pace: Pace,
     events: Events,
@@ -67,7 +67,7 @@ pub(crate) fn serve(settings: Settings) -> Result<()> {
             runtime: runtime()?,
             storage: None,
             models: Models::default(),
-            kept: None,
+            resident: None,
             gang,
             pace: Pace::of(&chaos),
             events: events.clone(),
@@ -117,7 +117,7 @@ impl Slot {
         stop.check()?;
         let Assignment { lease, spec, inputs, artifacts, task } = *assignment;
         // Before anything else takes memory.
-        self.kept.take_if(|kept| !kept.survives(&lease, &task));
+        self.resident.take_if(|kept| !kept.survives(&lease, &task));
         let device = device::choose(spec.resources.device, self.device)?;
         let threads = if spec.resources.threads > 0 { spec.resources.threads } else { self.threads };
         tch::set_num_threads(i32::try_from(threads).unwrap_or(1));
@@ -138,7 +138,7 @@ impl Slot {
             arithmetic: Arithmetic::of(device, threads, self.tf32),
             storage,
             models: &mut self.models,
-            kept: &mut self.kept,
+            resident: &mut self.resident,
             gang: &self.gang,
             stop,
             yielding,

@@ -9,19 +9,19 @@ use crate::error::{Error, Result};
 
 /// Where positive begins.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Line {
+pub(crate) enum PositiveRule {
     /// Here.
     At(Cut),
     /// Where this share of all scores lies above: known when all are.
     Top(f64),
 }
 
-impl Line {
+impl PositiveRule {
     /// The cut, if it is known already.
     pub(crate) fn cut(self) -> Option<Cut> {
         match self {
-            Line::At(cut) => Some(cut),
-            Line::Top(_) => None,
+            PositiveRule::At(cut) => Some(cut),
+            PositiveRule::Top(_) => None,
         }
     }
 
@@ -31,27 +31,27 @@ impl Line {
     /// As [`lethe_models::top_cut`].
     pub(crate) fn among(self, scores: &[f64]) -> Result<Cut> {
         match self {
-            Line::At(cut) => Ok(cut),
-            Line::Top(share) => Ok(lethe_models::top_cut(scores, share)?),
+            PositiveRule::At(cut) => Ok(cut),
+            PositiveRule::Top(share) => Ok(lethe_models::top_cut(scores, share)?),
         }
     }
 }
 
 /// Of several classifiers each score is less its own threshold.
-const TOGETHER: Line = Line::At(Cut { sign: 1.0, threshold: 0.0 });
+const TOGETHER: PositiveRule = PositiveRule::At(Cut { sign: 1.0, threshold: 0.0 });
 
 /// Where positive begins by the spec alone.
-pub(crate) fn line(labeller: Labeller<'_>) -> Line {
+pub(crate) fn line(labeller: Labeller<'_>) -> PositiveRule {
     match labeller {
-        Labeller::Classifier(classifier) => Line::At(classifier.cut()),
+        Labeller::Classifier(classifier) => PositiveRule::At(classifier.cut()),
         Labeller::Classifiers(_) => TOGETHER,
         Labeller::Scorer(scorer) => match scorer.positive {
-            Positive::Above(threshold) => Line::At(Cut { sign: 1.0, threshold }),
-            Positive::Below(threshold) => Line::At(Cut { sign: -1.0, threshold }),
-            Positive::Top(share) => Line::Top(share),
+            Positive::Above(threshold) => PositiveRule::At(Cut { sign: 1.0, threshold }),
+            Positive::Below(threshold) => PositiveRule::At(Cut { sign: -1.0, threshold }),
+            Positive::Top(share) => PositiveRule::Top(share),
         },
         // A label is a score of 0 or 1.
-        Labeller::Labels(_) => Line::At(Cut { sign: 1.0, threshold: 0.5 }),
+        Labeller::Labels(_) => PositiveRule::At(Cut { sign: 1.0, threshold: 0.5 }),
     }
 }
 
@@ -118,7 +118,7 @@ impl Judge {
     }
 
     /// Where positive begins by the spec alone.
-    fn line(&self) -> Line {
+    fn line(&self) -> PositiveRule {
         match self.models() {
             [alone] => line(alone.labeller()),
             _ => TOGETHER,
@@ -142,23 +142,28 @@ pub(crate) fn named_judge(spec: &JobSpec) -> Option<Judge> {
 ///
 /// # Errors
 /// For a spec that was never checked.
-pub(crate) fn judge(spec: &JobSpec, labelled_at: Cut) -> Result<(Judge, Line)> {
+pub(crate) fn judge(spec: &JobSpec, labelled_at: Cut) -> Result<(Judge, PositiveRule)> {
     let labeller = looking_labeller(spec);
     let judge = named_judge(spec).or_else(|| labeller.clone());
     let judge = judge.ok_or_else(|| Error::internal("the job spec names no judge"))?;
-    let line = if labeller.as_ref() == Some(&judge) { Line::At(labelled_at) } else { judge.line() };
+    let line = if labeller.as_ref() == Some(&judge) { PositiveRule::At(labelled_at) } else { judge.line() };
     Ok((judge, line))
+}
+
+/// The first labeller that tells several classes apart, as a whole: by it whoever steers training may see what else changes.
+pub(crate) fn labellers_classes(spec: &JobSpec) -> Option<Classes> {
+    let labellers = spec.feature.classifier.iter().chain(&spec.feature.classifiers);
+    let found = labellers.into_iter().find(|classifier| classifier.class.is_some());
+    found.map(|found| Classes { uri: found.uri.clone(), output: found.output })
 }
 
 /// Whose classes should stay where the feature is not: the classifier that the spec names for it, else the judge, else the labeller. Of
 /// these, one that has a class for the feature has others too.
 pub(crate) fn classes(spec: &JobSpec) -> Option<Classes> {
-    let several = |classifier: &&Classifier| classifier.class.is_some();
     let judge = spec.evaluate.judge.as_ref().and_then(|judge| judge.classifier.as_ref());
-    let labellers = spec.feature.classifier.iter().chain(&spec.feature.classifiers);
-    let found = judge.into_iter().chain(labellers).find(several);
+    let judge = judge.filter(|classifier| classifier.class.is_some());
     let whole = |found: &Classifier| Classes { uri: found.uri.clone(), output: found.output };
-    spec.evaluate.classifier.clone().or_else(|| found.map(whole))
+    spec.evaluate.classifier.clone().or_else(|| judge.map(whole)).or_else(|| labellers_classes(spec))
 }
 
 #[cfg(test)]
@@ -190,14 +195,26 @@ mod tests {
         let named =
             of(several, ", evaluate: {judge: {classifier: {uri: a, output: logits, threshold: 0.75}}}");
         let (alone, at) = judge(&named, AT).unwrap();
-        assert_eq!((alone.models().len(), at), (1, Line::At(Cut { sign: 1.0, threshold: 3f64.ln() })));
+        assert_eq!(
+            (alone.models().len(), at),
+            (1, PositiveRule::At(Cut { sign: 1.0, threshold: 3f64.ln() }))
+        );
+    }
+
+    #[test]
+    fn who_steers_sees_the_classes_of_a_labeller_and_never_the_judges() {
+        let named = ", evaluate: {judge: {classifier: {uri: j, output: logits, class: 3}}, classifier: {uri: k, output: logits}}";
+        let of = |labeller: &str| labellers_classes(&of(labeller, named)).map(|classes| classes.uri);
+        assert_eq!(of("classifier: {uri: a, output: logits, class: 3}").as_deref(), Some("a"));
+        assert_eq!(of("classifier: {uri: a, output: logits}"), None, "it knows the feature alone");
+        assert_eq!(of("scorer: {uri: s, positive: {top: 0.1}}"), None);
     }
 
     #[test]
     fn the_labeller_as_judge_keeps_the_cut_of_the_samples() {
         let same = ", evaluate: {judge: {scorer: {uri: s, positive: {top: 0.1}}}}";
         for text in ["", same] {
-            assert_eq!(judge(&spec(text), AT).unwrap().1, Line::At(AT), "{text}");
+            assert_eq!(judge(&spec(text), AT).unwrap().1, PositiveRule::At(AT), "{text}");
         }
     }
 
@@ -216,13 +233,13 @@ mod tests {
     #[test]
     fn another_judge_has_a_line_of_its_own() {
         let of = |text: &str| judge(&spec(&format!(", evaluate: {{judge: {{{text}}}}}")), AT).unwrap().1;
-        assert_eq!(of("scorer: {uri: t, positive: {top: 0.1}}"), Line::Top(0.1));
+        assert_eq!(of("scorer: {uri: t, positive: {top: 0.1}}"), PositiveRule::Top(0.1));
         assert_eq!(
             of("scorer: {uri: s, positive: {below: 2}}"),
-            Line::At(Cut { sign: -1.0, threshold: 2.0 })
+            PositiveRule::At(Cut { sign: -1.0, threshold: 2.0 })
         );
         // A classifier's threshold is a probability, its scores are log-odds.
         let classifier = "classifier: {uri: c, output: logits, class: 1, threshold: 0.75}";
-        assert_eq!(of(classifier), Line::At(Cut { sign: 1.0, threshold: 3f64.ln() }));
+        assert_eq!(of(classifier), PositiveRule::At(Cut { sign: 1.0, threshold: 3f64.ln() }));
     }
 }

@@ -13,7 +13,7 @@ use crate::device::Arithmetic;
 use crate::error::Result;
 use crate::link::{Events, Stop, Yielding};
 use crate::models::{Models, Original};
-use crate::phase::fine_tune::{GangSettings, Kept};
+use crate::phase::fine_tune::{GangSettings, ResidentState};
 use crate::storage::Storage;
 use crate::verdict::{self, Judge};
 
@@ -33,7 +33,7 @@ pub(crate) struct Work<'a> {
     pub(crate) storage: Storage,
     pub(crate) models: &'a mut Models,
     /// Where the training of a job stood when its last gang ended.
-    pub(crate) kept: &'a mut Option<Kept>,
+    pub(crate) resident: &'a mut Option<ResidentState>,
     pub(crate) gang: &'a GangSettings,
     pub(crate) stop: Stop,
     pub(crate) yielding: Yielding,

@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use super::OneJob;
+use lethe_domain::numbers::counted;
+
 use crate::commands::{block_on, job_id};
 use crate::error::Error;
 use crate::output::{columns, print};
-use crate::units::counted;
 
 /// Say what of a job waits, and why.
 pub(crate) fn execute(arguments: &OneJob) -> Result<ExitCode, Error> {

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use lethe_domain::numbers::{counted, grouped, span};
 use lethe_domain::{JobState, JobStatus, PhaseState};
 
 use super::OneJob;
@@ -9,7 +10,6 @@ use crate::commands::{block_on, job_id};
 use crate::error::Error;
 use crate::output::{columns, print};
 use crate::result_table;
-use crate::units::{count, counted, duration};
 
 /// Show one job.
 pub(crate) fn execute(arguments: &OneJob) -> Result<ExitCode, Error> {
@@ -41,9 +41,9 @@ fn table(status: &JobStatus, wide: bool) -> String {
             let done = if phase.total == 0 {
                 String::new()
             } else {
-                format!("{}/{}", count(phase.done), count(phase.total))
+                format!("{}/{}", grouped(phase.done), grouped(phase.total))
             };
-            vec![phase.phase.to_string(), state.to_owned(), done, duration(phase.seconds)]
+            vec![phase.phase.to_string(), state.to_owned(), done, span(phase.seconds)]
         })
         .collect();
     let ended = status.failure.as_ref().map_or_else(String::new, |failure| {

@@ -1,13 +1,15 @@
 //! `lethe job list`.
 
 use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use lethe_domain::{JobResult, JobStatus, PhaseState, Unit};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use lethe_domain::numbers::span;
+use lethe_domain::{JobFilter, JobResult, JobState, JobStatus, PhaseState, Unit};
 
 use crate::commands::{CoordinatorOption, block_on};
 use crate::error::Error;
 use crate::output::{OutputOption, columns, print};
-use crate::units::duration;
 
 /// List jobs, newest first
 #[derive(Debug, clap::Args)]
@@ -15,19 +17,54 @@ pub(crate) struct Arguments {
     /// Show at most this many
     #[arg(long, default_value_t = 50)]
     limit: usize,
+    /// Only jobs in this state; may be given several times
+    #[arg(long = "state", value_name = "STATE", value_parser = state())]
+    states: Vec<JobState>,
+    /// Only jobs of this owner (queue.owner of their specs)
+    #[arg(long)]
+    owner: Option<String>,
+    /// Only jobs whose spec has this name
+    #[arg(long)]
+    name: Option<String>,
+    /// Only jobs submitted within this time, such as 2h or 7days
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    since: Option<Duration>,
     #[command(flatten)]
     coordinator: CoordinatorOption,
     #[command(flatten)]
     output: OutputOption,
 }
 
+/// The states by the names that lists show.
+fn state() -> impl TypedValueParser<Value = JobState> {
+    let named = |name: String| JobState::ALL.into_iter().find(|state| state.name() == name);
+    PossibleValuesParser::new(JobState::ALL.map(JobState::name))
+        .try_map(move |name| named(name).ok_or("no such state"))
+}
+
+impl Arguments {
+    fn filter(&self) -> JobFilter {
+        let since = self.since.and_then(|ago| SystemTime::now().checked_sub(ago));
+        JobFilter {
+            states: self.states.clone(),
+            owner: self.owner.clone(),
+            name: self.name.clone(),
+            // Before 1970 there were no jobs.
+            since_unix_ms: since
+                .and_then(|at| at.duration_since(UNIX_EPOCH).ok())
+                .map(|at| at.as_millis() as u64),
+        }
+    }
+}
+
 pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Error> {
     let jobs = block_on(async {
         let client = arguments.coordinator.connect().await?;
+        let filter = arguments.filter();
         let mut jobs = Vec::new();
         let mut after = None;
         while jobs.len() < arguments.limit {
-            let page = client.list(0, after.as_deref()).await?;
+            let page = client.list_fitting(&filter, 0, after.as_deref()).await?;
             jobs.extend(page.jobs);
             match page.next {
                 Some(next) => after = Some(next),
@@ -44,7 +81,7 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Error> {
 fn table(jobs: &[JobStatus], wide: bool) -> String {
     let mut head = vec!["JOB", "FEATURE", "STATE", "PHASE", "SLOTS", "REMAINING", "WARNINGS", "TIME"];
     if wide {
-        head.push("NOTE");
+        head.extend(["OWNER", "NOTE"]);
     }
     let rows: Vec<Vec<String>> = jobs.iter().map(|job| row(job, wide)).collect();
     columns(&head, &rows)
@@ -66,11 +103,12 @@ fn row(job: &JobStatus, wide: bool) -> Vec<String> {
         job.slots.to_string(),
         remaining.unwrap_or_else(|| "-".to_owned()),
         codes.len().to_string(),
-        duration(seconds),
+        span(seconds),
     ];
     if wide {
         let waiting = job.waiting.as_ref().map(ToString::to_string);
         let failure = job.failure.as_ref().map(ToString::to_string);
+        row.push(job.owner.clone());
         row.push(failure.or(waiting).unwrap_or_else(|| codes.join(", ")));
     }
     row

@@ -2,13 +2,13 @@
 
 use std::process::ExitCode;
 
+use lethe_domain::numbers::span;
 use lethe_domain::{WorkerState, WorkerStatus};
 
 use super::worker_id;
 use crate::commands::{CoordinatorOption, block_on};
 use crate::error::Error;
 use crate::output::{OutputOption, columns, print};
-use crate::units::duration;
 
 /// Show one worker, slot by slot
 #[derive(Debug, clap::Args)]
@@ -42,7 +42,7 @@ pub(super) fn text(worker: &WorkerStatus) -> String {
         worker.hostname,
         worker.version,
         worker.state.name(),
-        duration(worker.heartbeat_age_ms as f64 / 1000.0)
+        span(worker.heartbeat_age_ms as f64 / 1000.0)
     );
     let rows: Vec<Vec<String>> = worker
         .slots

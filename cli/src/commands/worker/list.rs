@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use lethe_domain::WorkerStatus;
+use lethe_domain::numbers::span;
 
 use crate::commands::{CoordinatorOption, block_on};
 use crate::error::Error;
 use crate::output::{OutputOption, columns, print};
-use crate::units::duration;
 
 /// List workers and what their slots do
 #[derive(Debug, clap::Args)]
@@ -40,7 +40,7 @@ fn table(workers: &[WorkerStatus], wide: bool) -> String {
                 worker.state.name().to_owned(),
                 worker.slots.len().to_string(),
                 leases.len().to_string(),
-                format!("{} ago", duration(worker.heartbeat_age_ms as f64 / 1000.0)),
+                format!("{} ago", span(worker.heartbeat_age_ms as f64 / 1000.0)),
                 worker.reason.clone().unwrap_or_default(),
             ];
             if wide {

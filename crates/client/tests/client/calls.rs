@@ -39,7 +39,12 @@ async fn a_submitted_job_carries_its_spec_and_its_request_id() {
         assert_eq!(client.submit(&spec(), request_id).await.unwrap(), job(JobState::Queued, 1));
     }
     let requests = requests.lock().unwrap();
-    assert!(requests.iter().all(|request| request.spec == Some(spec().into()) && !request.validate_only));
+    assert!(
+        requests
+            .iter()
+            .all(|request| request.source == Some(v1::submit_job_request::Source::Spec(spec().into()))
+                && !request.validate_only)
+    );
     let ids: Vec<&str> = requests.iter().map(|request| request.request_id.as_str()).collect();
     assert_eq!(ids[0], "retry-me");
     assert!(!ids[1].is_empty() && !ids[2].is_empty() && ids[1] != ids[2], "{ids:?}");
@@ -125,7 +130,8 @@ async fn a_wrong_spec_is_refused_before_it_is_sent() {
 async fn what_only_the_coordinator_can_see_is_reported_the_same_way() {
     let problem = || SpecProblem { path: "generator.uri".to_owned(), message: "no such file".to_owned() };
     let validate = answer(move |request: v1::ValidateJobRequest| {
-        let missing = request.spec.unwrap().name == "thick-vae";
+        let Some(v1::validate_job_request::Source::Spec(spec)) = request.source else { panic!("no message") };
+        let missing = spec.name == "thick-vae";
         Ok(v1::ValidateJobResponse { problems: missing.then(|| problem().into()).into_iter().collect() })
     });
     let submit = answer(move |_| Err(Refusal::Spec(SpecError { problems: vec![problem()] }).into()));

@@ -40,6 +40,7 @@ fn job(state: JobState, version: u64) -> JobStatus {
         id: id(),
         name: "thick-vae".to_owned(),
         feature: "thick".to_owned(),
+        owner: "default".to_owned(),
         state,
         submitted_unix_ms: 1_785_542_400_001,
         finished_unix_ms: None,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::future::{BoxFuture, FutureExt, pending, ready};
 use futures::stream::{BoxStream, StreamExt};
 use lethe_proto::v1;
+use lethe_proto::v1::fleet_service_server::{FleetService, FleetServiceServer};
 use lethe_proto::v1::job_service_server::{JobService, JobServiceServer};
 use lethe_proto::v1::worker_service_server::{WorkerService, WorkerServiceServer};
 use tokio::net::TcpListener;
@@ -87,6 +88,7 @@ impl Coordinator {
             let script = std::sync::Arc::new(Service(script));
             Server::builder()
                 .add_service(JobServiceServer::from_arc(script.clone()))
+                .add_service(FleetServiceServer::from_arc(script.clone()))
                 .add_service(WorkerServiceServer::from_arc(script))
                 .serve_with_incoming(TcpListenerStream::new(listener))
                 .await
@@ -186,13 +188,6 @@ impl JobService for Service {
         (self.0.download.0)(request.into_inner()).await.map(Response::new)
     }
 
-    async fn list_workers(
-        &self,
-        request: Request<v1::ListWorkersRequest>,
-    ) -> Result<Response<v1::ListWorkersResponse>, Status> {
-        (self.0.workers.0)(request.into_inner()).await.map(Response::new)
-    }
-
     async fn delete_job(
         &self,
         _: Request<v1::DeleteJobRequest>,
@@ -205,6 +200,16 @@ impl JobService for Service {
         _: Request<v1::ExplainJobRequest>,
     ) -> Result<Response<v1::ExplainJobResponse>, Status> {
         Err(not_scripted())
+    }
+}
+
+#[tonic::async_trait]
+impl FleetService for Service {
+    async fn list_workers(
+        &self,
+        request: Request<v1::ListWorkersRequest>,
+    ) -> Result<Response<v1::ListWorkersResponse>, Status> {
+        (self.0.workers.0)(request.into_inner()).await.map(Response::new)
     }
 
     async fn get_worker(

@@ -3,8 +3,8 @@
 //! Not here: whether files exist and models fit (coordinator, executor).
 
 use super::{
-    CLASSIFIERS, Classifier, Direction, Feature, Generator, JobSpec, Judge, Labeller, Latent, Positive,
-    Prior, Sample, Scorer, Selection, SpecError, SpecProblem, Threshold, Unlearn, Until,
+    CLASSIFIERS, Classifier, Direction, EditChoice, Feature, Generator, JobSpec, Judge, Labeller, Latent,
+    Positive, Prior, Sample, Scorer, Selection, SpecError, SpecProblem, Threshold, Unlearn, Until,
 };
 use crate::{Phase, Portions, Shape};
 
@@ -339,11 +339,18 @@ fn check_direction(direction: &Direction, problems: &mut Problems) {
         "found direction.recall too, which says how much is edited in its place: expected one of them"
             .to_owned()
     });
-    problems.require(
-        direction.calibration.is_none() || direction.selection == Selection::Classifier,
-        key,
-        || "only meant for selection: classifier; with projection, leave it out".to_owned(),
-    );
+    if direction.selection == Selection::Projection {
+        for (given, key) in [
+            (direction.calibration.is_some(), key),
+            (direction.recall.is_some(), "direction.recall"),
+            (direction.margin.is_some(), "direction.margin"),
+            (direction.edit != EditChoice::Auto, "direction.edit"),
+        ] {
+            problems.require(!given, key, || {
+                "only meant for selection: classifier; with projection, leave it out".to_owned()
+            });
+        }
+    }
     problems.require(
         !(direction.raw && direction.selection == Selection::Classifier),
         "direction.raw",
@@ -542,6 +549,16 @@ feature:
                 error.problems.iter().any(|p| p.path.starts_with(at) && p.message.contains(message)),
                 "{path}: expected {at}: {message}\nfound {error}"
             );
+        }
+    }
+
+    #[test]
+    fn what_a_projection_does_not_heed_is_refused() {
+        for (key, value) in [("recall", json!(1)), ("margin", json!(1)), ("edit", json!("line"))] {
+            let direction = json!({"selection": "projection", key: value});
+            let error = JobSpec::from_value(with("direction", direction)).unwrap_err();
+            assert_eq!(error.problems[0].path, format!("direction.{key}"));
+            assert!(error.to_string().contains("with projection, leave it out"), "{error}");
         }
     }
 

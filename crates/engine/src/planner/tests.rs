@@ -209,9 +209,9 @@ proptest! {
         // P-E: no slot idles while a demand of leases that it suits goes without, unless a gang holds it back.
         let used: u32 = answers.iter().map(|a| if let Answer::Slots(s) = a { s.sum() } else { 0 }).sum();
         let held = answers.iter().any(|a| matches!(a, Answer::GangWaits { held: true, .. }));
-        let hungry = problem.demands.iter().zip(&answers)
+        let schedulable = problem.demands.iter().zip(&answers)
             .any(|(d, a)| d.wants != Wants::Cuda && *a == Answer::NoneFree);
-        prop_assert!(!(hungry && !held && used < problem.free.sum()));
+        prop_assert!(!(schedulable && !held && used < problem.free.sum()));
         // P-G: within a priority, an owner that goes without holds no more than one that was given a slot, plus one.
         let mut holds: Vec<u32> = problem.owners.iter().map(|owner| owner.holds).collect();
         for (demand, answer) in problem.demands.iter().zip(&answers) {

@@ -59,9 +59,9 @@ pub(super) fn compare(model: &str, sidecar: &Sidecar, spec: &GeneratorSpec) -> R
 }
 
 /// Refuses weights that are not exactly those of the architecture, or that are no floating numbers.
-pub(super) fn check_tensors(weights: &Tensors, slots: &[architecture::Slot]) -> Result<()> {
+pub(super) fn check_tensors(weights: &Tensors, tensors: &[architecture::TensorSpec]) -> Result<()> {
     let wanted: Vec<(&str, Vec<i64>)> =
-        slots.iter().map(|slot| (slot.name.as_str(), slot.shape.clone())).collect();
+        tensors.iter().map(|spec| (spec.name.as_str(), spec.shape.clone())).collect();
     same_tensors(weights, &wanted)?;
     for (name, tensor) in weights.iter() {
         let kind = tensor.f_kind()?;

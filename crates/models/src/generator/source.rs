@@ -71,7 +71,7 @@ impl GeneratorFile {
         let checked = Self { file, spec: spec.clone(), architecture };
         if let Some(architecture) = &checked.architecture {
             let weights = Tensors::from_bytes(&checked.file.bytes, &checked.file.name)?;
-            agreement::check_tensors(&weights, &architecture::slots(architecture))?;
+            agreement::check_tensors(&weights, &architecture::tensors(architecture))?;
         }
         Ok(checked)
     }
@@ -196,13 +196,13 @@ impl GeneratorFile {
         let weights = Tensors::from_bytes(&self.file.bytes, &self.file.name)?;
         let (mut parameters, mut buffers) = (Vec::new(), Vec::new());
         let mut by_name = BTreeMap::new();
-        for slot in architecture::slots(architecture) {
-            let tensor = weights.get(&slot.name)?.f_to_device(device)?.f_to_kind(Kind::Float)?;
-            by_name.insert(slot.name.clone(), tensor.shallow_clone());
-            if slot.parameter {
-                parameters.push((slot.name, tensor.f_set_requires_grad(true)?));
+        for spec in architecture::tensors(architecture) {
+            let tensor = weights.get(&spec.name)?.f_to_device(device)?.f_to_kind(Kind::Float)?;
+            by_name.insert(spec.name.clone(), tensor.shallow_clone());
+            if spec.parameter {
+                parameters.push((spec.name, tensor.f_set_requires_grad(true)?));
             } else {
-                buffers.push((slot.name, tensor));
+                buffers.push((spec.name, tensor));
             }
         }
         Ok((Module::Native(Native::new(architecture, &by_name)), (parameters, buffers, Vec::new())))

@@ -27,7 +27,7 @@ pub(crate) enum Native {
 }
 
 impl Native {
-    /// Layers over tensors that were checked against `architecture::slots`.
+    /// Layers over tensors that were checked against `architecture::tensors`.
     pub(crate) fn new(architecture: &Architecture, tensors: &BTreeMap<String, Tensor>) -> Self {
         let take = |name: String| tensors[&name].shallow_clone();
         match architecture {

@@ -1,3 +1,5 @@
+//! Adam: its steps are those of PyTorch's, and a saved state goes on bit by bit.
+
 use lethe_models::{Adam, Error, Tensors};
 use tch::{Device, Kind, Tensor};
 

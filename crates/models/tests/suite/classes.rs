@@ -1,3 +1,5 @@
+//! Which images changed their class, where the classifier was sure.
+
 use std::path::{Path, PathBuf};
 
 use lethe_domain::ErrorCode;

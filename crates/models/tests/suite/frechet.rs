@@ -1,3 +1,5 @@
+//! The Frechet distance, against values computed elsewhere.
+
 use lethe_models::{Error, Moments, Tensors, frechet_distance};
 use tch::{Device, Kind, Tensor};
 

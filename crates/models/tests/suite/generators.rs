@@ -1,3 +1,5 @@
+//! Generators of every format: their images are those of PyTorch.
+
 use lethe_domain::spec::{BatchNorm, ModelFormat};
 use lethe_models::{Error, Exported, Generator, GeneratorFile, Tensors};
 use tch::{Device, Kind, Tensor};

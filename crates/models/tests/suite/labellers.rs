@@ -1,3 +1,5 @@
+//! Classifiers, scorers and features: their numbers are those of PyTorch.
+
 use lethe_domain::ErrorCode;
 use lethe_domain::spec::{self, Classifier, ClassifierOutput, Positive, Scorer};
 use lethe_models::{Error, Features, Labeller};

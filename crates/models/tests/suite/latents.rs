@@ -1,3 +1,5 @@
+//! Latents: the same whoever makes them, and distributed as the prior says.
+
 use lethe_domain::spec::{ModelFormat, Prior};
 use lethe_models::{Latents, Stream};
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Where the feature is in latent space, on data whose direction is known.
+
 use lethe_domain::spec::{Direction, DirectionMethod, ModelFormat, Selection, Threshold};
 use lethe_domain::{Cut, WarningCode};
 use lethe_models::{Defaults, Error, Latents, Located, Select, Stream, Target, locate, roc_auc};

@@ -1,3 +1,5 @@
+//! Models and files that are refused, each with what to do.
+
 use lethe_domain::spec::{Generator as Spec, Latent, ModelFormat, Prior};
 use lethe_domain::{ErrorCode, Failure};
 use lethe_models::{Error, GeneratorFile, Tensors, sha256};

@@ -1,3 +1,5 @@
+//! The contact sheet, read back from its PNG.
+
 use lethe_models::{Caption, Error, Reference, Tensors, choose, contact_sheet};
 use tch::{Device, Kind, Tensor};
 

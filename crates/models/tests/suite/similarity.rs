@@ -1,3 +1,5 @@
+//! MS-SSIM and the terms of the loss, against values computed elsewhere.
+
 use lethe_domain::EditMethod;
 use lethe_domain::spec::{LossReduction, Unlearn};
 use lethe_models::{Loss, Similarity, Tensors};

@@ -6,7 +6,7 @@ use lethe_domain::{ErrorCode, Failure, HeldLease, LeaseId, SlotIndex, SlotReport
 use lethe_proto::executor::{ExecutorCommand, ExecutorEvent};
 use lethe_proto::session::WorkerEvent;
 
-use super::slot::{Doom, Process, Slot, Stop, Work};
+use super::slot::{KillReason, Process, Slot, Stop, Work};
 use super::{Effect, Machine, Now, indexed_mut};
 use crate::death::Death;
 
@@ -77,7 +77,7 @@ impl Machine {
         };
         slot.strikes = 0;
         if leaving && slot.process == Process::Ready {
-            kill(slot, at, Doom::Leave, effects);
+            kill(slot, at, KillReason::Leave, effects);
         }
         let yielded = outcome.as_ref().is_err_and(|failure| failure.code == ErrorCode::Yielded);
         let given_up = work.stop.is_some_and(|stop| !stop.asked) && outcome.is_err();
@@ -92,18 +92,18 @@ impl Machine {
             (self.patience.stop.as_secs_f64(), self.patience.start.as_secs_f64());
         let Some(slot) = self.slots.get_mut(at.0 as usize) else { return };
         let process = replace(&mut slot.process, Process::Absent { start_at: now.at });
-        let started = matches!(process, Process::Ready | Process::Doomed(Doom::DidNotStop));
+        let started = matches!(process, Process::Ready | Process::Doomed(KillReason::DidNotStop));
         // Work that waits outlives an executor that had been up: the next one takes it.
         let work = slot.work.take_if(|work| work.untold.is_none() || !started);
         let reason = match process {
-            Process::Doomed(Doom::DidNotStop) => &mut self.counts.did_not_stop,
+            Process::Doomed(KillReason::DidNotStop) => &mut self.counts.did_not_stop,
             Process::Ready if work.is_some() => &mut self.counts.died_at_work,
-            Process::Ready | Process::Doomed(Doom::Leave) => &mut self.counts.died_idle,
-            Process::Absent { .. } | Process::Starting { .. } | Process::Doomed(Doom::DidNotStart) => {
+            Process::Ready | Process::Doomed(KillReason::Leave) => &mut self.counts.died_idle,
+            Process::Absent { .. } | Process::Starting { .. } | Process::Doomed(KillReason::DidNotStart) => {
                 &mut self.counts.did_not_start
             }
         };
-        if process == Process::Doomed(Doom::DidNotStart) {
+        if process == Process::Doomed(KillReason::DidNotStart) {
             death.how = format!("it was not ready within {start_seconds:.1} s and was killed");
         }
         if !leaving {
@@ -111,12 +111,12 @@ impl Machine {
             tracing::warn!(slot = %at, device = slot.device, how = death.how, "an executor died");
         }
         // What was killed on purpose is no sign of anything.
-        if process != Process::Doomed(Doom::DidNotStop) {
+        if process != Process::Doomed(KillReason::DidNotStop) {
             slot.strikes += 1;
         }
         slot.process = Process::Absent { start_at: now.at + slot.pause() };
-        let hopeless =
-            !slot.proven && (slot.strikes >= FIRST_TRIES || process == Process::Doomed(Doom::DidNotStart));
+        let hopeless = !slot.proven
+            && (slot.strikes >= FIRST_TRIES || process == Process::Doomed(KillReason::DidNotStart));
         let device = slot.device.clone();
         if let Some(work) = work {
             let told = Told { at, device: &device, started, stop_seconds };
@@ -141,12 +141,12 @@ impl Machine {
                     effects.push(Effect::Start(at));
                 }
                 Process::Starting { ready_by } if ready_by <= now.at => {
-                    kill(slot, at, Doom::DidNotStart, effects);
+                    kill(slot, at, KillReason::DidNotStart, effects);
                 }
                 Process::Ready => {
                     let stop = slot.work.as_ref().and_then(|work| work.stop);
                     if stop.is_some_and(|stop| stop.by <= now.at) {
-                        kill(slot, at, Doom::DidNotStop, effects);
+                        kill(slot, at, KillReason::DidNotStop, effects);
                     }
                 }
                 Process::Absent { .. } | Process::Starting { .. } | Process::Doomed(_) => {}
@@ -156,8 +156,8 @@ impl Machine {
 }
 
 /// Kills the executor of a slot; its death is reported as an event.
-pub(super) fn kill(slot: &mut Slot, at: SlotIndex, doom: Doom, effects: &mut Vec<Effect>) {
-    slot.process = Process::Doomed(doom);
+pub(super) fn kill(slot: &mut Slot, at: SlotIndex, kill_reason: KillReason, effects: &mut Vec<Effect>) {
+    slot.process = Process::Doomed(kill_reason);
     effects.push(Effect::Kill(at));
 }
 
@@ -177,7 +177,7 @@ impl Told<'_> {
         match work.stop {
             Some(Stop { asked: false, .. }) => None,
             Some(Stop { asked: true, .. }) => {
-                let end = if process == Process::Doomed(Doom::DidNotStop) {
+                let end = if process == Process::Doomed(KillReason::DidNotStop) {
                     format!("its executor did not end within {:.1} s and was killed", self.stop_seconds)
                 } else {
                     format!("its executor died meanwhile: {}", death.how)

@@ -5,7 +5,7 @@ use std::time::Instant;
 use lethe_proto::executor::ExecutorCommand;
 
 use super::executors::kill;
-use super::slot::{Doom, Process, Stop};
+use super::slot::{KillReason, Process, Stop};
 use super::{Effect, Machine, Now, indexed_mut};
 
 /// The agent is about to end.
@@ -36,7 +36,7 @@ impl Machine {
                 },
                 // It has nothing to lose: what it wrote is whole or absent whenever it ends.
                 (Process::Ready, None) | (Process::Starting { .. }, _) => {
-                    kill(slot, at, Doom::Leave, effects);
+                    kill(slot, at, KillReason::Leave, effects);
                 }
                 (Process::Absent { .. } | Process::Doomed(_), _) => {}
             }

@@ -41,12 +41,12 @@ pub(super) enum Process {
     /// Ready: it works when there is work, else it waits.
     Ready,
     /// Killed; its death has not been seen yet.
-    Doomed(Doom),
+    Doomed(KillReason),
 }
 
 /// Why an executor was killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Doom {
+pub(super) enum KillReason {
     DidNotStart,
     DidNotStop,
     Leave,

@@ -12,7 +12,7 @@ use lethe_models::{Loss, Stream, Target};
 use tch::{Kind, Tensor};
 
 use super::edit;
-use super::evaluate::Eyes;
+use super::evaluate::Evaluator;
 use crate::error::Result;
 use crate::measures::Measures;
 use crate::work::Work;
@@ -76,10 +76,10 @@ fn train(work: &mut Work<'_>, target: &Target) -> Result<f64> {
 
 fn evaluate(work: &mut Work<'_>, target: &Target) -> Result<f64> {
     let copy = Rc::new(work.original()?.file.frozen(work.device)?);
-    let eyes = Eyes::new(work, target, copy)?;
-    let tools = eyes.tools(work)?;
+    let evaluator = Evaluator::new(work, target, copy)?;
+    let tools = evaluator.tools(work)?;
     let part = SampleRange { start: 0, count: FEW };
-    let seconds = second(work, |work| eyes.look(work, &tools, part, &mut Measures::new(0)))?;
+    let seconds = second(work, |work| evaluator.look(work, &tools, part, &mut Measures::new(0)))?;
     Ok(seconds / FEW as f64)
 }
 

@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::measures::{Free, Measures, Space};
 use crate::models::Original;
 use crate::pairs::{CLASS_CHANGED, PAIRS, Tools};
-use crate::verdict::{self, Line};
+use crate::verdict::{self, PositiveRule};
 use crate::work::Work;
 
 /// What to do when a batch does not fit.
@@ -38,15 +38,15 @@ pub(super) fn run(
     let target = work.target(target)?;
     let (original, storage) = (work.original()?, work.storage.clone());
     let copy = work.models.trained(&original, &weights.sha256, || storage.tensors(weights))?;
-    let eyes = Eyes::new(work, &target, copy)?;
+    let evaluator = Evaluator::new(work, &target, copy)?;
     if shard.is_first() {
         work.speaker.begin();
     }
     let batch = format!("a batch of {} images (evaluate.batch)", work.spec.evaluate.batch);
-    let measures = eyes.compare(work, shard).map_err(|error| error.too_large(&batch, SMALLER))?;
+    let measures = evaluator.compare(work, shard).map_err(|error| error.too_large(&batch, SMALLER))?;
     let moments = work.storage.put(&work.shard_path(shard.index), measures.to_bytes()?)?;
     let count = |scores: &[f64]| {
-        eyes.line.cut().map(|cut| scores.iter().filter(|score| cut.is_positive(**score)).count() as u64)
+        evaluator.line.cut().map(|cut| scores.iter().filter(|score| cut.is_positive(**score)).count() as u64)
     };
     let (before, after) = (count(&measures.before), count(&measures.after));
     Ok(EvaluateOutput { samples: shard.range.count, before, after, moments })
@@ -54,17 +54,17 @@ pub(super) fn run(
 
 /// Everything that looks.
 #[derive(Debug)]
-pub(super) struct Eyes {
+pub(super) struct Evaluator {
     original: Rc<Original>,
     editor: Editor,
     copy: Rc<Generator>,
     judge: Rc<Labeller>,
     features: Option<Rc<Features>>,
     /// By which the judge says that the feature is there.
-    line: Line,
+    line: PositiveRule,
 }
 
-impl Eyes {
+impl Evaluator {
     /// Those of a job, for this copy.
     ///
     /// # Errors
@@ -193,11 +193,11 @@ impl Eyes {
     ) -> Result<()> {
         let original = &self.original.generator;
         let mut places: Vec<u64> = match self.line {
-            Line::At(cut) => {
+            PositiveRule::At(cut) => {
                 let shows = (part.start..).zip(scores).filter(|(_, score)| cut.is_positive(**score));
                 shows.map(|(place, _)| place).collect()
             }
-            Line::Top(share) => {
+            PositiveRule::Top(share) => {
                 let wanted = (part.count as f64 * share / (1.0 - share)).ceil() as u64;
                 (part.start..part.start + wanted.min(part.count)).collect()
             }

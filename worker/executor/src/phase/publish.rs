@@ -12,7 +12,7 @@ use crate::device;
 use crate::error::Result;
 use crate::models::Original;
 use crate::storage::Storage;
-use crate::verdict::{self, Line};
+use crate::verdict::{self, PositiveRule};
 use crate::work::Work;
 
 /// Pairs on the contact sheet, and to a row.
@@ -116,7 +116,7 @@ fn find(work: &mut Work<'_>, original: &Original, target: &Target) -> Result<(Ve
         work.step(part.start, all.count)?;
         let z = latents.batch(Stream::Evaluate, part.start, part.count, work.device)?;
         scores.extend(labeller.scores(&generator.to_unit(&generator.forward(&z)?)?)?);
-        if let Line::At(cut) = line {
+        if let PositiveRule::At(cut) = line {
             positive = scores.iter().map(|score| cut.is_positive(*score)).collect();
             let shown = positive.iter().filter(|shown| **shown).count();
             if shown >= PAIRS && positive.len() - shown >= PAIRS {
@@ -124,7 +124,7 @@ fn find(work: &mut Work<'_>, original: &Original, target: &Target) -> Result<(Ve
             }
         }
     }
-    if let Line::Top(_) = line {
+    if let PositiveRule::Top(_) = line {
         let cut = line.among(&scores)?;
         positive = scores.iter().map(|score| cut.is_positive(*score)).collect();
     }

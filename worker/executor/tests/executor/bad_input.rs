@@ -189,7 +189,7 @@ fn labels_that_are_all_the_same_or_not_labels() {
         let judge = job.spec["feature"]["classifier"].clone();
         let job = job
             .set("feature", json!({"name": "f", "labels": {"uri": file}}))
-            .set("direction.selection", "projection")
+            .set("direction", json!({"selection": "projection"}))
             .set("evaluate.judge", json!({"classifier": judge}));
         refused(&mut executor, &job, code, &[]);
     }
@@ -354,7 +354,7 @@ fn labels_that_are_not_those_the_job_was_accepted_with() {
     let judge = job.spec["feature"]["classifier"].clone();
     let mut job = job
         .set("feature", json!({"name": "f", "labels": {"uri": uri}}))
-        .set("direction.selection", "projection")
+        .set("direction", json!({"selection": "projection"}))
         .set("evaluate.judge", json!({"classifier": judge}));
     job.inputs = Inputs([(InputRole::Labeller, input(&uri))].into());
     assert!(matches!(executor.run(&job.probe()), TaskOutput::Probe(_)));

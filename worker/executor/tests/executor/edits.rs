@@ -100,7 +100,7 @@ fn labels_from_a_file_are_enough_to_edit_along_the_direction() {
     let judge = job.spec["feature"]["classifier"].clone();
     let job = job
         .set("feature", json!({"name": "fifth", "labels": {"uri": file}}))
-        .set("direction.selection", "projection")
+        .set("direction", json!({"selection": "projection"}))
         .set("evaluate.judge", json!({"classifier": judge}));
     let mut all = [Executor::start()];
     let target = job.target(&mut all[0]);

@@ -94,7 +94,7 @@ fn labels_from_a_file_count_as_scores() {
     let judge = job.spec["feature"]["classifier"].clone();
     let job = job
         .set("feature", json!({"name": "fifth", "labels": {"uri": file}}))
-        .set("direction.selection", "projection")
+        .set("direction", json!({"selection": "projection"}))
         .set("evaluate.judge", json!({"classifier": judge}));
     let mut executor = Executor::start();
     assert!(matches!(executor.run(&job.probe()), TaskOutput::Probe(_)));

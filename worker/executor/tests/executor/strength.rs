@@ -6,6 +6,7 @@ use std::path::Path;
 
 use lethe_domain::FineTuneOutput;
 use safetensors::SafeTensors;
+use serde_json::json;
 
 use crate::harness::Executor;
 use crate::job::{Job, fixture};
@@ -68,6 +69,6 @@ fn it_is_found_by_the_labeller_the_same_by_any_ranks_and_can_be_said_again() {
 #[test]
 fn too_few_latents_decide_nothing() {
     assert_eq!(trained(&Job::tiny().set("unlearn.lr", 1e-9), 1).strength, Some(1.0));
-    let projected = large().set("unlearn.lr", 1e-9).set("direction.selection", "projection");
+    let projected = large().set("unlearn.lr", 1e-9).set("direction", json!({"selection": "projection"}));
     assert_eq!(trained(&projected, 1).strength, Some(1.0));
 }

@@ -103,7 +103,7 @@ impl World {
                     self.sessions.remove(&worker);
                     self.break_wire(&worker);
                 }
-                Decision::Notify { .. } | Decision::Metric(_) | Decision::Chore(_) => {}
+                Decision::Refuse(_) | Decision::Notify { .. } | Decision::Metric(_) | Decision::Chore(_) => {}
             }
         }
     }

@@ -12,7 +12,7 @@ mod streams;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use lethe_domain::{Epoch, Inputs, JobId, JobState, Phase, ShardIndex, TaskOutput, WorkerId};
+use lethe_domain::{Epoch, Inputs, JobId, JobState, Phase, Principal, ShardIndex, TaskOutput, WorkerId};
 use lethe_engine::{Event as Occurrence, JobRecord, State, WorkerRecord};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -169,7 +169,11 @@ impl World {
                 self.weather = self.weather.calm();
             }
             if self.now == cancel_at / 10 * 10 {
-                self.occurs(Occurrence::Cancel { job: job("b"), reason: "had enough".to_owned() });
+                self.occurs(Occurrence::Cancel {
+                    by: Principal::default(),
+                    job: job("b"),
+                    reason: "had enough".to_owned(),
+                });
             }
             if self.chance(self.weather.coordinator_dies) {
                 self.crash_coordinator();
@@ -220,6 +224,7 @@ fn no_storm_keeps_a_fleet_from_its_work() {
             for name in ["a", "b"] {
                 let spec = Box::new(spec());
                 world.occurs(Occurrence::Submit {
+                    by: Principal::default(),
                     job: job(name),
                     spec,
                     inputs: Inputs::default(),

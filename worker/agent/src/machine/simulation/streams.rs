@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use lethe_domain::{Epoch, WorkerId};
 use lethe_engine::{Event as Occurrence, Introduction as Introduced};
+use lethe_proto::LeaseOutcome;
 use lethe_proto::session::{WorkerCommand, WorkerEvent};
-use lethe_proto::{LeaseOutcome, PROTOCOL};
 use rand::RngExt;
 
 use super::World;
@@ -112,13 +112,8 @@ impl World {
                 self.say_down(id, Down::Registered(Epoch(self.epoch)));
                 self.occurs(Occurrence::WorkerJoined {
                     worker: id.clone(),
-                    introduction: Box::new(Introduced {
-                        protocol: PROTOCOL,
-                        devices,
-                        held,
-                        reports,
-                        ..Introduced::default()
-                    }),
+                    introduction: Box::new(Introduced { devices, held, reports, ..Introduced::default() }),
+                    session_open: false,
                 });
             }
             Up::Event(_) | Up::Bye if !current => {}

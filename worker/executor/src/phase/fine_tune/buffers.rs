@@ -21,13 +21,13 @@ impl Buffers {
     ///
     /// # Errors
     /// Lack of memory.
-    pub(super) fn copy(&self, tensors: &Tensors) -> Result<Lent> {
+    pub(super) fn copy(&self, tensors: &Tensors) -> Result<PooledTensors> {
         let earlier = self.free().pop();
         let copy = match earlier {
             Some(earlier) => tensors.snapshot_into(earlier)?,
             None => tensors.snapshot()?,
         };
-        Ok(Lent { tensors: copy, home: self.clone() })
+        Ok(PooledTensors { tensors: copy, home: self.clone() })
     }
 
     /// Has memory for such copies at hand, so that the first of them are as quick as the later ones.
@@ -35,7 +35,7 @@ impl Buffers {
     /// # Errors
     /// Lack of memory.
     pub(super) fn prepare(&self, tensors: &Tensors) -> Result<()> {
-        let copies = (0..MOST).map(|_| self.copy(tensors)).collect::<Result<Vec<Lent>>>()?;
+        let copies = (0..MOST).map(|_| self.copy(tensors)).collect::<Result<Vec<PooledTensors>>>()?;
         drop(copies);
         Ok(())
     }
@@ -47,12 +47,12 @@ impl Buffers {
 
 /// A copy; its memory goes back when it is dropped, on whichever thread.
 #[derive(Debug)]
-pub(super) struct Lent {
+pub(super) struct PooledTensors {
     tensors: Tensors,
     home: Buffers,
 }
 
-impl Deref for Lent {
+impl Deref for PooledTensors {
     type Target = Tensors;
 
     fn deref(&self) -> &Tensors {
@@ -60,7 +60,7 @@ impl Deref for Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for PooledTensors {
     fn drop(&mut self) {
         let tensors = mem::replace(&mut self.tensors, Tensors::new(""));
         let mut free = self.home.free();
@@ -80,7 +80,7 @@ mod tests {
     fn memory_comes_back_from_another_thread_and_is_used_again() {
         let (buffers, mut tensors) = (Buffers::default(), Tensors::new("x"));
         tensors.insert("a", &Tensor::from_slice(&[1.0_f32, 2.0]));
-        let place = |copy: &Lent| copy.get("a").unwrap().data_ptr() as usize;
+        let place = |copy: &PooledTensors| copy.get("a").unwrap().data_ptr() as usize;
         let (first, second) = (buffers.copy(&tensors).unwrap(), buffers.copy(&tensors).unwrap());
         let places = (place(&first), place(&second));
         assert_ne!(places.0, places.1, "both are in use");

@@ -4,7 +4,7 @@
 //! ranks; each rank takes some of them. So a gang of another size, formed after a loss, goes on with the same bits: from what the survivors
 //! have in memory, or else from the last checkpoint.
 //!
-//! One file each: meeting the other ranks (`gang`, `deadline`), the step itself (`trainer`), what is kept when a gang ends (`kept`), where to go
+//! One file each: meeting the other ranks (`gang`, `deadline`), the step itself (`trainer`), what is kept when a gang ends (`resident`), where to go
 //! on from (`resume`), saving beside the training (`saving`, `saver`, `buffers`), the losses so far (`curve`), how strong the copy is to be
 //! (`strength`). Not here: the edits (`edit`).
 
@@ -12,7 +12,7 @@ mod buffers;
 mod curve;
 mod deadline;
 mod gang;
-mod kept;
+mod resident;
 mod resume;
 mod saver;
 mod saving;
@@ -30,7 +30,7 @@ use crate::work::Work;
 use curve::Curve;
 pub(crate) use gang::GangSettings;
 use gang::Meeting;
-pub(crate) use kept::Kept;
+pub(crate) use resident::ResidentState;
 use saving::Saving;
 use trainer::Trainer;
 
@@ -65,7 +65,7 @@ pub(super) fn run(
     let mut trainer = Trainer::new(&spec, &found, edited.clone(), original, teacher, group)?;
     // Until all have it, every survivor keeps its own.
     let mut curve = resume::resume(work, &mut trainer, (target, pool), role.floor)?;
-    *work.kept = None;
+    *work.resident = None;
     let trained = train_and_publish(work, role, &mut trainer, &mut curve, (target, &edited));
     let trained = trained.map(|output| output.map(|output| FineTuneOutput { search, ..output }));
     trained.map_err(|error| keep(work, (target, pool), trainer, curve, error))
@@ -120,7 +120,7 @@ fn keep(
             tracing::info!("keeping step {} in memory", curve.len());
             let (job, spec) = (work.lease.job.clone(), work.spec.clone());
             let (target, pool) = (target.clone(), pool.to_vec());
-            *work.kept = Some(Kept { job, spec, target, pool, curve, generator, optimiser });
+            *work.resident = Some(ResidentState { job, spec, target, pool, curve, generator, optimiser });
         }
         Ok(None) => {}
         Err(error) => tracing::warn!("nothing is kept in memory: {error}"),

@@ -47,7 +47,7 @@ pub(super) fn resume(
     floor: u64,
 ) -> Result<Curve> {
     let rank = trainer.group().rank();
-    let kept = work.kept.as_ref().filter(|kept| kept.fits(&work.lease.job, &work.spec, target, pool));
+    let kept = work.resident.as_ref().filter(|kept| kept.fits(&work.lease.job, &work.spec, target, pool));
     let memory = furthest(&remembered(work, trainer, kept.map(|kept| kept.steps()))?);
     let found = if rank == 0 { look(work, memory, floor)? } else { None };
     let source = match &found {

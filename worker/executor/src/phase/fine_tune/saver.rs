@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use super::buffers::Lent;
+use super::buffers::PooledTensors;
 use super::resume::{GENERATOR, TRAINING};
 use crate::error::{Error, Result};
 use crate::storage::Storage;
@@ -19,9 +19,9 @@ use lethe_domain::spec;
 #[derive(Debug)]
 pub(super) struct Snapshot {
     pub(super) header: Header,
-    pub(super) generator: Lent,
+    pub(super) generator: PooledTensors,
     /// The optimiser's state, and the losses so far.
-    pub(super) training: Lent,
+    pub(super) training: PooledTensors,
 }
 
 /// The thread that saves. Let go of without [`Saver::settle`], it finishes what it has on its own.

@@ -23,7 +23,7 @@ pub struct Changed {
 
 /// A job at one moment.
 #[derive(Debug, Clone)]
-pub struct JobLook {
+pub struct JobSnapshot {
     pub(crate) at: Now,
     /// As it was then, without why it waits.
     pub(crate) status: JobStatus,
@@ -32,7 +32,7 @@ pub struct JobLook {
 
 /// The fleet in numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct FleetLook {
+pub struct FleetSnapshot {
     /// Slots of all workers that have joined.
     pub slots: u32,
     /// Those of them that may get work, busy or not.
@@ -41,7 +41,7 @@ pub struct FleetLook {
 
 /// A worker at one moment.
 #[derive(Debug, Clone)]
-pub struct WorkerLook {
+pub struct WorkerSnapshot {
     /// As it is while it is heard from.
     pub(crate) status: WorkerStatus,
     /// When it was last heard from, as far as the state knows.
@@ -49,9 +49,9 @@ pub struct WorkerLook {
     pub(crate) suspect_after_ms: u64,
 }
 
-impl JobLook {
+impl JobSnapshot {
     /// The job as people see it now.
-    pub fn status(&self, now: Now, fleet: FleetLook) -> JobStatus {
+    pub fn status(&self, now: Now, fleet: FleetSnapshot) -> JobStatus {
         let passed = now.unix_ms.saturating_sub(self.at.unix_ms) as f64 / 1000.0;
         let mut status = self.status.clone();
         let running = status.phases.iter_mut().filter(|phase| phase.state == PhaseState::Running);
@@ -75,7 +75,7 @@ impl JobLook {
     }
 }
 
-impl WorkerLook {
+impl WorkerSnapshot {
     /// The worker as people see it now. `heard_ms` is when it was last heard from, where somebody knows better than the
     /// state.
     pub fn status(&self, now: Now, heard_ms: Option<u64>) -> WorkerStatus {
@@ -96,8 +96,8 @@ impl State {
     }
 
     /// The fleet in numbers.
-    pub fn fleet_look(&self) -> FleetLook {
+    pub fn fleet_snapshot(&self) -> FleetSnapshot {
         let slots = self.workers.values().map(|worker| worker.slots.len() as u32).sum();
-        FleetLook { slots, usable: self.pool.fleet().sum() }
+        FleetSnapshot { slots, usable: self.pool.fleet().sum() }
     }
 }

@@ -11,7 +11,7 @@ impl State {
     /// An operator wants something of a worker.
     pub(crate) fn on_order(&mut self, id: &WorkerId, order: WorkerOrder, effects: &mut Vec<Effect>) {
         let now = self.now.unix_ms;
-        let mark = self.marks.entry(id.clone()).or_insert_with(|| WorkerRecord::new(id.clone(), now));
+        let mark = self.cordons.entry(id.clone()).or_insert_with(|| WorkerRecord::new(id.clone(), now));
         let before = mark.clone();
         match order.clone() {
             WorkerOrder::Drain => mark.draining = true,
@@ -31,7 +31,7 @@ impl State {
         effects.extend((0..barred).map(|_| Effect::Metric(Metric::SlotQuarantined)));
         let changed = *mark != before;
         if mark.decides_nothing() {
-            self.marks.remove(id);
+            self.cordons.remove(id);
             if changed {
                 effects.push(Effect::Persist(Write::ForgetWorker { worker: id.clone() }));
             }
@@ -40,13 +40,13 @@ impl State {
             effects.push(Effect::Persist(Write::Worker(Box::new(mark.clone()))));
         }
         self.refresh_worker(id, 0);
-        self.take_back_marked(id, effects);
-        self.yield_marked(id, effects);
+        self.take_back_cordoned(id, effects);
+        self.yield_cordoned(id, effects);
     }
 
     /// Takes the leases off slots that are quarantined, to be granted elsewhere. Those of a gang yield instead.
-    fn take_back_marked(&mut self, id: &WorkerId, effects: &mut Vec<Effect>) {
-        let Some(mark) = self.marks.get(id) else { return };
+    fn take_back_cordoned(&mut self, id: &WorkerId, effects: &mut Vec<Effect>) {
+        let Some(mark) = self.cordons.get(id) else { return };
         let (all, some) = (mark.quarantine.is_some(), mark.slots.clone());
         for lease in self.leases_on(id) {
             let Some(held) = self.leases.get(&lease) else { continue };
@@ -58,8 +58,8 @@ impl State {
     }
 
     /// Why releasing a slot, or a whole worker, would change nothing; none when it would, or nothing is to be changed.
-    pub fn release_is_vain(&self, id: &WorkerId, slot: Option<SlotIndex>) -> Option<String> {
-        let mark = self.marks.get(id);
+    pub(crate) fn release_is_vain(&self, id: &WorkerId, slot: Option<SlotIndex>) -> Option<String> {
+        let mark = self.cordons.get(id);
         let marked = mark.is_some_and(|mark| match slot {
             None => mark.draining || mark.quarantine.is_some() || !mark.slots.is_empty(),
             Some(slot) => mark.slots.contains_key(&slot),
@@ -105,7 +105,7 @@ impl State {
     pub(crate) fn barred(&self, at: &SlotRef) -> Option<String> {
         let worker = self.workers.get(&at.worker)?;
         let slot = self.slot(at)?;
-        let mark = self.marks.get(&at.worker);
+        let mark = self.cordons.get(&at.worker);
         if let Some(reason) = self.quarantine_of(at) {
             return Some(format!("is quarantined ({reason})"));
         }
@@ -120,7 +120,7 @@ impl State {
 
     /// Why a slot is quarantined.
     pub(crate) fn quarantine_of(&self, at: &SlotRef) -> Option<String> {
-        let mark = self.marks.get(&at.worker);
+        let mark = self.cordons.get(&at.worker);
         let marked =
             mark.and_then(|mark| mark.quarantine.clone().or_else(|| mark.slots.get(&at.slot).cloned()));
         marked.or_else(|| self.slot(at)?.fault.clone())

@@ -9,7 +9,7 @@ use super::curve::Curve;
 
 /// The training of one job after its last completed step.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct ResidentState {
     pub(super) job: JobId,
     pub(super) spec: JobSpec,
     pub(super) target: ArtifactRef,
@@ -19,7 +19,7 @@ pub(crate) struct Kept {
     pub(super) optimiser: Tensors,
 }
 
-impl Kept {
+impl ResidentState {
     /// Steps done.
     pub(super) fn steps(&self) -> u64 {
         self.curve.len()
