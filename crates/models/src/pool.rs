@@ -158,6 +158,8 @@ pub struct Pool {
     order: Vec<u64>,
     /// Those that are never drawn, and whose edit succeeded, in order.
     kept: Vec<u64>,
+    /// Those that are never drawn, and not edited, in order.
+    spared: Vec<u64>,
     /// How many of them are near it.
     near: usize,
     /// Share of a batch that is drawn from these, or more where more are near.
@@ -227,8 +229,10 @@ impl Pool {
             return Err(refuse("no latent is left to train on".to_owned()));
         }
         let order = near.iter().chain(&far).map(|index| *index as u64).collect();
-        let kept =
-            kept.into_iter().filter(|index| rows[*index].is_some()).map(|index| index as u64).collect();
+        let (kept, spared): (Vec<usize>, Vec<usize>) =
+            kept.into_iter().partition(|index| rows[*index].is_some());
+        let indices = |places: Vec<usize>| places.into_iter().map(|index| index as u64).collect();
+        let (kept, spared) = (indices(kept), indices(spared));
         let made = steps.into_iter().zip(&failed).filter_map(|(step, failed)| (!failed).then_some(step));
         let made: Vec<f64> = made.collect();
         let summary = EditSummary {
@@ -238,7 +242,19 @@ impl Pool {
             p99_step: quantile(made, 0.99),
         };
         let (rows, edits, scores) = (Rc::new(rows), Rc::new(edits), Rc::new(scores));
-        Ok(Self { latents, order, kept, near: near.len(), near_share, rows, edits, scores, targets, summary })
+        Ok(Self {
+            latents,
+            order,
+            kept,
+            spared,
+            near: near.len(),
+            near_share,
+            rows,
+            edits,
+            scores,
+            targets,
+            summary,
+        })
     }
 
     /// The latents that a trial is trained on: two thirds of them.
@@ -259,6 +275,7 @@ impl Pool {
             near: near.len(),
             order: [near, far].concat(),
             kept: self.kept.clone(),
+            spared: self.spared.clone(),
             near_share: self.near_share,
             rows: Rc::clone(&self.rows),
             edits: Rc::clone(&self.edits),
@@ -283,6 +300,11 @@ impl Pool {
         let mut kept = self.positive(self.kept.clone(), cut);
         kept.truncate(most);
         kept
+    }
+
+    /// At most so many of those that nothing is trained on, the first ones that were not edited.
+    pub fn spared(&self, most: usize) -> &[u64] {
+        &self.spared[..most.min(self.spared.len())]
     }
 
     fn positive(&self, mut indices: Vec<u64>, cut: Cut) -> Vec<u64> {

@@ -229,8 +229,9 @@ pub struct Unlearn {
     pub average: f64,
     /// How far the published weights are along the way from the original's to the trained ones: 1 = at these, above 1 = further in the same
     /// line. Unless set: no further, between 0.75 and 1.25, than it takes for the labeller to see the feature in at most 2.5 % (4 % without a
-    /// labeller term) of the images of latents that showed it, of a ninth of the pool that nothing is trained on; 1 where the selection is
-    /// projection, or where these are fewer than 50.
+    /// labeller term) of the images of latents that showed it, of a ninth of the pool that nothing is trained on; where the labeller tells several
+    /// classes apart, on until that is 0.5 %, as long as it sees at most 0.5 % of other images change their class. 1 where the selection is
+    /// projection, or where these latents are fewer than 50.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strength: Option<f64>,
     /// Share of a batch that is drawn from latents near the feature, or more where more are; weights make up for it. 0 = all are

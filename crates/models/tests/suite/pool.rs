@@ -148,6 +148,8 @@ fn a_third_of_the_pool_is_kept_from_trials_and_measured() {
     // kept for later.
     assert_eq!(held_out.positive, [56, 113]);
     assert_eq!((pool.kept(9, cut), pool.kept(1, cut)), (vec![53, 116], vec![53]));
+    let spared: Vec<u64> = (0..120).filter(|index| index % 9 == 8 && index % 60 < 50).collect();
+    assert_eq!((pool.spared(99), pool.spared(1)), (&spared[..], &spared[..1]));
     let unedited: Vec<u64> = (0..120).filter(|index| matches!(index % 9, 2 | 5) && index % 60 < 50).collect();
     assert_eq!(held_out.unedited, unedited);
     let few = pool.held_out(20, cut);
