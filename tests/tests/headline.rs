@@ -59,9 +59,9 @@ fn is_within(bars: &Bars) {
 fn thick_vae() {
     is_within(&Bars {
         job: "thick-vae",
-        remaining_share: 0.08,
-        distance_over_rejection: 1.08,
-        class_changed: 0.02,
+        remaining_share: 0.06,
+        distance_over_rejection: 1.04,
+        class_changed: 0.01,
     });
 }
 
@@ -70,8 +70,8 @@ fn thick_vae() {
 fn digit_dcgan() {
     is_within(&Bars {
         job: "digit-dcgan",
-        remaining_share: 0.15,
-        distance_over_rejection: 1.60,
-        class_changed: 0.15,
+        remaining_share: 0.08,
+        distance_over_rejection: 1.35,
+        class_changed: 0.035,
     });
 }
