@@ -85,7 +85,14 @@ fn submit_watch_get_list_and_download_from_other_processes() {
     assert!(watched.stdout.contains("remaining share"), "{}", watched.stdout);
     let status = cluster.status(&job);
     assert_eq!(status["state"], "succeeded");
-    assert!(cluster.job(&["job", "list"]).expect(0).stdout.contains(&job));
+    let listed = |filter: &[&str]| cluster.job(&[&["job", "list"], filter].concat()).expect(0).stdout;
+    assert!(listed(&[]).contains(&job));
+    let all =
+        ["--state", "succeeded", "--owner", "default", "--name", "thick-vae", "--since", "1h", "-o", "wide"];
+    assert!(listed(&all).contains(&job) && listed(&all).contains("OWNER"), "{}", listed(&all));
+    for other in [["--state", "failed"], ["--owner", "ann"], ["--name", "thin"], ["--since", "1ms"]] {
+        assert!(!listed(&other).contains(&job), "{other:?}");
+    }
     assert!(cluster.job(&["worker", "list"]).expect(0).stdout.contains("w1"));
     cluster.job(&["job", "download", &job, "--out", "got"]).expect(0);
     for file in ["generator.safetensors", "generator.safetensors.json", "before_after.png", "result.json"] {
