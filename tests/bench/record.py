@@ -76,9 +76,11 @@ def table(shown: list[dict], *names: str) -> str:
 def tables(shown: list[dict]) -> dict[str, str]:
     """Each table of the page by its name."""
     defaults = [run for run in shown if run["rule"] == "defaults"]
-    digits = [run for run in defaults if re.fullmatch(r"digit-\d-.*", run["job"]) and run["seed"] in SEEDS]
+    reported = [run for run in defaults if run["seed"] in SEEDS]
+    is_digits = re.compile(r"digit-\d-.*").fullmatch
+    digits = [run for run in reported if is_digits(run["job"])]
     digits.sort(key=lambda run: (run["job"].split("-")[2], run["job"]))
-    examples = [run for run in defaults if not re.fullmatch(r"digit-\d-.*", run["job"]) and run["seed"] in SEEDS]
+    examples = [run for run in reported if not is_digits(run["job"])]
     examples.sort(key=lambda run: (run["job"].split("-")[0] == "digit", run["job"].split("-")[1] == "dcgan", run["job"], run["seed"]))
     others = [run for run in shown if run["rule"] in ("quick", "paper, literal", "paper, tuned")]
     others.sort(key=lambda run: (run["rule"], run["job"], run["seed"]))

@@ -71,12 +71,10 @@ impl Driver {
         reply: Reply<JobStatus>,
         turn: &mut Turn,
     ) {
-        let known = |driver: &Self| {
-            request_id.as_deref().and_then(|id| driver.state.job_of_request(&by, id)).cloned()
-        };
-        let before = known(self);
-        let is_new = before.is_none();
-        let id = match (before, &inputs) {
+        let known =
+            request_id.as_deref().and_then(|request| self.state.job_of_request(&by, request)).cloned();
+        let is_new = known.is_none();
+        let id = match (known, &inputs) {
             (Some(id), _) => Ok(id),
             (None, Some(_)) => self.new_id(&spec.name),
             // Its files were not looked at, for it was known a moment ago.
@@ -85,19 +83,17 @@ impl Driver {
                 Err(Refusal::Unavailable { message: message.to_owned() })
             }
         };
-        let new = match id {
+        let job = match id {
             Ok(id) => id,
             Err(refusal) => return turn.answers.push(answer(reply, Err(refusal), |_| None)),
         };
         let (owner, inputs) = (spec.queue.owner.clone(), inputs.unwrap_or_default());
-        let event =
-            Event::Submit { by: by.clone(), job: new.clone(), spec, inputs, request_id: request_id.clone() };
+        let event = Event::Submit { by: by.clone(), job: job.clone(), spec, inputs, request_id };
         let done = self.ask(event, turn);
         if is_new && done.is_ok() {
-            tracing::info!(job = %new, %by, owner, "a job was submitted");
+            tracing::info!(%job, %by, owner, "a job was submitted");
         }
-        let id = known(self).unwrap_or(new);
-        turn.answers.push(answer(reply, done, move |view| view.status(&id)));
+        turn.answers.push(answer(reply, done, move |view| view.status(&job)));
     }
 
     /// An id nobody has: the spec's name and six random hexadecimal digits.

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use lethe_collective::Group;
 use lethe_domain::spec::LossReduction;
 use lethe_domain::{ArtifactRef, Cut, JobSpec, Round, SearchOutput, SearchSummary, Trial, Values};
-use lethe_models::{HeldOut, Stream, Target, l1};
+use lethe_models::{HeldOut, Target, l1};
 use tch::Kind;
 
 use super::fine_tune::trainer::Trainer;
@@ -116,18 +116,13 @@ fn measure(
     let labeller = work.labeller(&judge.ok_or_else(|| Error::internal("nobody looks at the pool"))?)?;
     let copy = original.file.frozen_with(&trainer.published(1.0)?, work.device)?;
     let bar = Cut { threshold: target.select, ..target.cut };
-    let (latents, batch) = (work.latents(), work.spec.pool.batch as usize);
     let left = left::count(work, &copy, &labeller, bar, &held_out.positive, |work| work.stop.check())?;
-    tch::no_grad(|| {
-        let mut changed = 0.0;
-        for part in held_out.unedited.chunks(batch) {
-            work.stop.check()?;
-            let z = latents.gather(Stream::Train, part, work.device)?;
-            let before = original.generator.to_unit(&original.generator.forward(&z)?)?;
-            let after = copy.to_unit(&copy.forward(&z)?)?;
-            changed += f64::try_from(l1(&after, &before, LossReduction::Mean)?.f_sum(Kind::Double)?)?;
-        }
-        let over = |sum: f64, count: usize| sum / count.max(1) as f64;
-        Ok([over(left as f64, held_out.positive.len()), over(changed, held_out.unedited.len())])
-    })
+    let mut changed = 0.0;
+    let (unedited, alive) = (&held_out.unedited, |work: &mut Work<'_>| work.stop.check());
+    left::each_pair(work, &original.generator, &copy, unedited, alive, |before, after| {
+        changed += f64::try_from(l1(after, before, LossReduction::Mean)?.f_sum(Kind::Double)?)?;
+        Ok(())
+    })?;
+    let over = |sum: f64, count: usize| sum / count.max(1) as f64;
+    Ok([over(left as f64, held_out.positive.len()), over(changed, held_out.unedited.len())])
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use lethe_domain::ArtifactRef;
 use lethe_domain::spec::Selection;
-use lethe_models::{Classes, Generator, Pool, Stream};
+use lethe_models::{Classes, Generator, Pool};
 use tch::Kind;
 
 use super::super::left;
@@ -104,21 +104,15 @@ fn changed(
     copy: &Generator,
     classes: &Classes,
     latents: &[u64],
-    mut alive: impl FnMut(&mut Work<'_>) -> Result<()>,
+    alive: impl FnMut(&mut Work<'_>) -> Result<()>,
 ) -> Result<f64> {
-    let source = work.latents();
     let (mut other, mut sure) = (0.0, 0.0);
-    for part in latents.chunks(work.spec.pool.batch as usize) {
-        alive(work)?;
-        let z = source.gather(Stream::Train, part, work.device)?;
-        let changed = tch::no_grad(|| {
-            let [before, after] =
-                [original, copy].map(|generator| generator.to_unit(&generator.forward(&z)?));
-            classes.changed(&before?, &after?)
-        })?;
+    left::each_pair(work, original, copy, latents, alive, |before, after| {
+        let changed = classes.changed(before, after)?;
         other += changed.f_nansum(None::<i64>, false, Kind::Double)?.f_double_value(&[])?;
         sure += changed.f_eq_tensor(&changed)?.f_sum(Kind::Double)?.f_double_value(&[])?;
-    }
+        Ok(())
+    })?;
     Ok(if sure >= LATENTS[1] as f64 { other / sure } else { 1.0 })
 }
 
